@@ -1,0 +1,59 @@
+"""The event that a publisher sends, checked on construction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from broadcasterd.errors import InvalidEvent
+
+MAX_EVENT_NAME_CHARS = 256
+"""An event's type is a word, not a payload; it is repeated in every frame."""
+
+MAX_IDEMPOTENCY_KEY_CHARS = 256
+"""A UUID or a hash fits many times over; each retained event keeps its key."""
+
+MAX_RETRY_MS = 24 * 60 * 60 * 1000
+"""A day: longer only means never, and ``event: end`` is how that is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What is broadcast: a text, its type, and how long it lives.
+
+    Attributes:
+        data: the payload, any text. Line breaks become several ``data:`` lines.
+        event: the type that browsers dispatch on; ``None`` is ``message``.
+        retry: the reconnection time to tell clients, in milliseconds.
+        ttl: seconds that it may be replayed; ``None`` is the session's ``event_ttl``.
+        idempotency_key: a key that is retained already makes this a duplicate.
+
+    Raises:
+        InvalidEvent: a field is out of bounds, or ``event`` holds CR, LF or NUL.
+
+    """
+
+    data: str
+    event: str | None = None
+    retry: int | None = None
+    ttl: float | None = None
+    idempotency_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.event is not None:
+            if any(c in self.event for c in "\r\n\0"):
+                msg = "event: a type cannot hold CR, LF or NUL"
+                raise InvalidEvent(msg, status=HTTPStatus.BAD_REQUEST)
+            if len(self.event) > MAX_EVENT_NAME_CHARS:
+                msg = f"event: a type has at most {MAX_EVENT_NAME_CHARS} characters"
+                raise InvalidEvent(msg)
+        if self.retry is not None and not 0 <= self.retry <= MAX_RETRY_MS:
+            msg = f"retry: expected 0 to {MAX_RETRY_MS} milliseconds"
+            raise InvalidEvent(msg)
+        if self.ttl is not None and not self.ttl > 0:
+            msg = "ttl: expected a number of seconds above 0"
+            raise InvalidEvent(msg)
+        key = self.idempotency_key
+        if key is not None and not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS:
+            msg = f"idempotency_key: expected 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters"
+            raise InvalidEvent(msg)

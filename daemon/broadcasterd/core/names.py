@@ -1,0 +1,23 @@
+"""Session names: 1-128 characters of ``A-Z a-z 0-9 . _ ~ : -``."""
+
+from __future__ import annotations
+
+import re
+
+from broadcasterd.errors import BadRequest
+
+MAX_NAME_CHARS = 128
+_NAME = re.compile(r"[A-Za-z0-9._~:-]{1,128}")
+
+
+def check_session_name(name: str) -> str:
+    """Return ``name`` if it is a session name.
+
+    Raises:
+        BadRequest: it is not; the detail says what is allowed.
+
+    """
+    if _NAME.fullmatch(name):
+        return name
+    msg = f"a session name has 1-{MAX_NAME_CHARS} characters of A-Z a-z 0-9 . _ ~ : -"
+    raise BadRequest(msg)

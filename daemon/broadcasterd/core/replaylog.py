@@ -1,0 +1,284 @@
+"""The replay log: what one session retains, in order, within count, bytes and age.
+
+Operations: append a block (it gets the next id), read what follows a cursor, resolve where a
+client wants to start, drop what is too old.
+
+Goals: every bound is exact at every moment; appending and expiring cost the same whatever is
+retained; a reader holds a cursor and nothing else, so a slow one costs no memory here.
+
+A *cursor* is the sequence number of the last event that its holder has seen. Sequence numbers
+start at 1 and have no holes, but what is retained can have: an event with a shorter ``ttl`` of
+its own leaves from the middle. That is what its publisher asked for, and no gap. ``floor`` is
+the newest event that left because of a bound of the log: a cursor below it has lost something.
+
+WARNING: not safe for concurrent use, and needs none: one session task owns it, and no method
+awaits. Times are seconds on a monotonic clock that the caller reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+from broadcasterd.core.start import ById, First, Last, Now, Since, Start
+from broadcasterd.core.wire import encode_frame
+from broadcasterd.errors import TooLarge
+
+ENTRY_OVERHEAD_BYTES = 320
+"""What CPython 3.11 keeps for an entry beside the frame's text: the object (88), its two floats
+(48), its number (32), the bytes header (33), its dict slot (about 100, with room to grow)."""
+
+KEY_OVERHEAD_BYTES = 100
+"""The same for an idempotency key: the string header (up to 76) and its dict slot."""
+
+_ID_ROOM_BYTES = 64
+"""The most that the id line and the chunk framing add to a block."""
+
+_SEQ = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One retained event: its frame, shared by all who are sent it, and its times (seconds)."""
+
+    seq: int
+    frame: bytes
+    appended_at: float
+    expires_at: float
+    key: str | None
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory accounted to this entry."""
+        return len(self.frame) + ENTRY_OVERHEAD_BYTES + _key_cost(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Told to a client whose starting point is not in the log."""
+
+    asked: str
+    oldest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a reader starts: after ``cursor``; ``gap`` where it has lost something."""
+
+    cursor: int
+    gap: Gap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatistics:
+    """A snapshot: counts, bytes accounted, and the retained ids (``None`` when empty)."""
+
+    events: int
+    bytes: int
+    oldest_id: str | None
+    last_id: str | None
+    oldest_at: float | None
+
+
+class ReplayLog:
+    """The retained events of one incarnation of one session.
+
+    Args:
+        incarnation: names this log in every id; another log must have another.
+        max_events: events retained at most.
+        max_bytes: bytes accounted at most.
+        max_age: seconds that an event is retained at most.
+
+    """
+
+    def __init__(
+        self, *, incarnation: str, max_events: int, max_bytes: int, max_age: float
+    ) -> None:
+        self.incarnation = incarnation
+        self.floor = 0
+        self.last = 0
+        self.bytes = 0
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._head = 1  # the lowest sequence number that may be retained
+        self._entries: dict[int, Entry] = {}
+        self._keys: dict[str, int] = {}
+        self._short_lived: list[tuple[float, int]] = []  # a heap of those with a ttl of their own
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def statistics(self) -> LogStatistics:
+        """Return what is retained, in figures."""
+        oldest = self._oldest()
+        return LogStatistics(
+            events=len(self._entries),
+            bytes=self.bytes,
+            oldest_id=self.id_of(oldest.seq) if oldest else None,
+            last_id=self.id_of(self.last) if self.last else None,
+            oldest_at=oldest.appended_at if oldest else None,
+        )
+
+    def id_of(self, seq: int) -> str:
+        """Return the id of an event: the incarnation, and the place in its order."""
+        return f"{self.incarnation}-{seq}"
+
+    def seq_of(self, event_id: str) -> int | None:
+        """Return the sequence number in an id, or ``None`` if this log never gave it."""
+        incarnation, _, seq = event_id.rpartition("-")
+        if incarnation != self.incarnation or not _SEQ.fullmatch(seq):
+            return None
+        return int(seq) if int(seq) <= self.last else None
+
+    def duplicate_of(self, key: str | None) -> int | None:
+        """Return the retained event that has this idempotency key."""
+        return None if key is None else self._keys.get(key)
+
+    def check_fits(self, block: bytes, *, key: str | None = None) -> None:
+        """Raise TooLarge for a block that could never be retained."""
+        check_block_fits(block, key=key, max_bytes=self._max_bytes)
+
+    def append(
+        self, block: bytes, *, now: float, ttl: float | None = None, key: str | None = None
+    ) -> Entry:
+        """Retain a block under the next id, evicting the oldest as the bounds require.
+
+        Raises:
+            TooLarge: with its key the block alone is over ``max_bytes``; nothing was changed.
+
+        """
+        self.check_fits(block, key=key)
+        self.last += 1
+        lifetime = self._max_age if ttl is None else min(ttl, self._max_age)
+        entry = Entry(
+            seq=self.last,
+            frame=encode_frame(self.id_of(self.last), block),
+            appended_at=now,
+            expires_at=now + lifetime,
+            key=key,
+        )
+        self._entries[entry.seq] = entry
+        self.bytes += entry.cost
+        if key is not None:
+            self._keys[key] = entry.seq
+        if lifetime < self._max_age:
+            self._remember_short_lived(entry)
+        if self._over_bounds():
+            self.expire(now)  # what is over anyway makes room first: that is nobody's loss
+        while self._over_bounds():
+            self._evict_oldest()
+        return entry
+
+    def since(self, cursor: int, *, max_bytes: int, max_events: int | None = None) -> list[Entry]:
+        """Return the retained events after ``cursor``, oldest first.
+
+        At least one if there is any; then as many as stay within ``max_bytes`` of frames (and
+        ``max_events``).
+        """
+        found: list[Entry] = []
+        size = 0
+        for entry in self._after(max(cursor + 1, self._head)):
+            size += len(entry.frame)
+            if found and (size > max_bytes or len(found) == max_events):
+                break
+            found.append(entry)
+        return found
+
+    def resolve(self, start: Start) -> Position:
+        """Return where a reader starts that asks for ``start``."""
+        match start:
+            case First():
+                return Position(self.floor)
+            case Now():
+                return Position(self.last)
+            case Last(count):
+                return Position(self._before(list(self._entries)[-count:] if count else []))
+            case Since(moment):
+                newer = [e.seq for e in self._entries.values() if e.appended_at >= moment]
+                return Position(self._before(newer))
+            case ById(event_id):
+                seq = self.seq_of(event_id)
+                if seq is None or seq < self.floor:
+                    return Position(self.floor, self.gap(event_id))
+                return Position(seq)
+
+    def gap(self, asked: str, *, after: int | None = None) -> Gap:
+        """Return what to tell a reader that asked for ``asked`` and goes on after a cursor.
+
+        Without a cursor: with all that is retained.
+        """
+        following = self.since(self.floor if after is None else after, max_bytes=0)
+        return Gap(asked, self.id_of(following[0].seq) if following else None)
+
+    def expire(self, now: float) -> int:
+        """Drop what is too old at ``now``; return how many events that were."""
+        before = len(self._entries)
+        while self._short_lived and self._short_lived[0][0] <= now:
+            _, seq = heappop(self._short_lived)
+            self._forget(seq)
+        while (oldest := self._oldest()) is not None and oldest.appended_at + self._max_age <= now:
+            self._evict_oldest()
+        return before - len(self._entries)
+
+    def _after(self, first: int) -> Iterator[Entry]:
+        if self.last - first < len(self._entries):
+            for seq in range(first, self.last + 1):
+                if (entry := self._entries.get(seq)) is not None:
+                    yield entry
+        else:  # mostly holes, maybe millions: look at what there is instead
+            yield from (entry for seq, entry in self._entries.items() if seq >= first)
+
+    def _over_bounds(self) -> bool:
+        return len(self._entries) > self._max_events or self.bytes > self._max_bytes
+
+    def _remember_short_lived(self, entry: Entry) -> None:
+        heappush(self._short_lived, (entry.expires_at, entry.seq))
+        if len(self._short_lived) > 2 * self._max_events:
+            # Most of them were evicted before their time: forget those.
+            self._short_lived = [item for item in self._short_lived if item[1] in self._entries]
+            heapify(self._short_lived)
+
+    def _before(self, seqs: list[int]) -> int:
+        return seqs[0] - 1 if seqs else self.last
+
+    def _oldest(self) -> Entry | None:
+        if not self._entries:
+            return None
+        while self._head not in self._entries:
+            self._head += 1
+        return self._entries[self._head]
+
+    def _evict_oldest(self) -> None:
+        oldest = self._oldest()
+        assert oldest is not None  # noqa: S101 (an empty log is within every bound)
+        self._forget(oldest.seq)
+        self.floor = oldest.seq
+        self._head = oldest.seq + 1
+
+    def _forget(self, seq: int) -> None:
+        entry = self._entries.pop(seq, None)
+        if entry is None:
+            return  # evicted before its ttl ended
+        self.bytes -= entry.cost
+        if entry.key is not None and self._keys.get(entry.key) == seq:
+            del self._keys[entry.key]
+
+
+def _key_cost(key: str | None) -> int:
+    # At most: a text of one wide character is wide throughout.
+    if key is None:
+        return 0
+    return KEY_OVERHEAD_BYTES + len(key) * (1 if key.isascii() else 4)
+
+
+def check_block_fits(block: bytes, *, max_bytes: int, key: str | None = None) -> None:
+    """Raise TooLarge for a block that, with its key, no log of ``max_bytes`` could retain."""
+    if len(block) + _ID_ROOM_BYTES + ENTRY_OVERHEAD_BYTES + _key_cost(key) > max_bytes:
+        msg = (
+            f"an event of {len(block)} bytes does not fit into what a session retains "
+            f"(sessions.max_history_bytes is {max_bytes})"
+        )
+        raise TooLarge(msg)

@@ -1,0 +1,95 @@
+"""Where a subscriber wants to start, as it says so in a header or a query."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from broadcasterd.errors import BadRequest
+
+ID_PARAMETERS = frozenset(
+    {"last_event_id", "lastEventId", "lastEventID", "Last-Event-ID", "evs_last_event_id"}
+)
+"""What polyfills and libraries call ``Last-Event-ID`` where they cannot set a header."""
+
+_UNESCAPED_OFFSET = re.compile(r" ([0-9]{2}:[0-9]{2})$")  # a "+" in a query is a space
+_LAST = re.compile(r"last:([0-9]{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """With the oldest retained event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """With the next event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """With the ``count`` newest retained events."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """With what came at ``moment`` or later.
+
+    As parsed it is Unix time in seconds; the session makes its own clock's time of it.
+    """
+
+    moment: float
+
+
+@dataclass(frozen=True, slots=True)
+class ById:
+    """After the event of this id."""
+
+    event_id: str
+
+
+From = First | Now | Last | Since
+Start = From | ById
+
+
+def parse_start(last_event_id: str | None, query: Iterable[tuple[str, str]]) -> Start:
+    """Return where a request wants to start.
+
+    The header wins; then the query's last non-empty id (a client that reconnects may append
+    one each time); then ``from``; else everything that is retained.
+
+    Raises:
+        BadRequest: ``from`` is none of the forms it can have.
+
+    """
+    if last_event_id:
+        return ById(last_event_id)
+    where = ""
+    for name, value in query:
+        if name in ID_PARAMETERS and value:
+            last_event_id = value
+        elif name == "from" and value:
+            where = value
+    return ById(last_event_id) if last_event_id else parse_from(where)
+
+
+def parse_from(where: str) -> From:
+    """Parse the query's ``from``: empty, ``start``, ``now``, ``last:N`` or an RFC 3339 time."""
+    if where in {"", "start"}:
+        return First()
+    if where == "now":
+        return Now()
+    if match := _LAST.fullmatch(where):
+        return Last(int(match[1]))
+    msg = "from: expected start, now, last:N or an RFC 3339 time with its offset"
+    try:
+        moment = datetime.fromisoformat(_UNESCAPED_OFFSET.sub(r"+\1", where.upper()))
+        if moment.tzinfo is None:
+            raise BadRequest(msg)
+        return Since(moment.timestamp())
+    except (ValueError, OverflowError) as error:
+        raise BadRequest(msg) from error

@@ -1,0 +1,209 @@
+r"""The event-stream format, both ways (WHATWG HTML §9.2, Server-sent events).
+
+A *block* is what one event looks like without its id; a *frame* is a block with its id, once
+more inside an HTTP/1.1 chunk (RFC 9112 §7.1), so that what the fan-out writes to a socket is
+encoded once per event, whatever the number of subscribers::
+
+    "7\r\nid: 7f3c-1\nevent: greeting\ndata: hello\n\n\r\n"
+
+The decoder is for streams that are relayed, and for reading our own frames back.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from broadcasterd.core.event import Event
+from broadcasterd.errors import BadRequest, TooLarge
+from broadcasterd.reasons import EndReason
+
+HEARTBEAT = b":\n"
+"""A comment without a blank line: several client libraries make an event of a blank line."""
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
+_RETRY = re.compile(r"[0-9]{1,9}")  # eleven days in ms; longer is somebody's mistake
+
+
+def encode_block(event: Event) -> bytes:
+    r"""Encode all of an event but its id.
+
+    ``Event("a\nb", "greeting")`` is ``event: greeting\ndata: a\ndata: b\n\n``. CR, LF and CRLF
+    are all line breaks, and arrive as LF: the format can carry no other.
+
+    Raises:
+        UnicodeEncodeError: half of a surrogate pair, which a str can hold and UTF-8 cannot.
+
+    """
+    lines = []
+    if event.event and event.event != "message":
+        lines.append(f"event: {event.event}\n")
+    if event.retry is not None:
+        lines.append(f"retry: {event.retry}\n")
+    lines.extend(f"data: {line}\n" for line in _LINE_BREAK.split(event.data))
+    lines.append("\n")
+    return "".join(lines).encode()
+
+
+def encode_frame(event_id: str, block: bytes) -> bytes:
+    """Put the id before a block and the whole into one HTTP/1.1 chunk."""
+    return chunk(b"id: %b\n%b" % (event_id.encode(), block))
+
+
+def chunk(data: bytes) -> bytes:
+    """Wrap non-empty ``data`` as one chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def unchunk(frame: bytes) -> bytes:
+    """Undo :func:`chunk`, for a path that frames its own way (TLS, HTTP/2)."""
+    return frame[frame.index(b"\n") + 1 : -2]
+
+
+def encode_opening(stream_id: str, *, retry_ms: int) -> bytes:
+    """Encode the first bytes of a stream: no blank line, so that no client makes an event."""
+    return b"retry: %d\n: stream %b\n" % (retry_ms, stream_id.encode())
+
+
+def encode_priming(event_id: str) -> bytes:
+    """Encode an id without data: a client remembers it, and by the standard fires nothing."""
+    return b"id: %b\n\n" % event_id.encode()
+
+
+def encode_gap(*, asked: str, oldest: str | None) -> bytes:
+    """Encode the news that events between ``asked`` and ``oldest`` are lost to this client."""
+    return _own_event("gap", {"asked": asked, "oldest": oldest})
+
+
+def encode_end(reason: EndReason, *, retry_ms: int | None = None) -> bytes:
+    """Encode why a stream ends, and whether (and after how long) to come back."""
+    retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
+    return retry + _own_event("end", {"reason": reason.value, "reconnect": reason.reconnect})
+
+
+def _own_event(name: str, data: dict[str, object]) -> bytes:
+    # No id: what the daemon itself says must not move the client's cursor.
+    return encode_block(Event(json.dumps(data, separators=(",", ":")), name))
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An event as a client sees it: what EventSource would dispatch."""
+
+    data: str
+    event: str
+    last_event_id: str
+    retry: int | None = None
+
+
+class StreamDecoder:
+    """Decode an event stream that arrives in pieces of any size (WHATWG HTML §9.2.6).
+
+    Args:
+        max_event_chars: the most that one unfinished event may hold.
+
+    """
+
+    def __init__(self, *, max_event_chars: int) -> None:
+        self._max_event_chars = max_event_chars
+        self._text = codecs.getincrementaldecoder("utf-8")()
+        self._rest: list[str] = []  # an unfinished line, as it came
+        self._rest_size = 0
+        self._after_cr = False  # a LF that follows belongs to it
+        self._at_start = True  # a BOM is dropped only there
+        self._size = 0  # characters of the unfinished event, in whole lines
+        self._last_event_id = ""
+        self._data: list[str] = []
+        self._event = ""
+        self._retry: int | None = None
+
+    def feed(self, data: bytes) -> Iterator[Received]:
+        """Decode a piece and yield the events that it completes.
+
+        What has no blank line after it when the stream ends is no event, by the standard.
+
+        Raises:
+            BadRequest: the stream is not UTF-8.
+            TooLarge: an event has more characters than ``max_event_chars``.
+
+        """
+        try:
+            text = self._text.decode(data)
+        except UnicodeDecodeError as error:
+            msg = "an event stream is UTF-8"
+            raise BadRequest(msg) from error
+        if self._at_start and text:
+            text = text.removeprefix("\ufeff")
+            self._at_start = False
+        for line in self._lines(text):
+            if line:
+                self._field(line)
+            elif (event := self._dispatch()) is not None:
+                yield event
+
+    def _lines(self, text: str) -> Iterator[str]:
+        if not text:
+            return
+        if self._after_cr:
+            text = text.removeprefix("\n")
+        self._after_cr = text.endswith("\r")
+        first, *more = _LINE_BREAK.split(text)
+        self._keep(first)  # no copy and no search of what is kept: pieces may be tiny
+        if not more:
+            return
+        *lines, rest = "".join(self._rest), *more
+        self._rest, self._rest_size = [], 0
+        for line in lines:
+            self._check_size(len(line))
+            if not line.startswith(":"):  # a comment holds nothing
+                self._size += len(line) + 1
+            yield line
+        self._keep(rest)
+
+    def _keep(self, rest: str) -> None:
+        if rest:
+            self._rest.append(rest)
+            self._rest_size += len(rest)
+            self._check_size(self._rest_size)
+
+    def _check_size(self, line_size: int) -> None:
+        if self._size + line_size > self._max_event_chars:
+            msg = f"an event has at most {self._max_event_chars} characters"
+            raise TooLarge(msg)
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        match name:
+            case "data":
+                self._data.append(value)
+            case "event":
+                self._event = value
+            case "id" if "\0" not in value:
+                self._last_event_id = value
+            case "retry" if _RETRY.fullmatch(value):
+                self._retry = int(value)
+
+    def _dispatch(self) -> Received | None:
+        data, event, retry = self._data, self._event, self._retry
+        self._forget_event()
+        if not data:
+            return None
+        return Received("\n".join(data), event or "message", self._last_event_id, retry)
+
+    def _forget_event(self) -> None:
+        self._size = 0
+        self._data = []
+        self._event = ""
+        self._retry = None
+
+
+def decode(stream: Iterable[bytes]) -> list[Received]:
+    """Decode a whole stream that is known to be ours (no limit on its size)."""
+    decoder = StreamDecoder(max_event_chars=2**63)
+    return [event for piece in stream for event in decoder.feed(piece)]

@@ -1,0 +1,86 @@
+"""Errors that have an answer: each carries the HTTP status and what to tell the client.
+
+One shape for all, :class:`Problem` (RFC 9457). ``broadcast`` and ``edge`` raise them, and
+``edge/problems.py`` is the one place that makes responses of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+
+class Problem(Exception):  # noqa: N818 (RFC 9457's word for it)
+    """A request that cannot be served, and why.
+
+    Args:
+        status: the HTTP status code.
+        detail: one sentence for a person, naming what was wrong and what was expected. It
+            never holds event data or a token.
+        headers: response headers to add (``Allow``, ``Retry-After``).
+        extra: members to add to the problem document.
+
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+
+    @property
+    def title(self) -> str:
+        """The status's standard phrase."""
+        return HTTPStatus(self.status).phrase
+
+
+class BadRequest(Problem):
+    """400: the request does not have the form that it must have."""
+
+    def __init__(self, detail: str, **extra: object) -> None:
+        super().__init__(HTTPStatus.BAD_REQUEST, detail, extra=extra)
+
+
+class InvalidEvent(Problem):
+    """422 (or 400 for a forbidden character): well-formed, but not an event."""
+
+    def __init__(self, detail: str, *, status: int = HTTPStatus.UNPROCESSABLE_ENTITY) -> None:
+        super().__init__(status, detail)
+
+
+class TooLarge(Problem):
+    """413: more bytes than a setting allows."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+
+
+class NoSuchSession(Problem):
+    """404: no session of that name is open."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(HTTPStatus.NOT_FOUND, f"no open session is named {name!r}")
+
+
+class SessionEnded(Problem):
+    """409: the session ended while this request was publishing to it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(HTTPStatus.CONFLICT, f"session {name!r} was ended meanwhile")
+
+
+class Unavailable(Problem):
+    """503 with ``Retry-After``: a bad moment, not a bad request."""
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(
+            HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(retry_after)}
+        )
