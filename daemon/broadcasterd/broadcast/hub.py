@@ -1,0 +1,221 @@
+"""The hub: which sessions and streams there are. It opens, finds, ends and expires them."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import structlog
+import trio
+
+from broadcasterd.broadcast.session import FAN_OUT_SLICE, Clock, Session
+from broadcasterd.broadcast.subscriber import Subscriber
+from broadcasterd.config import Sessions
+from broadcasterd.errors import NoSuchSession, Unavailable
+from broadcasterd.reasons import EndReason
+
+log = structlog.stdlib.get_logger(__name__)
+
+RETRY_AFTER_S = 5
+"""What a publisher is told who comes while the hub is full or draining, in seconds."""
+
+
+class Hub:
+    """All sessions of one daemon.
+
+    Args:
+        limits: the ``[sessions]`` settings.
+        clock: seconds on a monotonic clock; Trio's, so that tests can move it.
+        wall_clock: Unix time in seconds; only to understand times that clients name.
+
+    """
+
+    def __init__(
+        self,
+        limits: Sessions,
+        *,
+        clock: Clock = trio.current_time,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self.limits = limits
+        self.clock = clock
+        self.wall_clock = wall_clock
+        self.sessions: dict[str, Session] = {}
+        self.streams: dict[str, Subscriber] = {}
+        self.counters: Counter[str] = Counter()
+        self.ended_by_reason: Counter[EndReason] = Counter()
+        self.draining = False
+        self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
+        self._emptied = trio.Event()  # set when the last stream ends
+        self._until_drain: set[trio.CancelScope] = set()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the session tasks, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await trio.sleep_forever()
+
+    @property
+    def accounted_bytes(self) -> int:
+        """Bytes in all logs and in writes that were cut short."""
+        return sum(
+            session.log.bytes + sum(s.pending_bytes for s in session.subscribers)
+            for session in self.sessions.values()
+        )
+
+    def open(self, name: str) -> Session:
+        """Return the session of that name; make it if there is none.
+
+        Raises:
+            Unavailable: there are ``max_sessions`` already, or the daemon is draining.
+
+        """
+        session = self.sessions.get(name)
+        if session is not None:
+            return session
+        if self.draining:
+            raise draining()
+        if len(self.sessions) >= self.limits.max_sessions:
+            msg = f"there are {self.limits.max_sessions} sessions (sessions.max_sessions)"
+            raise Unavailable(msg, retry_after=RETRY_AFTER_S)
+        assert self._nursery is not None  # noqa: S101 (run() was started first)
+        session = Session(self, name, incarnation=secrets.token_hex(4), limits=self.limits)
+        self._ended.pop(name, None)
+        self.sessions[name] = session
+        self._nursery.start_soon(self._contain, session)
+        return session
+
+    def find(self, name: str) -> Session:
+        """Return the open session of that name.
+
+        Raises:
+            NoSuchSession: there is none.
+
+        """
+        try:
+            return self.sessions[name]
+        except KeyError:
+            raise NoSuchSession(name) from None
+
+    def was_ended(self, name: str) -> bool:
+        """Whether that session was closed (not merely forgotten), and not opened since."""
+        return name in self._ended
+
+    def end(self, name: str) -> None:
+        """Close a session for good: its subscribers are told not to come back.
+
+        Raises:
+            NoSuchSession: there is none of that name, and was none.
+
+        """
+        if name in self.sessions or name not in self._ended:
+            session = self.find(name)
+            del self.sessions[name]
+            session.end(EndReason.SESSION_CLOSED)
+        self._ended.pop(name, None)
+        self._ended[name] = self.clock()
+        while len(self._ended) > self.limits.max_sessions:
+            del self._ended[next(iter(self._ended))]
+
+    def stream_ended(self, subscriber: Subscriber, reason: EndReason) -> None:
+        """Count and record the end of a stream. Only sessions call this."""
+        self.streams.pop(subscriber.stream_id, None)
+        if not self.streams:
+            self._emptied.set()
+        self.ended_by_reason[reason] += 1
+        log.info(
+            "stream ended",
+            session=subscriber.session.name,
+            stream=subscriber.stream_id,
+            peer=subscriber.peer,
+            reason=reason.value,
+            duration_s=round(self.clock() - subscriber.opened_at, 3),
+            sent_bytes=subscriber.sent_bytes,
+        )
+
+    def jittered_retry_ms(self) -> int:
+        """Return a reconnection time that spreads those who come back together."""
+        return self.limits.retry_ms + random.randrange(self.limits.retry_ms + 1)  # noqa: S311
+
+    # What the supervisor does
+
+    async def beat(self) -> None:
+        """Ask the sessions that were silent for long enough for heartbeats."""
+        for some in self._slices():
+            for session in some:
+                session.beat_if_due(self.clock())
+            await trio.lowlevel.checkpoint()
+
+    async def sweep(self) -> None:
+        """Forget events, sessions and names of closed sessions that are past their time."""
+        for some in self._slices():
+            for session in some:
+                self._sweep_session(session, self.clock())
+            await trio.lowlevel.checkpoint()
+        now = self.clock()
+        while self._ended:
+            name, ended_at = next(iter(self._ended.items()))
+            if now - ended_at < self.limits.session_ttl:
+                break
+            del self._ended[name]
+
+    # Draining
+
+    async def drain(self) -> None:
+        """Take nothing more, and tell every subscriber to come back; wait until all are gone."""
+        self.draining = True
+        for scope in tuple(self._until_drain):
+            scope.cancel()
+        for count, subscriber in enumerate(tuple(self.streams.values()), start=1):
+            subscriber.finish(EndReason.DRAINING, retry_ms=self.jittered_retry_ms())
+            if count % FAN_OUT_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        while self.streams:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    @contextmanager
+    def until_drain(self) -> Iterator[trio.CancelScope]:
+        """Cancel what is inside when the daemon drains: waits that only a client can end."""
+        with trio.CancelScope() as scope:
+            self._until_drain.add(scope)
+            try:
+                if self.draining:
+                    scope.cancel()
+                yield scope
+            finally:
+                self._until_drain.discard(scope)
+
+    def _slices(self) -> Iterator[tuple[Session, ...]]:
+        """Yield all sessions, some at a time: one step over thousands would stall the rest."""
+        remaining = iter(tuple(self.sessions.values()))
+        while some := tuple(islice(remaining, FAN_OUT_SLICE)):
+            yield some
+
+    def _sweep_session(self, session: Session, now: float) -> None:
+        self.counters["events_expired"] += session.log.expire(now)
+        if session.has_expired(now) and self.sessions.get(session.name) is session:
+            self.counters["sessions_expired"] += 1
+            del self.sessions[session.name]
+            session.end(EndReason.SESSION_EXPIRED)
+
+    async def _contain(self, session: Session) -> None:
+        try:
+            await session.run()
+        except Exception:
+            self.counters["sessions_crashed"] += 1
+            log.exception("a session failed", session=session.name)
+        finally:
+            if self.sessions.get(session.name) is session:
+                del self.sessions[session.name]
+
+
+def draining() -> Unavailable:
+    """Return the answer to a request that comes while the daemon drains."""
+    return Unavailable("the daemon is restarting", retry_after=RETRY_AFTER_S)

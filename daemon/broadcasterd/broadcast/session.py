@@ -1,0 +1,370 @@
+"""One session: the task that owns its log and its subscribers.
+
+Publishers come through a bounded channel, so that a busy session slows them down instead of
+growing. The task stamps and encodes each event once, appends it to the log, and hands it to
+every subscriber. Everything else (attach, end, expire) is a synchronous method: between two
+checkpoints of this task nothing else can run, which is all the mutual exclusion there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+import trio
+
+from broadcasterd.broadcast.subscriber import Batch, Subscriber
+from broadcasterd.config import Sessions
+from broadcasterd.core.replaylog import Entry, LogStatistics, Position, ReplayLog
+from broadcasterd.core.start import Since, Start
+from broadcasterd.errors import Problem, SessionEnded
+from broadcasterd.reasons import EndReason
+
+if TYPE_CHECKING:
+    from broadcasterd.broadcast.hub import Hub
+
+log = structlog.stdlib.get_logger(__name__)
+
+INBOX_PUBLICATIONS = 16
+"""Requests that may wait for the session: beyond it the publisher waits, with its body."""
+
+FAN_OUT_SLICE = 200
+"""Subscribers written to between two checkpoints: about 2 ms, which the rest can wait for."""
+
+MAX_BATCH_BYTES = 32 * 1024
+"""Frames that one fan-out joins: half of what a live subscriber's empty socket takes."""
+
+FINISH_TIMEOUT_S = 10.0
+"""How long the subscribers of an ended session may take to read what they are still owed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event as a session takes it: encoded but for its id."""
+
+    block: bytes
+    ttl: float | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a publication. Ids are ``None`` only where it held no event.
+
+    A duplicate counts under ``duplicates`` and has the id of the event that is retained, so
+    that a retry is answered as the first try was.
+    """
+
+    accepted: int
+    duplicates: int
+    first_id: str | None
+    last_id: str | None
+
+
+class Publication:
+    """Drafts on their way into a log, and the receipt on its way back."""
+
+    __slots__ = ("drafts", "problem", "receipt", "settled")
+
+    def __init__(self, drafts: Sequence[Draft]) -> None:
+        self.drafts = drafts
+        self.settled = trio.Event()
+        self.receipt: Receipt | None = None
+        self.problem: Problem | None = None
+
+    def settle(self, outcome: Receipt | Problem) -> None:
+        """Tell the publisher."""
+        if isinstance(outcome, Problem):
+            self.problem = outcome
+        else:
+            self.receipt = outcome
+        self.settled.set()
+
+
+class Beat:
+    """A message to the session task: send every live subscriber a heartbeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatistics:
+    """A snapshot of one session; times in seconds."""
+
+    name: str
+    subscribers: int
+    log: LogStatistics
+    pending_bytes: int
+    age: float
+    idle: float
+
+
+class Clock(Protocol):
+    """Seconds on a monotonic clock."""
+
+    def __call__(self) -> float: ...  # noqa: D102
+
+
+class Session:
+    """One session, from the first request that names it to its end.
+
+    Args:
+        hub: told of every stream that opens and ends.
+        name: as in the URL.
+        incarnation: names this session's log in its ids.
+        limits: the ``[sessions]`` settings.
+
+    """
+
+    def __init__(self, hub: Hub, name: str, *, incarnation: str, limits: Sessions) -> None:
+        self.hub = hub
+        self.name = name
+        self.limits = limits
+        self.log = ReplayLog(
+            incarnation=incarnation,
+            max_events=limits.max_history_events,
+            max_bytes=limits.max_history_bytes,
+            max_age=limits.event_ttl,
+        )
+        self.subscribers: dict[Subscriber, None] = {}  # a set in order of arrival
+        self.ending: EndReason | None = None
+        self.opened_at = self.active_at = self._written_at = self.now()
+        self._inbox, self._outlet = trio.open_memory_channel[Publication | Beat](INBOX_PUBLICATIONS)
+        self._nursery: trio.Nursery | None = None
+        self._spawned_early: list[tuple[Subscriber, Callable[[], Awaitable[None]]]] = []
+        self._emptied = trio.Event()
+        self._closed = False
+
+    def now(self) -> float:
+        """Return the session's time: seconds on a monotonic clock."""
+        return self.hub.clock()
+
+    def statistics(self) -> SessionStatistics:
+        """Return a snapshot."""
+        now = self.now()
+        return SessionStatistics(
+            name=self.name,
+            subscribers=len(self.subscribers),
+            log=self.log.statistics(),
+            pending_bytes=sum(s.pending_bytes for s in self.subscribers),
+            age=now - self.opened_at,
+            idle=0.0 if self.subscribers else now - self.active_at,
+        )
+
+    # Publishing
+
+    async def publish(self, drafts: Sequence[Draft]) -> Receipt:
+        """Put events into the log, in order and all or none; wait until they are there.
+
+        Raises:
+            SessionEnded: the session ended first.
+            TooLarge: an event cannot be retained; none was accepted.
+
+        """
+        publication = Publication(drafts)
+        try:
+            await self._inbox.send(publication)
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise SessionEnded(self.name) from None
+        await publication.settled.wait()
+        if publication.receipt is None:
+            raise publication.problem or SessionEnded(self.name)
+        return publication.receipt
+
+    # Subscribing
+
+    def resolve(self, start: Start) -> Position:
+        """Return where a stream starts that asks for ``start``."""
+        self.log.expire(self.now())
+        if isinstance(start, Since):
+            start = Since(start.moment - self.hub.wall_clock() + self.now())
+        return self.log.resolve(start)
+
+    def attach(self, subscriber: Subscriber) -> None:
+        """Take a subscriber in and start to deliver; it gets all after its cursor."""
+        self.active_at = self.now()
+        self.subscribers[subscriber] = None
+        self.hub.streams[subscriber.stream_id] = subscriber
+        if self.ending is not None:
+            subscriber.cut(self.ending)
+        elif len(self.hub.streams) > self.limits.max_subscribers:
+            subscriber.cut(EndReason.MEMORY)  # others were admitted at the same time
+        else:
+            subscriber.open()
+
+    def forget(self, subscriber: Subscriber, reason: EndReason) -> None:
+        """Note that a subscriber has closed. Only subscribers call this, once each."""
+        self.active_at = self.now()
+        self.subscribers.pop(subscriber, None)
+        self.hub.stream_ended(subscriber, reason)
+        if not self.subscribers:
+            self._emptied.set()
+
+    def spawn(self, subscriber: Subscriber, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a subscriber's task in this session's nursery, contained."""
+        if self._closed:
+            return
+        if self._nursery is None:
+            self._spawned_early.append((subscriber, work))
+        else:
+            self._nursery.start_soon(self._contain, subscriber, work)
+
+    async def _contain(self, subscriber: Subscriber, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except trio.ClosedResourceError:
+            pass  # it was closed while this waited
+        except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
+            self._crashed(subscriber, error)
+
+    def _crashed(self, subscriber: Subscriber, error: Exception) -> None:
+        log.error("a stream failed", session=self.name, stream=subscriber.stream_id, exc_info=error)
+        subscriber.close(EndReason.CRASHED)
+
+    # Time and ending
+
+    def beat_if_due(self, now: float) -> None:
+        """Ask for heartbeats if nothing was written for ``heartbeat_interval``."""
+        if self.subscribers and now - self._written_at >= self.limits.heartbeat_interval:
+            try:
+                self._inbox.send_nowait(Beat())
+            except trio.WouldBlock:
+                pass  # it is busy writing: that is better than a heartbeat
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                pass  # it is ending
+
+    def has_expired(self, now: float) -> bool:
+        """Whether nobody has listened or published for ``session_ttl``."""
+        return not self.subscribers and now - self.active_at >= self.limits.session_ttl
+
+    def end(self, reason: EndReason) -> None:
+        """End the session: what was accepted is still delivered, then each stream is told."""
+        if self.ending is None:
+            self.ending = reason
+            self._inbox.close()
+
+    def close(self) -> None:
+        """Close every stream and turn every publisher away, now."""
+        self._closed = True
+        self.ending = self.ending or EndReason.CRASHED
+        self._inbox.close()
+        while (message := self._next()) is not None:
+            if isinstance(message, Publication):
+                message.settle(SessionEnded(self.name))
+        self._outlet.close()
+        for subscriber in tuple(self.subscribers):
+            subscriber.close(self.ending)
+
+    async def run(self) -> None:
+        """Serve publishers until the session is ended and its subscribers have what is owed."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for early in self._spawned_early:
+                    nursery.start_soon(self._contain, *early)
+                self._spawned_early.clear()
+                async for message in self._outlet:
+                    await self._handle(message)
+                await self._finish()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.close()
+
+    async def _finish(self) -> None:
+        assert self.ending is not None  # noqa: S101 (only `end` closes the inbox)
+        with trio.move_on_after(FINISH_TIMEOUT_S):
+            for subscriber in tuple(self.subscribers):
+                subscriber.finish(self.ending)
+            while self.subscribers:
+                self._emptied = trio.Event()
+                await self._emptied.wait()
+
+    # The fan-out
+
+    async def _handle(self, message: Publication | Beat) -> None:
+        """Handle a message, and with it whatever else has come meanwhile."""
+        fresh: list[Entry] = []
+        size = 0
+        following: Publication | Beat | None = message
+        while following is not None:
+            if isinstance(following, Beat):
+                await self._to_each(lambda subscriber: subscriber.beat())
+            else:
+                receipt = _ReceiptBook(self.log)
+                try:
+                    for draft in following.drafts:
+                        self.log.check_fits(draft.block)
+                    for draft in following.drafts:
+                        entry = self._append(draft, receipt)
+                        if entry is not None:
+                            fresh.append(entry)
+                            size += len(entry.frame)
+                        if size >= MAX_BATCH_BYTES:
+                            await self._broadcast(fresh)
+                            fresh, size = [], 0
+                except Problem as problem:
+                    following.settle(problem)
+                else:
+                    following.settle(receipt.issue())
+            following = self._next()
+        if fresh:
+            await self._broadcast(fresh)
+
+    def _append(self, draft: Draft, receipt: _ReceiptBook) -> Entry | None:
+        now = self.now()
+        self.active_at = now
+        self.log.expire(now)
+        duplicate = self.log.duplicate_of(draft.key)
+        if duplicate is not None:
+            receipt.note(duplicate, accepted=False)
+            return None
+        entry = self.log.append(draft.block, now=now, ttl=draft.ttl, key=draft.key)
+        receipt.note(entry.seq, accepted=True)
+        return entry
+
+    async def _broadcast(self, entries: Sequence[Entry]) -> None:
+        batch = Batch.of(entries)
+        self.hub.counters["events"] += len(entries)
+        await self._to_each(lambda subscriber: subscriber.deliver(batch))
+
+    async def _to_each(self, act: Callable[[Subscriber], None]) -> None:
+        """Do something synchronous with every subscriber; let others run in between."""
+        self._written_at = self.now()
+        for count, subscriber in enumerate(tuple(self.subscribers), start=1):
+            if not subscriber.closed:
+                try:
+                    act(subscriber)
+                except Exception as error:  # noqa: BLE001 (likewise)
+                    self._crashed(subscriber, error)
+            if count % FAN_OUT_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+
+    def _next(self) -> Publication | Beat | None:
+        try:
+            return self._outlet.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            return None
+
+
+class _ReceiptBook:
+    """Counts what is accepted of one publication."""
+
+    def __init__(self, log: ReplayLog) -> None:
+        self._log = log
+        self._accepted = self._duplicates = 0
+        self._first: int | None = None
+        self._last: int | None = None
+
+    def note(self, seq: int, *, accepted: bool) -> None:
+        self._accepted += accepted
+        self._duplicates += not accepted
+        self._first = seq if self._first is None else self._first
+        self._last = seq
+
+    def issue(self) -> Receipt:
+        return Receipt(
+            accepted=self._accepted,
+            duplicates=self._duplicates,
+            first_id=None if self._first is None else self._log.id_of(self._first),
+            last_id=None if self._last is None else self._log.id_of(self._last),
+        )
