@@ -1,0 +1,172 @@
+"""Quart-Trio's side of a request, corrected where streams and long bodies need it.
+
+Pinned to quart-trio 0.12: the methods overridden here are not its public interface. Tests of
+the facts' letters in ``tests/integration/test_stack_facts.py`` hold what is promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from math import inf
+from types import TracebackType
+from typing import Self, cast
+
+import trio
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
+from quart.wrappers.response import ResponseBody
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.wrappers import TrioRequest
+
+from broadcasterd.broadcast.subscriber import PullSubscriber, SocketSubscriber
+from broadcasterd.edge.body import RequestBody
+from broadcasterd.edge.server import Connection
+from broadcasterd.edge.subscribe import Admission
+from broadcasterd.reasons import EndReason
+
+
+class Request(TrioRequest):
+    """A request whose body holds its sender back."""
+
+    body: RequestBody  # type: ignore[assignment] # not a Body: Quart's own collects all it gets
+    body_class = RequestBody  # type: ignore[assignment]
+
+
+class ASGIConnection(TrioASGIHTTPConnection):
+    """One request and its response.
+
+    Upstream, the end of a response looks like a disconnect and cancels what is closing or
+    recycling the connection just then (fact B); and a body is collected without bounds.
+    """
+
+    _finishing = False
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Run the handler beside the reader of the request's messages."""
+
+        async def send_noting_the_end(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self._finishing = True
+            await send(message)
+
+        async with trio.open_nursery() as nursery:
+            self.scope["state"]["abort"] = nursery.cancel_scope.cancel
+            request = cast(Request, self._create_request_from_scope(send))
+            nursery.start_soon(self._fill_body, nursery, request, receive)
+            await self._answer(request, send_noting_the_end)
+            nursery.cancel_scope.cancel()
+
+    async def _fill_body(
+        self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable
+    ) -> None:
+        """Fill the body; cancel the handler when the client goes, unless the body tells it."""
+        while (message := await receive())["type"] == "http.request":
+            await request.body.put(message["body"], more=message["more_body"])
+        request.body.cut_short()
+        if not self._finishing and not request.body.is_being_read:
+            nursery.cancel_scope.cancel()
+
+    async def _answer(self, request: Request, send: ASGISendCallable) -> None:
+        """Send what the handler answers, if the client is still there."""
+        response = await self.app.handle_request(request)
+        request.body.discard()
+        if request.body.was_cut_short:
+            return
+        timeout = getattr(response, "timeout", ...)
+        if timeout is ...:
+            timeout = self.app.config["RESPONSE_TIMEOUT"]
+        with trio.move_on_after(inf if timeout is None else timeout):
+            await self._send_response(send, response)
+
+
+class Application(QuartTrio):
+    """Quart-Trio with the two classes above."""
+
+    asgi_http_class = ASGIConnection
+    request_class = Request
+
+
+class TakenOverBody(ResponseBody):
+    """A response that Hypercorn begins, and a :class:`SocketSubscriber` goes on with.
+
+    It yields the opening; when it is asked for more, that has been sent, and it takes the
+    socket. What Hypercorn sends to end the response goes nowhere.
+    """
+
+    def __init__(self, admission: Admission, connection: Connection, peer: str) -> None:
+        self._admission = admission
+        self._connection = connection
+        self._peer = peer
+        self._opened = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._opened:
+            self._opened = True
+            return self._admission.opening
+        try:
+            taken = self._connection.detach()
+        except trio.ClosedResourceError:
+            raise StopAsyncIteration from None  # the client did not stay for the answer
+        self._admission.session.attach(
+            SocketSubscriber(
+                self._admission.session,
+                taken,
+                stream_id=self._admission.stream_id,
+                peer=self._peer,
+                position=self._admission.position,
+            )
+        )
+        raise StopAsyncIteration
+
+
+class PulledBody(ResponseBody):
+    """A response that a :class:`PullSubscriber` feeds: where there is no socket to take over."""
+
+    def __init__(self, admission: Admission, abort: Callable[[], None], peer: str) -> None:
+        self._admission = admission
+        self._opened = False
+        self._subscriber = PullSubscriber(
+            admission.session,
+            stream_id=admission.stream_id,
+            peer=peer,
+            position=admission.position,
+            abort=abort,
+        )
+
+    async def __aenter__(self) -> Self:
+        self._admission.session.attach(self._subscriber)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._subscriber.close(EndReason.CLIENT_GONE)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._opened:
+            self._opened = True
+            return self._admission.opening
+        piece = await self._subscriber.next_bytes()
+        if piece is None:
+            raise StopAsyncIteration
+        return piece

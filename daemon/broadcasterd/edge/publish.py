@@ -1,0 +1,320 @@
+"""Publishing: what a body may be, and how its events reach the session.
+
+============================ ===========================================================
+``application/json``         one event or an array of them, all or nothing
+``application/x-ndjson``     a stream of events, one a line, broadcast as they arrive
+``text/event-stream``        an upstream SSE stream, broadcast as it arrives
+any other ``text/*``         the body is the data; ``?event=`` names its type
+============================ ===========================================================
+
+A body that is not a stream is limited by ``server.max_body_bytes``; of a stream, each event is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from email.message import Message
+from http import HTTPStatus
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from broadcasterd.broadcast.hub import Hub, draining
+from broadcasterd.broadcast.session import Draft, Receipt
+from broadcasterd.core.event import MAX_RETRY_MS, Event
+from broadcasterd.core.replaylog import check_block_fits
+from broadcasterd.core.wire import Received, StreamDecoder, encode_block
+from broadcasterd.edge.request import Head
+from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
+from broadcasterd.reasons import EndReason
+
+_UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+
+
+class Posted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An event as JSON. ``data`` is kept as it was written: no number changes its digits."""
+
+    data: msgspec.Raw
+    event: str | None = None
+    idempotency_key: str | None = None
+    retry: int | None = None
+    ttl: float | None = None
+
+    def to_event(self) -> Event:
+        """Return the event: a string as it is, anything else as compact JSON."""
+        raw = bytes(self.data)
+        if raw.lstrip()[:1] == b'"':
+            data = msgspec.json.decode(raw, type=str)
+        else:
+            data = msgspec.json.format(raw, indent=-1).decode()
+        return Event(data, self.event, self.retry, self.ttl, self.idempotency_key)
+
+
+T = TypeVar("T")
+
+_one = msgspec.json.Decoder(Posted)
+_many = msgspec.json.Decoder(list[Posted])
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the publisher is told so far; grows as a stream goes on."""
+
+    session: str
+    accepted: int = 0
+    duplicates: int = 0
+    first_id: str | None = None
+    last_id: str | None = None
+
+    def add(self, receipt: Receipt) -> None:
+        """Count in the receipt of what came next."""
+        self.accepted += receipt.accepted
+        self.duplicates += receipt.duplicates
+        self.first_id = self.first_id or receipt.first_id
+        self.last_id = receipt.last_id or self.last_id
+
+    def document(self) -> dict[str, object]:
+        """Return it as the JSON answer; duplicates are named only where there are any."""
+        answer: dict[str, object] = {
+            "session": self.session,
+            "accepted": self.accepted,
+            "first_id": self.first_id,
+            "last_id": self.last_id,
+        }
+        return answer | {"duplicates": self.duplicates} if self.duplicates else answer
+
+
+async def publish(
+    head: Head, name: str, body: AsyncIterable[bytes], *, hub: Hub, max_body_bytes: int
+) -> Answer:
+    """Publish a request's body to a session.
+
+    Args:
+        head: the request's head.
+        name: the session, already checked.
+        body: the request's body in pieces, as they arrive.
+        hub: has the session, or opens it.
+        max_body_bytes: the limit on a body, and on one event of a stream.
+
+    Raises:
+        Problem: the body is refused. Of a stream, the events before the refused one stand; the
+            problem says how many those are and, of NDJSON, which line it is.
+
+    """
+    if hub.draining:
+        raise draining()
+    media_type, charset = _content_type(head)
+    if charset.lower() not in _UTF8:
+        msg = f"charset {charset!r} is not supported: send UTF-8"
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg)
+    if "content-encoding" in head.headers:
+        msg = "a compressed body is not supported: send it as it is"
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg)
+    if media_type == "application/x-ndjson":
+        return await _publish_stream(name, body, _NdjsonEvents(max_body_bytes), hub)
+    if media_type == "text/event-stream":
+        return await _publish_stream(name, body, _RelayedEvents(max_body_bytes), hub)
+    if media_type == "application/json":
+        events = _parse_json(await _whole(body, head, hub, max_body_bytes))
+    elif media_type.startswith("text/"):
+        data = _decode_text(await _whole(body, head, hub, max_body_bytes))
+        events = [Event(data, head.parameter("event"))]
+    else:
+        msg = (
+            f"{media_type or 'no content type'}: expected application/json, "
+            "application/x-ndjson, text/event-stream or text/plain"
+        )
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg)
+    drafts = [_draft(event, hub) for event in events]
+    answer = Answer(name)
+    answer.add(await hub.open(name).publish(drafts))
+    return answer
+
+
+def _content_type(head: Head) -> tuple[str, str]:
+    message = Message()
+    message["content-type"] = head.headers.get("content-type", "")
+    charset = message.get_param("charset", "utf-8")
+    has_type = "/" in head.headers.get("content-type", "")
+    return (message.get_content_type() if has_type else ""), str(charset)
+
+
+def _draft(event: Event, hub: Hub) -> Draft:
+    try:
+        block = encode_block(event)
+    except UnicodeEncodeError as error:
+        msg = "data and event have to be text that UTF-8 can encode"
+        raise InvalidEvent(msg) from error
+    check_block_fits(block, max_bytes=hub.limits.max_history_bytes)
+    return Draft(block, event.ttl, event.idempotency_key)
+
+
+async def _whole(body: AsyncIterable[bytes], head: Head, hub: Hub, max_body_bytes: int) -> bytes:
+    too_large = TooLarge(f"the body has more than {max_body_bytes} bytes (server.max_body_bytes)")
+    length = head.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:18]) > max_body_bytes:
+        raise too_large  # before it is read
+    whole = bytearray()
+    async for piece in _until_drain(body, hub):
+        whole += piece
+        if len(whole) > max_body_bytes:
+            raise too_large
+    return bytes(whole)
+
+
+async def _until_drain(body: AsyncIterable[bytes], hub: Hub) -> AsyncIterator[bytes]:
+    pieces = aiter(body)
+    while True:
+        piece = None
+        with hub.until_drain():
+            piece = await anext(pieces, b"")
+        if piece is None:
+            raise draining()
+        if not piece:
+            return
+        yield piece
+
+
+def _decode_text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        msg = f"the body is not UTF-8 (byte {error.start})"
+        raise BadRequest(msg) from error
+
+
+def _parse_json(body: bytes) -> list[Event]:
+    """Parse one event or an array of them."""
+    _decode_text(body)  # the data of an event is not looked into by the JSON decoder
+    if body.lstrip()[:1] != b"[":
+        return [_decode(body, _one).to_event()]
+    events = []
+    posts: list[Posted] = _decode(body, _many)
+    for index, posted in enumerate(posts):
+        try:
+            events.append(posted.to_event())
+        except Problem as problem:
+            problem.extra["index"] = index
+            raise
+    return events
+
+
+def _decode(text: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(str(error)) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        msg = f"not JSON: {error}"
+        raise BadRequest(msg) from error
+
+
+class _Events(Protocol):
+    """Makes events of a stream that arrives in pieces."""
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """Yield the events that a piece completes."""
+
+    def finish(self) -> Iterator[Event]:
+        """Yield what the end of the stream completes."""
+
+    def where(self) -> dict[str, object]:
+        """Say which part of the stream was being read."""
+
+
+class _NdjsonEvents:
+    """One event a line; empty lines mean nothing. Lines are counted from 1."""
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self._max_line_bytes = max_line_bytes
+        self._rest = bytearray()
+        self._line = 0
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        *lines, rest = piece.split(b"\n")
+        for line in lines:
+            self._keep(line)
+            yield from self.finish()
+        self._keep(rest)
+
+    def finish(self) -> Iterator[Event]:
+        line = bytes(self._rest)
+        self._rest.clear()
+        self._line += 1
+        if line.strip():
+            _decode_text(line)
+            yield _decode(line, _one).to_event()
+
+    def where(self) -> dict[str, object]:
+        return {"line": self._line}
+
+    def _keep(self, part: bytes) -> None:
+        self._rest += part
+        if len(self._rest) > self._max_line_bytes:
+            self._line += 1
+            msg = f"a line has at most {self._max_line_bytes} bytes (server.max_body_bytes)"
+            raise TooLarge(msg)
+
+
+class _RelayedEvents:
+    """The events of another SSE stream. Their ids are its own affair: ours are new."""
+
+    def __init__(self, max_event_chars: int) -> None:
+        self._decoder = StreamDecoder(max_event_chars=max_event_chars)
+        self._events = 0
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        for received in self._decoder.feed(piece):
+            self._events += 1
+            yield self._relayed(received)
+
+    def finish(self) -> Iterator[Event]:
+        return iter(())  # an event without its blank line is none, by the standard
+
+    def where(self) -> dict[str, object]:
+        return {"event": self._events + 1}
+
+    def _relayed(self, received: Received) -> Event:
+        retry = received.retry if received.retry is None else min(received.retry, MAX_RETRY_MS)
+        return Event(received.data, received.event, retry)
+
+
+async def _publish_stream(
+    name: str, body: AsyncIterable[bytes], events: _Events, hub: Hub
+) -> Answer:
+    answer = Answer(name)
+    session = hub.open(name)
+
+    async def accept(some: Iterator[Event]) -> None:
+        nonlocal session
+        drafts, problem = _drafts(events, some, hub)
+        if session.ending is EndReason.SESSION_EXPIRED:
+            session = hub.open(name)  # this publisher was silent for longer than session_ttl
+        if drafts:
+            answer.add(await session.publish(drafts))
+        if problem is not None:
+            raise problem
+
+    try:
+        async for piece in _until_drain(body, hub):
+            await accept(events.feed(piece))
+        await accept(events.finish())
+    except Problem as problem:
+        problem.extra |= answer.document()
+        raise
+    return answer
+
+
+def _drafts(
+    source: _Events, events: Iterable[Event], hub: Hub
+) -> tuple[list[Draft], Problem | None]:
+    """Encode events up to the first that is refused; return them, and why."""
+    drafts: list[Draft] = []
+    try:
+        for event in events:
+            drafts.append(_draft(event, hub))  # noqa: PERF401 (those before an error stay)
+    except Problem as problem:
+        problem.extra |= source.where()
+        return drafts, problem
+    return drafts, None

@@ -1,0 +1,71 @@
+"""A request's head as the edge's decisions see it: no framework's object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from broadcasterd.errors import BadRequest
+
+MAX_QUERY_FIELDS = 64
+"""More than any client sends; a polyfill that appends its cursor each time stays below it."""
+
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Method, path, query and header fields; field names in lower case.
+
+    Attributes:
+        query: names and values in order, decoded.
+        peer: the client's address, for the log.
+        http_version: ``1.0``, ``1.1`` or ``2``.
+
+    """
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...]
+    headers: Mapping[str, str]
+    peer: str
+    http_version: str
+
+    def parameter(self, name: str) -> str | None:
+        """Return the last non-empty value of a query field."""
+        return next((v for n, v in reversed(self.query) if n == name and v), None)
+
+    def number(self, name: str, *, default: int, low: int, high: int) -> int:
+        """Return a query field that is a whole number from ``low`` to ``high``.
+
+        Raises:
+            BadRequest: it is something else.
+
+        """
+        value = self.parameter(name)
+        if value is None:
+            return default
+        if _NUMBER.fullmatch(value) and low <= int(value) <= high:
+            return int(value)
+        msg = f"{name}: expected a whole number from {low} to {high}"
+        raise BadRequest(msg)
+
+
+def parse_query(query: bytes) -> tuple[tuple[str, str], ...]:
+    """Decode a query string.
+
+    Raises:
+        BadRequest: it has too many fields.
+
+    """
+    try:
+        pairs = parse_qsl(
+            query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS
+        )
+    except ValueError as error:
+        msg = f"a query has at most {MAX_QUERY_FIELDS} fields"
+        raise BadRequest(msg) from error
+    return tuple(pairs)

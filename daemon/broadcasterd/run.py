@@ -1,0 +1,101 @@
+"""The root nursery: what runs, in what order it starts, and how it stops.
+
+``hub`` before ``server`` (requests need it), the supervisor beside them. A stop closes the
+listener, tells every subscriber to come back, gives requests ``shutdown_grace`` seconds, and
+resets what is left. A failure of any of the three ends the daemon: the error goes up.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+import trio
+
+from broadcasterd import __version__
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.supervisor import supervise
+from broadcasterd.config import Config
+from broadcasterd.edge.app import create_app
+from broadcasterd.edge.health import Vitals
+from broadcasterd.edge.server import Server, bind
+from broadcasterd.host import memory
+from broadcasterd.observe.log import logging_to_stderr
+
+log = structlog.stdlib.get_logger(__name__)
+
+ABORT_GRACE_S = 1.0
+"""What the tasks of connections that were reset need to end by themselves."""
+
+OnReady = Callable[[list[str]], None]
+
+
+def main(config: Config, *, on_ready: OnReady | None = None, takeover: bool = True) -> None:
+    """Run the daemon until SIGTERM or SIGINT; a second one ends the drain.
+
+    Args:
+        config: all settings.
+        on_ready: called once with the URLs, when the port answers.
+        takeover: see :func:`~broadcasterd.edge.app.create_app`.
+
+    Raises:
+        OSError: the address cannot be bound, or a TLS file cannot be read.
+
+    """
+    with logging_to_stderr(config.log):
+        trio.run(serve, config, on_ready, takeover, strict_exception_groups=True)
+
+
+async def serve(config: Config, on_ready: OnReady | None = None, takeover: bool = True) -> None:  # noqa: FBT001, FBT002 (trio.run passes positions)
+    """Run the daemon in this Trio run; see :func:`main`."""
+    hub = Hub(config.sessions)
+    started_at = trio.current_time()
+
+    def vitals() -> Vitals:
+        return Vitals(
+            rss_bytes=memory.rss_bytes(),
+            accounted_bytes=hub.accounted_bytes,
+            sessions=len(hub.sessions),
+            subscribers=len(hub.streams),
+            uptime=trio.current_time() - started_at,
+            draining=hub.draining,
+        )
+
+    app = create_app(hub, config, vitals=vitals, takeover=takeover)
+    server = Server(app, config.server, bind(config.server))
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as root:
+            await root.start(hub.run)
+            served = trio.Event()
+            urls: list[str] = await root.start(_serve_until_closed, server, served)
+            root.start_soon(supervise, hub)
+            log.info("ready", urls=urls, version=__version__, python=sys.version.split()[0])
+            if on_ready is not None:
+                on_ready(urls)
+            await anext(signals)
+            log.info("draining", streams=len(hub.streams), grace_s=config.server.shutdown_grace)
+            with trio.move_on_after(config.server.shutdown_grace) as grace:
+                root.start_soon(_end_grace, signals, grace)
+                await server.stop_accepting()
+                await hub.drain()
+                await served.wait()
+            server.abort()
+            with trio.move_on_after(ABORT_GRACE_S):
+                await served.wait()
+            root.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def _serve_until_closed(
+    server: Server, served: trio.Event, *, task_status: trio.TaskStatus[list[str]]
+) -> None:
+    await server.run(task_status=task_status)
+    served.set()
+
+
+async def _end_grace(signals: AsyncIterator[int], grace: trio.CancelScope) -> None:
+    await anext(signals)
+    log.warning("stopped again: the grace is over")
+    grace.cancel()
