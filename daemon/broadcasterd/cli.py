@@ -1,0 +1,341 @@
+"""The command line: `serve`, `check-config`, `publish`, `tail` and `token`.
+
+Owns argv, the exit status and what a person at a terminal reads; `main` is the only caller of
+`sys.exit`. Exit statuses: 0 is success, 2 bad usage or bad configuration, 1 anything else.
+
+Each command imports what it needs when it runs: a daemon does not carry an HTTP client around, and
+`tail` does not wait for a web framework.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from broadcasterd.config import Config, ConfigError, check_exposure, load
+from broadcasterd.core.names import check_session_name
+from broadcasterd.errors import BadRequest
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+# RFC 7518, section 3.2: a key for HS256 is at least as long as its hash.
+MIN_SECRET_BYTES = 32
+
+_INTERRUPTED = 130  # as shells count it: 128 + SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its status."""
+    sys.exit(_run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        result = commands.main(argv, prog_name="broadcasterd", standalone_mode=False)
+    except ConfigError as error:
+        for problem in str(error).splitlines():
+            click.echo(f"broadcasterd: {problem}", err=True)
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return _INTERRUPTED
+    return result if isinstance(result, int) else 0
+
+
+# --- what several commands take --------------------------------------------------------------
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def _session_name(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        return check_session_name(value)
+    except BadRequest as error:
+        raise click.BadParameter(error.detail) from error
+
+
+def _http_url(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise click.BadParameter(f"{value!r}: expected a URL like {DEFAULT_URL}")
+    return value
+
+
+def _header_text(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    # The value itself is not repeated: it may be a token.
+    if value is not None and not (value.isascii() and value.isprintable()):
+        raise click.BadParameter(f"{parameter.name}: expected printable ASCII")
+    return value
+
+
+def _config_option(command: Command) -> Command:
+    return click.option(
+        "--config",
+        "config_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="The configuration file; without it $BROADCASTERD_CONFIG, or else the defaults.",
+    )(command)
+
+
+def _daemon_options(command: Command) -> Command:
+    url = click.option(
+        "--url",
+        envvar="BROADCASTERD_URL",
+        default=DEFAULT_URL,
+        show_default=True,
+        callback=_http_url,
+        help="Where the daemon is; also $BROADCASTERD_URL.",
+    )
+    token = click.option(
+        "--token",
+        envvar="BROADCASTERD_TOKEN",
+        callback=_header_text,
+        help="Sent as a bearer token; also $BROADCASTERD_TOKEN, which `ps` does not show.",
+    )
+    return url(token(command))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="broadcasterd", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Broadcast events over Server-Sent Events."""
+
+
+# --- the daemon ------------------------------------------------------------------------------
+
+
+@commands.command()
+@_config_option
+@click.option("--examples", is_flag=True, help="Once ready, print commands to try it with.")
+def serve(*, config_file: Path | None, examples: bool) -> None:
+    """Run the daemon in the foreground, until SIGTERM or SIGINT."""
+    config = _checked(config_file)
+
+    from broadcasterd import run
+
+    try:
+        run.main(config, on_ready=_print_examples if examples else None)
+    except OSError as error:
+        where = f"{config.server.host} port {config.server.port}"
+        # A file, where it is one (of TLS) that cannot be read; else it is the address.
+        why = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+        raise click.ClickException(f"cannot serve on {where}: {why or error}") from error
+
+
+@commands.command("check-config")
+@_config_option
+def check_config(*, config_file: Path | None) -> None:
+    """Check the configuration that `serve` would use, and say what is wrong with it."""
+    _checked(config_file)
+    click.echo("the configuration is good")
+
+
+def _checked(config_file: Path | None) -> Config:
+    config = load(config_file, os.environ)
+    check_exposure(config)
+    return config
+
+
+def _print_examples(urls: list[str]) -> None:
+    """Print one line that subscribes and one that publishes, each to paste as it is."""
+    events = shlex.quote(f"{urls[0].rstrip('/')}/v1/sessions/demo/events")
+    event = json.dumps({"data": {"hello": "world"}, "event": "greeting"})
+    click.echo("# subscribe, in one terminal:")
+    click.echo(f"curl -N {events}")
+    click.echo("# publish, in another:")
+    click.echo(f"curl -H 'Content-Type: application/json' -d {shlex.quote(event)} {events}")
+
+
+# --- its clients -----------------------------------------------------------------------------
+
+
+@commands.command()
+@click.argument("session", callback=_session_name)
+@click.argument("stdin", required=False, type=click.Choice(["-"]), metavar="[-]")
+@click.option("--data", help='What to broadcast; "-" is the same as the argument "-".')
+@click.option("--event", help="The events' name; without it they are plain messages.")
+@click.option("--ndjson", is_flag=True, help="The lines of standard input are events in JSON.")
+@_daemon_options
+def publish(
+    *,
+    session: str,
+    stdin: str | None,
+    data: str | None,
+    event: str | None,
+    ndjson: bool,
+    url: str,
+    token: str | None,
+) -> None:
+    """Broadcast an event to SESSION, or with "-" each line of standard input as it arrives."""
+    from broadcasterd import client
+
+    streams = stdin is not None or data == "-"
+    if stdin is not None and data not in {None, "-"}:
+        raise click.UsageError('Take the data from --data or from "-", not both.')
+    if ndjson and not streams:
+        raise click.UsageError('--ndjson reads standard input: say "-".')
+    if ndjson and event is not None:
+        raise click.UsageError("--ndjson lines name their events themselves: leave --event out.")
+
+    body: bytes | Iterator[bytes]
+    if streams:
+        body = _lines_of_stdin() if ndjson else _events_of_stdin(event)
+    elif data is not None:
+        body = _encode(data, event)
+    else:
+        raise click.UsageError('Say --data TEXT, or "-" to read standard input.')
+    kind = "application/x-ndjson" if streams else "application/json"
+    try:
+        answer = client.publish(
+            client.events_url(url, session), body, content_type=kind, token=token
+        )
+    except client.RequestFailed as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(answer.strip())
+
+
+def _lines_of_stdin() -> Iterator[bytes]:
+    for line in sys.stdin.buffer:
+        yield line if line.endswith(b"\n") else line + b"\n"
+
+
+def _events_of_stdin(event: str | None) -> Iterator[bytes]:
+    for line in _lines_of_stdin():
+        text = line.decode(errors="replace").removesuffix("\n").removesuffix("\r")
+        yield _encode(text, event) + b"\n"
+
+
+def _encode(data: str, event: str | None) -> bytes:
+    fields = {"data": data} if event is None else {"data": data, "event": event}
+    # ASCII only: an argument that is not UTF-8 holds lone surrogates, which nothing else encodes.
+    return json.dumps(fields).encode()
+
+
+@commands.command()
+@click.argument("session", callback=_session_name)
+@click.option(
+    "--from",
+    "start",
+    metavar="START",
+    help="Where to begin: start (everything retained, the default), now, last:N, or a time.",
+)
+@click.option("--last-event-id", callback=_header_text, help="Begin after this event instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print id, event and data, as JSON lines.")
+@_daemon_options
+def tail(
+    *,
+    session: str,
+    start: str | None,
+    last_event_id: str | None,
+    as_json: bool,
+    url: str,
+    token: str | None,
+) -> None:
+    """Print the data of SESSION's events as they arrive, until the session ends.
+
+    A connection that breaks is made again and goes on where it was.
+    """
+    from broadcasterd import client
+
+    def tell(text: str) -> None:
+        click.echo(f"broadcasterd: {text}", err=True)
+
+    events = client.Tail(
+        client.events_url(url, session),
+        start=start,
+        last_event_id=last_event_id,
+        token=token,
+        notify=tell,
+    )
+    try:
+        for event in events:
+            if event.by_daemon:
+                tell(f"{event.event}: {event.data}")
+            else:
+                # Bytes, so that the terminal's locale has no say; flushed by click each time.
+                click.echo(event.as_json() if as_json else event.data.encode())
+    except client.RequestFailed as error:
+        raise click.ClickException(str(error)) from error
+    except BrokenPipeError:
+        # Whoever reads has had enough (`| head`). The interpreter flushes what is left of standard
+        # output as it exits and would complain: let it do so into the void.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# --- tokens ----------------------------------------------------------------------------------
+
+
+@commands.command()
+@click.option("--subscribe", multiple=True, metavar="GLOB", help="Sessions to listen to.")
+@click.option(
+    "--publish", "publish_", multiple=True, metavar="GLOB", help="Sessions to publish to."
+)
+@click.option("--admin", is_flag=True, help="May list sessions and read statistics.")
+@click.option("--sub", help="Whom the token is for (its `sub` claim).")
+@click.option(
+    "--ttl",
+    default=3600,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Seconds until it expires.",
+)
+@_config_option
+def token(
+    *,
+    subscribe: tuple[str, ...],
+    publish_: tuple[str, ...],
+    admin: bool,
+    sub: str | None,
+    ttl: int,
+    config_file: Path | None,
+) -> None:
+    """Print a token, signed with the secret of auth.secret_file.
+
+    --subscribe and --publish may be given more than once.
+    """
+    import jwt
+
+    if not (subscribe or publish_ or admin):
+        raise click.UsageError("A token without --subscribe, --publish or --admin opens nothing.")
+    auth = load(config_file, os.environ).auth
+    if "HS256" not in auth.algorithms:
+        raise ConfigError('auth.algorithms: expected "HS256" among them, which signs this token')
+    now = int(time.time())
+    claims: dict[str, object] = {
+        "iat": now,
+        "exp": now + ttl,
+        "broadcaster": {"subscribe": subscribe, "publish": publish_, "admin": admin},
+    }
+    optional = {"sub": sub, "aud": auth.audience, "iss": auth.issuer}
+    claims |= {claim: value for claim, value in optional.items() if value is not None}
+    click.echo(jwt.encode(claims, _secret(auth.secret_file), algorithm="HS256"))
+
+
+def _secret(path: Path | None) -> bytes:
+    """Read the signing secret; editors end a file with a line break, which is no part of it."""
+    if path is None:
+        raise ConfigError("auth.secret_file: not set; expected the file of the signing secret")
+    try:
+        secret = path.read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        raise ConfigError(f"auth.secret_file: cannot be read: {error.strerror}") from error
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ConfigError(
+            f"auth.secret_file: holds {len(secret)} bytes, expected at least {MIN_SECRET_BYTES}"
+        )
+    return secret

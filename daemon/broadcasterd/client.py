@@ -1,0 +1,221 @@
+"""What `publish` and `tail` say to a daemon over HTTP, and what they make of its answers.
+
+Synchronous, and independent of the daemon's own code: it knows the contract and nothing else. It
+never prints and never exits; the command line does both.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import quote
+
+import httpx
+from httpx_sse import EventSource, SSEError, connect_sse
+
+DEFAULT_RETRY = 3.0  # seconds: the daemon's own default, until its `retry:` says otherwise
+MAX_BACKOFF = 60.0  # seconds: long enough to spare a daemon in trouble, short enough to wait for
+
+# A stream is silent for one heartbeat (15 s by default) at most; four missed ones mean that it is
+# dead. A daemon with slower heartbeats costs a needless reconnect, which resumes where it was.
+_STREAM_TIMEOUT = httpx.Timeout(10.0, read=60.0)
+# Writing may take as long as the daemon holds a publisher back, which it does on purpose.
+_PUBLISH_TIMEOUT = httpx.Timeout(30.0, write=None)
+
+
+class RequestFailed(Exception):  # noqa: N818 (it is the daemon's answer, not an error in here)
+    """The daemon refused, or could not be reached; the text is for a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One event as it came; `by_daemon` tells the daemon's own `gap` and `end` from published."""
+
+    id: str
+    event: str
+    data: str
+    by_daemon: bool
+
+    @property
+    def final(self) -> bool:
+        """Whether the daemon said not to come back."""
+        if not (self.by_daemon and self.event == "end"):
+            return False
+        try:
+            said = json.loads(self.data)
+        except ValueError:
+            return False
+        return isinstance(said, dict) and said.get("reconnect") is False
+
+    def as_json(self) -> bytes:
+        """Return id, event and data as one line of JSON."""
+        fields = {"id": self.id, "event": self.event, "data": self.data}
+        return json.dumps(fields, ensure_ascii=False).encode()
+
+
+def events_url(base: str, session: str) -> str:
+    """Return the one URL that both publishes to and streams a session."""
+    return f"{base.rstrip('/')}/v1/sessions/{quote(session, safe='~:')}/events"
+
+
+def publish(
+    url: str, body: bytes | Iterator[bytes], *, content_type: str, token: str | None = None
+) -> str:
+    """Send events and return the daemon's answer, a JSON text.
+
+    An iterator is sent as its parts come, in one request.
+
+    Raises:
+        RequestFailed: the daemon refused, or the connection failed.
+    """
+    headers = _authorization(token) | {"Content-Type": content_type}
+    try:
+        response = httpx.post(url, content=body, headers=headers, timeout=_PUBLISH_TIMEOUT)
+    except httpx.HTTPError as error:
+        raise RequestFailed(f"{url}: {_cause(error)}") from error
+    if response.status_code != HTTPStatus.OK:
+        raise RequestFailed(_refusal(response))
+    return response.text
+
+
+def backoff(retry: float, failures: int) -> float:
+    """Return how many seconds to wait before the next attempt.
+
+    Never less than the daemon asked for; more after each failure in a row, up to `MAX_BACKOFF`;
+    jittered, so that the clients of a daemon that fell over do not come back as one.
+    """
+    longest = max(retry, MAX_BACKOFF)
+    return min(longest, retry * 2.0**failures * random.uniform(1.0, 1.5))  # noqa: S311 (not a secret)
+
+
+class Tail:
+    """The events of one session, across reconnects, each exactly once; iterate over it once.
+
+    It ends when the session has ended. Whatever else ends a stream (the network, a restart, a
+    daemon in trouble) is told to `notify` and tried again from the last event's id.
+
+    Args:
+        url: what `events_url` returned.
+        start: where to begin without an id: `start` (also when None), `now`, `last:N` or a time.
+        last_event_id: begin after this event instead.
+        token: sent as a bearer token.
+        notify: called with a sentence for a person, before each wait.
+        sleep: waits; takes seconds.
+
+    Raises:
+        RequestFailed: on iteration, when the daemon's answer will not change by asking again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        start: str | None = None,
+        last_event_id: str | None = None,
+        token: str | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._url = url
+        self._start = start
+        self._cursor = last_event_id
+        self._token = token
+        self._notify = notify
+        self._sleep = sleep
+        self._retry = DEFAULT_RETRY
+        self._failures = 0  # in a row, without a stream between them
+
+    def __iter__(self) -> Iterator[Received]:
+        with httpx.Client(timeout=_STREAM_TIMEOUT) as client:
+            while (pause := (yield from self._attempt(client))) is not None:
+                delay = max(pause.at_least, backoff(self._retry, self._failures))
+                self._failures += 1
+                self._notify(f"{pause.why}; next attempt in {delay:.1f} s")
+                self._sleep(delay)
+
+    def _attempt(self, client: httpx.Client) -> Generator[Received, None, _Pause | None]:
+        """Yield what one connection brings; return why to pause, or None at the session's end."""
+        headers = _authorization(self._token)
+        if self._cursor is not None:
+            headers["Last-Event-ID"] = self._cursor
+        params = {} if self._start is None else {"from": self._start}
+        try:
+            with connect_sse(client, "GET", self._url, params=params, headers=headers) as source:
+                response = source.response
+                if response.status_code == HTTPStatus.NO_CONTENT:
+                    return None
+                if response.status_code == HTTPStatus.OK:
+                    self._failures = 0
+                    return (yield from self._stream(source))
+                response.read()
+                if not _is_passing(response.status_code):
+                    raise RequestFailed(_refusal(response))
+                return _Pause(_refusal(response), at_least=_retry_after(response))
+        except (SSEError, httpx.LocalProtocolError) as error:
+            raise RequestFailed(f"{self._url}: {_cause(error)}") from error
+        except httpx.TransportError as error:
+            return _Pause(_cause(error))
+
+    def _stream(self, source: EventSource) -> Generator[Received, None, _Pause | None]:
+        # Every start but `start` itself is answered with an id before any event (contract), so
+        # that a client that is cut early resumes there. It looks like an event without data.
+        begins_with_position = self._cursor is not None or self._start not in {None, "start"}
+        for index, sse in enumerate(source.iter_sse()):
+            # The decoder repeats the last id on events without one: only a new id is an id.
+            moved = bool(sse.id) and sse.id != self._cursor
+            if moved:
+                self._cursor = sse.id
+            if sse.retry is not None and sse.retry >= 0:
+                self._retry = sse.retry / 1000
+            # The decoder makes an empty event of every blank line, which by the standard is none.
+            position_only = not moved or (index == 0 and begins_with_position)
+            if position_only and not sse.data and sse.event == "message":
+                continue
+            by_daemon = sse.event in {"gap", "end"} and not moved
+            event = Received(id=sse.id, event=sse.event, data=sse.data, by_daemon=by_daemon)
+            yield event
+            if event.final:
+                return None
+        return _Pause("the stream ended")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    why: str
+    at_least: float = 0.0  # seconds
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def _is_passing(status: int) -> bool:
+    """Tell a bad moment from a bad request."""
+    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds of `Retry-After`; its other form, a date, is not worth a clock."""
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isascii() and text.isdigit() else 0.0
+
+
+def _refusal(response: httpx.Response) -> str:
+    """Say what the daemon said: its problem document (RFC 9457), or as much as there is."""
+    status = f"{response.status_code} {response.reason_phrase}".strip()
+    try:
+        problem = response.json()
+    except ValueError:
+        return status
+    if not isinstance(problem, dict):
+        return status
+    told = [str(problem[member]) for member in ("title", "detail") if problem.get(member)]
+    return ": ".join([status, *(text for text in told if text != response.reason_phrase)])
+
+
+def _cause(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,369 @@
+"""The configuration: what there is to set, and how a file and the environment set it.
+
+Owns every knob with its default and unit, and the checks that need no other part of the system. It
+opens nothing but the configuration file. The command line calls `load`; everything else is handed
+the finished, immutable `Config`.
+"""
+
+import difflib
+import ipaddress
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+# A description is what an error message says was expected.
+Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
+Milliseconds = Annotated[int, Meta(gt=0, description="a whole number of milliseconds above 0")]
+Megabytes = Annotated[float, Meta(gt=0, description="a number of megabytes above 0")]
+Bytes = Annotated[int, Meta(gt=0, description="a whole number of bytes above 0")]
+Count = Annotated[int, Meta(gt=0, description="a whole number above 0")]
+Share = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
+Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
+Text = Annotated[str, Meta(min_length=1, description="a string that is not empty")]
+# As a browser sends it. With a path or a trailing slash it would never match, so it is refused.
+Origin = Annotated[
+    str, Meta(pattern=r"^(\*|https?://[^/\s]+)$", description='origins like "https://example.org"')
+]
+AlertAction = Annotated[str, Meta(pattern=r"^(journal|https?://\S+)$")]
+# "none" is missing on purpose: a token that nobody signed proves nothing.
+Algorithm = Literal[
+    "HS256", "HS384", "HS512",
+    "RS256", "RS384", "RS512",
+    "PS256", "PS384", "PS512",
+    "ES256", "ES384", "ES512",
+    "EdDSA",
+]  # fmt: skip
+
+MiB = 1024 * 1024
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used. One line per problem: key, value, what was expected."""
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the configuration file."""
+
+
+class Server(Section, frozen=True, kw_only=True):
+    """Where the daemon listens and what a request may cost."""
+
+    host: Text = "127.0.0.1"
+    port: Port = 8000
+    backlog: Count = 4096
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    cors_origins: tuple[Origin, ...] = ()
+    max_body_bytes: Bytes = MiB
+    shutdown_grace: Seconds = 10.0
+
+
+class Sessions(Section, frozen=True, kw_only=True):
+    """How long sessions and events live, and how many of each there may be."""
+
+    session_ttl: Seconds = 3600.0
+    event_ttl: Seconds = 600.0
+    cleanup_interval: Seconds = 60.0
+    max_sessions: Count = 10_000
+    max_history_events: Count = 500
+    max_history_bytes: Bytes = MiB
+    heartbeat_interval: Seconds = 15.0
+    retry_ms: Milliseconds = 3000
+    max_subscribers: Count = 15_000
+    max_subscribers_per_session: Count = 15_000
+    max_lag_events: Count = 500
+    slow_consumer: Literal["end", "skip"] = "end"
+
+
+class Memory(Section, frozen=True, kw_only=True):
+    """When memory counts as short, and when as recovered (a share of `warning_mb`)."""
+
+    breaker: bool = True
+    warning_mb: Megabytes = 200.0
+    critical_mb: Megabytes = 500.0
+    sample_interval: Seconds = 1.0
+    recover_below: Share = 0.9
+
+
+class Auth(Section, frozen=True, kw_only=True):
+    """Which tokens are believed, and where they may be carried."""
+
+    mode: Literal["jwt", "none"] = "jwt"
+    algorithms: Annotated[tuple[Algorithm, ...], Meta(min_length=1)] = ("HS256",)
+    secret_file: Path | None = None
+    jwks_file: Path | None = None
+    audience: Text | None = None
+    issuer: Text | None = None
+    cookie: Text = "broadcaster_token"
+    allow_query_token: bool = False
+
+
+class AlertRule(Section, frozen=True, kw_only=True):
+    """Where `metric` (by default the one called `name`) rises above `threshold`, do `action`."""
+
+    name: Text
+    metric: Text | None = None
+    threshold: float
+    action: AlertAction = "journal"
+
+
+class Alerts(Section, frozen=True, kw_only=True):
+    """Who is told when a number gets too high."""
+
+    rules: tuple[AlertRule, ...] = ()
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """What is written about the daemon's own doings, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "journal", "json", "console"] = "auto"
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """Everything that can be set; `Config()` is the packaged defaults."""
+
+    server: Server = Server()
+    sessions: Sessions = Sessions()
+    memory: Memory = Memory()
+    auth: Auth = Auth()
+    alerts: Alerts = Alerts()
+    log: Log = Log()
+
+
+# --- reading it ------------------------------------------------------------------------------
+
+ENVIRONMENT_PREFIX = "BROADCASTERD_"
+
+_SECTIONS: Mapping[str, Section] = {
+    field.name: getattr(Config(), field.name) for field in msgspec.structs.fields(Config)
+}
+_TRUTH = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(
+    ("false", "0", "no", "off"), False
+)
+# Their values may be secrets, or hold one (a webhook's URL): a message must not repeat them.
+_UNPRINTABLE = frozenset({"auth.secret_file", "alerts.rules"})
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read the file, let the environment override it, and check the whole.
+
+    Args:
+        path: the file; without one, the file that `BROADCASTERD_CONFIG` names; without that, the
+            packaged defaults.
+        environ: `BROADCASTERD_<SECTION>__<KEY>` overrides a key; `USE_LEGACY_BROADCASTER=true`
+            switches memory management off, whatever `memory.breaker` says.
+
+    Raises:
+        ConfigError: naming every problem that was found, not only the first.
+    """
+    if path is None and (named := environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")):
+        path = Path(named)
+    return _build(_read(path) if path is not None else {}, environ)
+
+
+def from_mapping(tables: Mapping[str, object]) -> Config:
+    """Make a configuration of what a TOML parser returns, as `load` does.
+
+    Raises:
+        ConfigError: as `load` does.
+    """
+    return _build(tables, {})
+
+
+def check_exposure(config: Config) -> None:
+    """Refuse to start a daemon that anyone could reach without proving who they are.
+
+    Raises:
+        ConfigError: tokens are asked for, which this version cannot verify; or they are not, and
+            the address is reachable from other machines.
+    """
+    if config.auth.mode != "none":
+        raise ConfigError(
+            f'auth.mode = "{config.auth.mode}": this version cannot verify tokens yet and will not'
+            ' pretend to; expected "none", with server.host a loopback address'
+        )
+    if not _is_loopback(config.server.host):
+        raise ConfigError(
+            f'server.host = "{config.server.host}": expected a loopback address (127.0.0.1, ::1,'
+            ' localhost), because auth.mode = "none" lets everyone in'
+        )
+
+
+class _Draft:
+    """The values set so far, by section and key, and every problem met on the way."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, dict[str, object]] = {section: {} for section in _SECTIONS}
+        self.problems: list[str] = []
+
+    def take(self, section: str, key: str, value: object, *, variable: str | None = None) -> None:
+        """Convert one value to its field's type; `variable` names the one whose text it is."""
+        name = f"{section}.{key}"
+        kind = _kinds(section)[key]
+        try:
+            meant = value if variable is None else _parse(str(value), kind)
+            taken: object = msgspec.convert(
+                meant, type=kind, strict=variable is None, dec_hook=_to_path
+            )
+            if isinstance(taken, float) and not math.isfinite(taken):
+                raise msgspec.ValidationError("Expected a finite number")  # noqa: TRY301
+        except (msgspec.ValidationError, json.JSONDecodeError) as error:
+            shown = "" if name in _UNPRINTABLE else f" = {json.dumps(value, default=str)}"
+            source = f" (from {variable})" if variable else ""
+            self.problems.append(f"{name}{shown}{source}: {_expectation(kind, error)}")
+        else:
+            self.values[section][key] = taken
+
+    def finish(self) -> Config:
+        """Make the configuration, unless there was a problem."""
+        if self.problems:
+            raise ConfigError("\n".join(self.problems))
+        sections = {
+            section: msgspec.structs.replace(defaults, **self.values[section])
+            for section, defaults in _SECTIONS.items()
+        }
+        return msgspec.structs.replace(Config(), **sections)
+
+
+def _build(tables: Mapping[str, object], environ: Mapping[str, str]) -> Config:
+    draft = _Draft()
+    _take_tables(draft, tables)
+    _take_environment(draft, environ)
+    config = draft.finish()
+    _check_pairs(config)
+    return config
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def _take_tables(draft: _Draft, tables: Mapping[str, object]) -> None:
+    for section, table in tables.items():
+        if section not in _SECTIONS:
+            draft.problems.append(f"{section}: unknown section{_nearest(section, _SECTIONS)}")
+        elif not isinstance(table, Mapping):
+            draft.problems.append(f"{section}: expected a table, written [{section}]")
+        else:
+            for key, value in table.items():
+                if key in _kinds(section):
+                    draft.take(section, key, value)
+                else:
+                    hint = _nearest(key, _kinds(section))
+                    draft.problems.append(f"{section}.{key}: unknown key{hint}")
+
+
+def _take_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
+    known = {
+        f"{ENVIRONMENT_PREFIX}{section}__{key}".upper(): (section, key)
+        for section in _SECTIONS
+        for key in _kinds(section)
+    }
+    for variable, text in environ.items():
+        if variable in known:
+            section, key = known[variable]
+            draft.take(section, key, text, variable=variable)
+        elif variable.startswith(ENVIRONMENT_PREFIX) and "__" in variable:
+            draft.problems.append(f"{variable}: unknown key{_nearest(variable, known)}")
+
+    legacy = environ.get("USE_LEGACY_BROADCASTER", "").strip().lower()
+    if legacy and legacy not in _TRUTH:
+        draft.problems.append(f'USE_LEGACY_BROADCASTER = "{legacy}": expected true or false')
+    elif legacy and _TRUTH[legacy]:
+        draft.values["memory"]["breaker"] = False
+
+
+def _check_pairs(config: Config) -> None:
+    memory, server = config.memory, config.server
+    if memory.warning_mb >= memory.critical_mb:
+        raise ConfigError(
+            f"memory.warning_mb = {memory.warning_mb:g}: expected less than"
+            f" memory.critical_mb = {memory.critical_mb:g}"
+        )
+    if (server.tls_certificate is None) != (server.tls_key is None):
+        alone, absent = ("tls_certificate", "tls_key")[:: 1 if server.tls_certificate else -1]
+        raise ConfigError(
+            f'server.{alone} = "{getattr(server, alone)}": expected server.{absent} beside it'
+        )
+
+
+# --- types and their texts -------------------------------------------------------------------
+
+
+def _kinds(section: str) -> dict[str, object]:
+    return {field.name: field.type for field in msgspec.structs.fields(_SECTIONS[section])}
+
+
+def _bare(kind: object) -> object:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _parse(text: str, kind: object) -> object:
+    """Say what an environment variable's text would be in TOML; numbers are left to msgspec."""
+    kind = _bare(kind)
+    if kind is bool:
+        return _TRUTH.get(text.strip().lower(), text)
+    if get_origin(kind) is tuple:
+        if get_args(kind)[0] is AlertRule:
+            return json.loads(text)
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if not text and type(None) in get_args(kind):
+        return None
+    return text
+
+
+def _to_path(kind: type, value: object) -> Path:
+    """Let msgspec read paths, the one type here that it does not know."""
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
+    raise ValueError("Expected a path")
+
+
+def _expectation(kind: object, error: Exception) -> str:
+    """Say what was expected: in the type's own words, or else in the parser's."""
+    if words := _words(kind):
+        return f"expected {words}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"expected JSON: {error}"
+    return str(error).replace("`", "")
+
+
+def _words(kind: object) -> str:
+    if kind is bool:
+        return "true or false"
+    if kind is Path:
+        return "a path"
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is Annotated and (described := get_args(kind)[1].description):
+        return str(described)
+    if get_origin(kind) is tuple and (elements := _words(get_args(kind)[0])):
+        return f"a list of {elements.removeprefix('one of ')}"
+    # An optional value's words are those of the value.
+    return next((words for inner in get_args(kind) if (words := _words(inner))), "")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
