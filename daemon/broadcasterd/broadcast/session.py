@@ -323,7 +323,7 @@ class Session:
         return entry
 
     async def _broadcast(self, entries: Sequence[Entry]) -> None:
-        batch = Batch.of(entries)
+        batch = Batch(entries)
         self.hub.counters["events"] += len(entries)
         await self._to_each(lambda subscriber: subscriber.deliver(batch))
 

@@ -18,7 +18,8 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioRequest
 
-from broadcasterd.broadcast.subscriber import PullSubscriber, SocketSubscriber
+from broadcasterd.broadcast.pull_subscriber import PullSubscriber
+from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.edge.body import RequestBody
 from broadcasterd.edge.server import Connection
 from broadcasterd.edge.subscribe import Admission
@@ -138,16 +139,19 @@ class PulledBody(ResponseBody):
 
     def __init__(self, admission: Admission, abort: Callable[[], None], peer: str) -> None:
         self._admission = admission
+        self._abort = abort
+        self._peer = peer
         self._opened = False
-        self._subscriber = PullSubscriber(
-            admission.session,
-            stream_id=admission.stream_id,
-            peer=peer,
-            position=admission.position,
-            abort=abort,
-        )
+        self._subscriber: PullSubscriber  # from __aenter__ on: its place in the log is then
 
     async def __aenter__(self) -> Self:
+        self._subscriber = PullSubscriber(
+            self._admission.session,
+            stream_id=self._admission.stream_id,
+            peer=self._peer,
+            position=self._admission.position,
+            abort=self._abort,
+        )
         self._admission.session.attach(self._subscriber)
         return self
 

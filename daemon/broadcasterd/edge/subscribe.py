@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import trio
 
 from broadcasterd.broadcast.hub import RETRY_AFTER_S, Hub
+from broadcasterd.broadcast.pull_subscriber import PullSubscriber
 from broadcasterd.broadcast.session import Session
-from broadcasterd.broadcast.subscriber import PullSubscriber
 from broadcasterd.core.replaylog import Entry, Gap, Position
 from broadcasterd.core.start import ById, First, Start, parse_start
 from broadcasterd.core.wire import (

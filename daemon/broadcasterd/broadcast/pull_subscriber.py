@@ -1,0 +1,123 @@
+"""A stream whose response body asks for its bytes: TLS and HTTP/2, where no socket is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+from broadcasterd.broadcast.subscriber import MAX_WRITE_BYTES, Batch, Ending, Subscriber
+from broadcasterd.core.replaylog import Position
+from broadcasterd.core.wire import HEARTBEAT, unchunk
+from broadcasterd.reasons import EndReason
+
+if TYPE_CHECKING:
+    from broadcasterd.broadcast.session import Session
+
+LAST_WORDS_TIMEOUT_S = 5.0
+"""How long a response that is told to end may take to come for its last bytes."""
+
+
+class PullSubscriber(Subscriber):
+    """A stream whose response body asks for its bytes, and frames and sends them its own way.
+
+    Args:
+        abort: ends the response at once, whatever it waits for.
+
+    """
+
+    __slots__ = ("_abort", "_beats", "_bell", "_ring", "_sending", "_with_us")
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        stream_id: str,
+        peer: str,
+        position: Position,
+        abort: Callable[[], None],
+    ) -> None:
+        super().__init__(session, stream_id=stream_id, peer=peer, position=position)
+        self._abort = abort
+        self._ring, self._bell = trio.open_memory_channel[None](1)
+        self._beats = False
+        self._with_us = False  # the body waits here, it is not busy sending
+        self._sending = 0  # bytes that the body took last
+
+    @property
+    def pending_bytes(self) -> int:  # noqa: D102
+        return 0 if self._with_us else self._sending
+
+    def open(self) -> None:
+        """Nothing to do: the body comes for its bytes by itself."""
+
+    async def next_bytes(self) -> bytes | None:
+        """Wait for the next bytes of the stream (no chunk framing); ``None`` at its end."""
+        self._with_us = True
+        try:
+            while not self.closed:
+                if owed := self._take():
+                    self._sending = len(owed)
+                    self.sent_bytes += self._sending
+                    return owed
+                if self._ending is not None:
+                    self.close(self._ending.reason)
+                    return self._ending.encode()
+                await self._bell.receive()
+        except trio.EndOfChannel:
+            pass  # closed while it waited
+        finally:
+            self._with_us = False
+        return None
+
+    def deliver(self, batch: Batch) -> None:  # noqa: ARG002, D102 (it reads the log)
+        self._check_lag()
+        self._wake()
+
+    def beat(self) -> None:  # noqa: D102
+        self._beats = True
+        self._wake()
+
+    def finish(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
+        if self._ending is None:
+            self._ending = Ending(reason, retry_ms)
+            self._wake()
+
+    def cut(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
+        self.cursor = self.session.log.last
+        self.finish(reason, retry_ms=retry_ms)
+        self.session.spawn(self, self._abort_unless_taken)
+
+    def close(self, reason: EndReason) -> None:  # noqa: D102
+        if not self.closed:
+            self.closed = True
+            self._ring.close()
+            self.session.forget(self, reason)
+            if not self._with_us:
+                self._abort()
+
+    def _take(self) -> bytes:
+        log = self.session.log
+        if self.cursor < log.floor:
+            self._check_lag()
+        if gap := self._take_gap():
+            return gap
+        entries = log.since(self.cursor, max_bytes=MAX_WRITE_BYTES)
+        beats, self._beats = self._beats, False
+        if entries:
+            self.cursor = entries[-1].seq
+            return b"".join([unchunk(entry.frame) for entry in entries])
+        self._is_up_to_date()
+        return HEARTBEAT if beats else b""
+
+    def _wake(self) -> None:
+        if not self.closed:
+            with suppress(trio.WouldBlock):  # it was rung already
+                self._ring.send_nowait(None)
+
+    async def _abort_unless_taken(self) -> None:
+        await trio.sleep(LAST_WORDS_TIMEOUT_S)
+        if self._ending is not None:
+            self.close(self._ending.reason)

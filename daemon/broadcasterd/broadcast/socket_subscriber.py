@@ -1,0 +1,182 @@
+"""A stream on a socket that was taken over: one non-blocking write delivers.
+
+One parked task waits for the client to hang up; a second one exists only while it catches up.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from broadcasterd.broadcast.subscriber import MAX_WRITE_BYTES, Batch, Ending, Subscriber
+from broadcasterd.core.replaylog import Entry, Position
+from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk
+from broadcasterd.reasons import EndReason
+
+if TYPE_CHECKING:
+    from broadcasterd.broadcast.session import Session
+
+MAX_HEARD_BYTES = 16 * 1024
+"""A client has nothing to say on a stream; a pipelined request or two may be on its way."""
+
+LAST_WORDS_BUFFER_BYTES = 1024 * 1024
+"""The send buffer while the reason is written: room behind whatever a stuck reader left."""
+
+
+class SocketSubscriber(Subscriber):
+    """A stream on a socket of its own: non-blocking, and connected.
+
+    One parked task waits for the client to hang up. A second one exists only while it catches up.
+    """
+
+    __slots__ = ("_catching_up", "_pending", "_socket")
+
+    def __init__(
+        self,
+        session: Session,
+        sock: socket.socket,
+        *,
+        stream_id: str,
+        peer: str,
+        position: Position,
+    ) -> None:
+        super().__init__(session, stream_id=stream_id, peer=peer, position=position)
+        self._socket = sock
+        self._pending = memoryview(b"")
+        self._catching_up = False
+
+    @property
+    def pending_bytes(self) -> int:  # noqa: D102
+        return len(self._pending)
+
+    def open(self) -> None:  # noqa: D102
+        self.session.spawn(self, self._watch)
+        self._write_what_is_owed()
+
+    def deliver(self, batch: Batch) -> None:  # noqa: D102
+        if self._catching_up:
+            self._check_lag()
+        elif self.cursor == batch.start:
+            sent = self._send(batch.frames)
+            if sent == len(batch.frames):
+                self.cursor = batch.end
+            else:
+                self._leave_off(batch.entries, sent)
+                self._catch_up_soon()
+        elif self.cursor < batch.end:
+            self._write_what_is_owed()
+
+    def beat(self) -> None:  # noqa: D102
+        if not self._catching_up:
+            self._pending = memoryview(chunk(HEARTBEAT))
+            self._write_what_is_owed()
+
+    def finish(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
+        if self._ending is None:
+            self._ending = Ending(reason, retry_ms)
+            if not self._catching_up:
+                self._write_what_is_owed()
+
+    def cut(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
+        if self.closed:
+            return
+        # The reader may be stuck behind a full buffer. A larger one takes the last words all
+        # the same, and the kernel delivers them after the close, if the reader ever reads on.
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2**31 - 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LAST_WORDS_BUFFER_BYTES)
+        except OSError:
+            self.close(EndReason.CLIENT_GONE)
+            return
+        last_words = chunk(Ending(reason, retry_ms).encode()) + LAST_CHUNK
+        self._send(bytes(self._pending) + last_words)
+        self.close(reason)
+
+    def close(self, reason: EndReason) -> None:  # noqa: D102
+        if self.closed:
+            return
+        self.closed = True
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+        self._pending = memoryview(b"")
+        self.session.forget(self, reason)
+
+    async def _watch(self) -> None:
+        """Wait for the hang-up; what the client says meanwhile is nothing to us."""
+        heard = 0
+        while not self.closed:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                data = self._socket.recv(4096)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            heard += len(data)
+            if not data:
+                self.close(EndReason.CLIENT_GONE)
+            elif heard > MAX_HEARD_BYTES:
+                self.close(EndReason.CLIENT_SPOKE)
+
+    def _catch_up_soon(self) -> None:
+        if not self.closed and not self._catching_up:
+            self._catching_up = True
+            self.session.spawn(self, self._catch_up)
+
+    async def _catch_up(self) -> None:
+        while not self.closed:
+            await trio.lowlevel.wait_writable(self._socket)
+            if not self._write_some():
+                break
+
+    def _write_what_is_owed(self) -> None:
+        if not self.closed and self._write_some():
+            self._catch_up_soon()
+
+    def _write_some(self) -> bool:
+        """Write what the socket takes now, up to a limit; return whether there is more."""
+        if self._pending:
+            self._pending = self._pending[self._send(self._pending) :]
+        log = self.session.log
+        if self.cursor < log.floor:
+            self._check_lag()
+        if not self._pending and (gap := self._take_gap()):
+            self._pending = memoryview(chunk(gap))
+            self._pending = self._pending[self._send(self._pending) :]
+        if self.closed or self._pending:
+            return not self.closed
+        entries = log.since(self.cursor, max_bytes=MAX_WRITE_BYTES)
+        if entries:
+            batch = Batch(entries)
+            sent = self._send(batch.frames)
+            self._leave_off(entries, sent)
+            if sent < len(batch.frames) or batch.end < log.last:
+                return not self.closed
+        self._catching_up = False
+        self._is_up_to_date()
+        if self._ending is not None:
+            self.cut(self._ending.reason, retry_ms=self._ending.retry_ms)
+        return False
+
+    def _leave_off(self, entries: Sequence[Entry], sent: int) -> None:
+        """Move the cursor past what was sent; keep the rest of a frame that was begun."""
+        for entry in entries:
+            if sent <= 0:
+                return
+            self.cursor = entry.seq
+            self._pending = memoryview(entry.frame)[sent:]
+            sent -= len(entry.frame)
+
+    def _send(self, data: bytes | memoryview) -> int:
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.close(EndReason.CLIENT_GONE)
+            return 0
+        self.sent_bytes += sent
+        return sent
