@@ -131,10 +131,9 @@ def serve(*, config_file: Path | None, examples: bool) -> None:
     try:
         run.main(config, on_ready=_print_examples if examples else None)
     except OSError as error:
-        where = f"{config.server.host} port {config.server.port}"
-        # A file, where it is one (of TLS) that cannot be read; else it is the address.
+        # Without the number that str(error) begins with; a file is named where it is one's fault.
         why = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
-        raise click.ClickException(f"cannot serve on {where}: {why or error}") from error
+        raise click.ClickException(f"cannot serve: {why or error}") from error
 
 
 @commands.command("check-config")

@@ -21,8 +21,9 @@ from broadcasterd.config import Config
 from broadcasterd.edge.app import create_app
 from broadcasterd.edge.health import Vitals
 from broadcasterd.edge.server import Server, bind
-from broadcasterd.host import memory
+from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.observe.log import logging_to_stderr
+from broadcasterd.reasons import EndReason
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -42,20 +43,26 @@ def main(config: Config, *, on_ready: OnReady | None = None, takeover: bool = Tr
 
     Raises:
         OSError: the address cannot be bound, or a TLS file cannot be read.
+        ExceptionGroup: a task that the daemon cannot do without failed; it was logged.
 
     """
     with logging_to_stderr(config.log):
-        trio.run(serve, config, on_ready, takeover, strict_exception_groups=True)
+        try:
+            trio.run(serve, config, on_ready, takeover, strict_exception_groups=True)
+        except ExceptionGroup as error:
+            log.critical("the daemon failed", exc_info=error)
+            raise
 
 
 async def serve(config: Config, on_ready: OnReady | None = None, takeover: bool = True) -> None:  # noqa: FBT001, FBT002 (trio.run passes positions)
     """Run the daemon in this Trio run; see :func:`main`."""
     hub = Hub(config.sessions)
+    probe = MemoryProbe()
     started_at = trio.current_time()
 
     def vitals() -> Vitals:
         return Vitals(
-            rss_bytes=memory.rss_bytes(),
+            rss_bytes=probe.read().rss,
             accounted_bytes=hub.accounted_bytes,
             sessions=len(hub.sessions),
             subscribers=len(hub.streams),
@@ -81,6 +88,7 @@ async def serve(config: Config, on_ready: OnReady | None = None, takeover: bool 
                 await server.stop_accepting()
                 await hub.drain()
                 await served.wait()
+            hub.cut(EndReason.DRAINING)
             server.abort()
             with trio.move_on_after(ABORT_GRACE_S):
                 await served.wait()

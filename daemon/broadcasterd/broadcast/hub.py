@@ -180,6 +180,11 @@ class Hub:
             self._emptied = trio.Event()
             await self._emptied.wait()
 
+    def cut(self, reason: EndReason) -> None:
+        """End every stream now, whatever it is still owed."""
+        for subscriber in tuple(self.streams.values()):
+            subscriber.cut(reason)
+
     @contextmanager
     def until_drain(self) -> Iterator[trio.CancelScope]:
         """Cancel what is inside when the daemon drains: waits that only a client can end."""

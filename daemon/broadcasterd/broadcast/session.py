@@ -187,8 +187,11 @@ class Session:
         self.hub.streams[subscriber.stream_id] = subscriber
         if self.ending is not None:
             subscriber.cut(self.ending)
-        elif len(self.hub.streams) > self.limits.max_subscribers:
-            subscriber.cut(EndReason.MEMORY)  # others were admitted at the same time
+        elif (
+            len(self.hub.streams) > self.limits.max_subscribers
+            or len(self.subscribers) > self.limits.max_subscribers_per_session
+        ):  # others were admitted at the same time
+            subscriber.cut(EndReason.MEMORY, retry_ms=self.hub.jittered_retry_ms())
         else:
             subscriber.open()
 
@@ -278,37 +281,48 @@ class Session:
             while self.subscribers:
                 self._emptied = trio.Event()
                 await self._emptied.wait()
+        for subscriber in tuple(self.subscribers):
+            subscriber.cut(EndReason.SLOW_CONSUMER)
 
     # The fan-out
 
     async def _handle(self, message: Publication | Beat) -> None:
         """Handle a message, and with it whatever else has come meanwhile."""
         fresh: list[Entry] = []
-        size = 0
         following: Publication | Beat | None = message
         while following is not None:
             if isinstance(following, Beat):
                 await self._to_each(lambda subscriber: subscriber.beat())
             else:
-                receipt = _ReceiptBook(self.log)
-                try:
-                    for draft in following.drafts:
-                        self.log.check_fits(draft.block)
-                    for draft in following.drafts:
-                        entry = self._append(draft, receipt)
-                        if entry is not None:
-                            fresh.append(entry)
-                            size += len(entry.frame)
-                        if size >= MAX_BATCH_BYTES:
-                            await self._broadcast(fresh)
-                            fresh, size = [], 0
-                except Problem as problem:
-                    following.settle(problem)
-                else:
-                    following.settle(receipt.issue())
+                fresh = await self._accept(following, fresh)
             following = self._next()
         if fresh:
             await self._broadcast(fresh)
+
+    async def _accept(self, publication: Publication, fresh: list[Entry]) -> list[Entry]:
+        """Log a publication and settle it; return what is still to be broadcast, with ``fresh``."""
+        outcome: Receipt | Problem = SessionEnded(self.name)  # what is told if this is cut short
+        try:
+            for draft in publication.drafts:
+                self.log.check_fits(draft.block, key=draft.key)
+            receipt = _ReceiptBook(self.log)
+            size = sum(len(entry.frame) for entry in fresh)
+            for draft in publication.drafts:
+                entry = self._append(draft, receipt)
+                if entry is not None:
+                    fresh.append(entry)
+                    size += len(entry.frame)
+                if size >= MAX_BATCH_BYTES:
+                    await self._broadcast(fresh)
+                    fresh, size = [], 0
+                    # A body may hold thousands of events: let readers catch up meanwhile.
+                    await trio.lowlevel.checkpoint()
+            outcome = receipt.issue()
+        except Problem as problem:
+            outcome = problem
+        finally:
+            publication.settle(outcome)
+        return fresh
 
     def _append(self, draft: Draft, receipt: _ReceiptBook) -> Entry | None:
         now = self.now()

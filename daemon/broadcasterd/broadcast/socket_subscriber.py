@@ -156,6 +156,7 @@ class SocketSubscriber(Subscriber):
             if sent < len(batch.frames) or batch.end < log.last:
                 return not self.closed
         self._catching_up = False
+        self._pending = memoryview(b"")  # an empty view would keep the whole frame it is of
         self._is_up_to_date()
         if self._ending is not None:
             self.cut(self._ending.reason, retry_ms=self._ending.retry_ms)

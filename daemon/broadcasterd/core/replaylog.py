@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
+from broadcasterd.core.account import Account
 from broadcasterd.core.start import ById, First, Last, Now, Since, Start
 from broadcasterd.core.wire import encode_frame
 from broadcasterd.errors import TooLarge
@@ -90,13 +91,21 @@ class ReplayLog:
         max_events: events retained at most.
         max_bytes: bytes accounted at most.
         max_age: seconds that an event is retained at most.
+        account: where the bytes of all logs are counted together.
 
     """
 
     def __init__(
-        self, *, incarnation: str, max_events: int, max_bytes: int, max_age: float
+        self,
+        *,
+        incarnation: str,
+        max_events: int,
+        max_bytes: int,
+        max_age: float,
+        account: Account | None = None,
     ) -> None:
         self.incarnation = incarnation
+        self._account = account or Account()
         self.floor = 0
         self.last = 0
         self.bytes = 0
@@ -162,6 +171,7 @@ class ReplayLog:
         )
         self._entries[entry.seq] = entry
         self.bytes += entry.cost
+        self._account.bytes += entry.cost
         if key is not None:
             self._keys[key] = entry.seq
         if lifetime < self._max_age:
@@ -213,13 +223,24 @@ class ReplayLog:
         following = self.since(self.floor if after is None else after, max_bytes=0)
         return Gap(asked, self.id_of(following[0].seq) if following else None)
 
-    def expire(self, now: float) -> int:
-        """Drop what is too old at ``now``; return how many events that were."""
+    def trim(self, to_bytes: int) -> int:
+        """Evict the oldest until no more than so many bytes are left; return how many events."""
+        before = len(self._entries)
+        while self._entries and self.bytes > to_bytes:
+            self._evict_oldest()
+        return before - len(self._entries)
+
+    def expire(self, now: float, *, share: float = 1.0) -> int:
+        """Drop what is too old at ``now``; return how many events that were.
+
+        ``share`` of a lifetime counts as all of it, where memory is needed.
+        """
         before = len(self._entries)
         while self._short_lived and self._short_lived[0][0] <= now:
             _, seq = heappop(self._short_lived)
             self._forget(seq)
-        while (oldest := self._oldest()) is not None and oldest.appended_at + self._max_age <= now:
+        max_age = self._max_age * share
+        while (oldest := self._oldest()) is not None and oldest.appended_at + max_age <= now:
             self._evict_oldest()
         return before - len(self._entries)
 
@@ -263,6 +284,7 @@ class ReplayLog:
         if entry is None:
             return  # evicted before its ttl ended
         self.bytes -= entry.cost
+        self._account.bytes -= entry.cost
         if entry.key is not None and self._keys.get(entry.key) == seq:
             del self._keys[entry.key]
 

@@ -146,7 +146,7 @@ def _draft(event: Event, hub: Hub) -> Draft:
     except UnicodeEncodeError as error:
         msg = "data and event have to be text that UTF-8 can encode"
         raise InvalidEvent(msg) from error
-    check_block_fits(block, max_bytes=hub.limits.max_history_bytes)
+    check_block_fits(block, max_bytes=hub.limits.max_history_bytes, key=event.idempotency_key)
     return Draft(block, event.ttl, event.idempotency_key)
 
 

@@ -1,0 +1,252 @@
+"""`broadcasterd publish` and `broadcasterd tail`, as processes, against a real daemon."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import IO, Protocol
+
+import httpx
+import pytest
+
+from tests.support.daemon import Daemon, StartDaemon
+from tests.support.lines import Lines
+from tests.support.proxy import CuttingProxy
+
+SOON = 10.0
+"""Seconds, for a loaded machine; what is waited for takes milliseconds, and a start of Python."""
+
+COMMAND = [sys.executable, "-m", "broadcasterd"]
+
+
+def run(*argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *argv], input=stdin, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+class Running:
+    """A command that goes on: say lines to it, hear lines from it."""
+
+    def __init__(self, *argv: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self._stdout = Lines(_pipe(self.process.stdout))
+        self._stderr = Lines(_pipe(self.process.stderr))
+
+    def say(self, line: str) -> None:
+        _pipe(self.process.stdin).write(f"{line}\n")
+
+    def no_more(self) -> None:
+        _pipe(self.process.stdin).close()
+
+    def hear(self) -> str | None:
+        return self._stdout.next(within=SOON)
+
+    def hear_aside(self) -> str | None:
+        return self._stderr.next(within=SOON)
+
+    def status(self) -> int:
+        return self.process.wait(SOON)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.no_more()
+        self._stdout.close()
+        self._stderr.close()
+
+
+class Start(Protocol):
+    """The fixture ``start``: starts a command that goes on."""
+
+    def __call__(self, *argv: str) -> Running: ...
+
+
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None
+    return pipe
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    with ExitStack() as running:
+
+        def start(*argv: str) -> Running:
+            command = Running(*argv)
+            running.callback(command.close)
+            return command
+
+        yield start
+
+
+def publish(daemon: Daemon, *data: str) -> list[str]:
+    """Publish plain messages one after the other, and return their ids."""
+    answers = [httpx.post(daemon.session("s"), json={"data": text}) for text in data]
+    return [answer.raise_for_status().json()["last_id"] for answer in answers]
+
+
+def end(daemon: Daemon) -> None:
+    httpx.delete(f"{daemon.url}/v1/sessions/s").raise_for_status()
+
+
+# --- publish ---------------------------------------------------------------------------------
+
+
+def test_publish_prints_the_daemons_answer(daemon: Daemon) -> None:
+    ran = run("publish", "s", "--data", "hej", "--url", daemon.url)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    answer = json.loads(ran.stdout)
+    assert (answer["session"], answer["accepted"]) == ("s", 1)
+    assert answer["first_id"] == answer["last_id"]
+
+
+def test_line_is_broadcast_while_the_next_one_is_awaited(daemon: Daemon, start: Start) -> None:
+    tail = start("tail", "s", "--url", daemon.url)
+    publisher = start("publish", "s", "-", "--url", daemon.url)
+
+    for line in ("one", "", "tv\u00e5"):
+        publisher.say(line)
+        assert tail.hear() == line
+
+    publisher.no_more()
+    answer = json.loads(publisher.hear() or "")
+    assert answer["accepted"] == 3
+    assert publisher.status() == 0
+
+
+def test_ndjson_lines_are_events(daemon: Daemon, start: Start) -> None:
+    lines = '{"data": {"n": 1}, "event": "count"}\n{"data": "two"}'
+    assert run("publish", "s", "-", "--ndjson", "--url", daemon.url, stdin=lines).returncode == 0
+
+    tail = start("tail", "s", "--json", "--url", daemon.url)
+    first, second = json.loads(tail.hear() or ""), json.loads(tail.hear() or "")
+
+    assert (first["event"], first["data"]) == ("count", '{"n":1}')
+    assert (second["event"], second["data"]) == ("message", "two")
+
+
+def test_refused_line_is_told(daemon: Daemon) -> None:
+    ran = run("publish", "s", "-", "--ndjson", "--url", daemon.url, stdin="not json\n")
+
+    assert ran.returncode == 1
+    assert ran.stdout == ""
+    assert ran.stderr.startswith("Error: 4")
+
+
+def test_daemon_that_is_not_there_is_told(daemon: Daemon) -> None:
+    daemon.stop()
+
+    ran = run("publish", "s", "--data", "x", "--url", daemon.url)
+
+    assert ran.returncode == 1
+    assert "Connection refused" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+# --- tail ------------------------------------------------------------------------------------
+
+
+def test_tail_prints_what_is_retained_then_what_comes(daemon: Daemon, start: Start) -> None:
+    publish(daemon, "1", "2\nlines")
+    tail = start("tail", "s", "--url", daemon.url)
+
+    assert [tail.hear(), tail.hear(), tail.hear()] == ["1", "2", "lines"]
+
+    publish(daemon, "3")
+    assert tail.hear() == "3"
+
+
+def test_tail_begins_where_it_is_told(daemon: Daemon, start: Start) -> None:
+    ids = publish(daemon, "1", "2", "3")
+
+    assert start("tail", "s", "--from", "last:1", "--url", daemon.url).hear() == "3"
+    assert start("tail", "s", "--last-event-id", ids[0], "--url", daemon.url).hear() == "2"
+
+
+def test_json_lines_name_id_and_event(daemon: Daemon, start: Start) -> None:
+    [only] = publish(daemon, "hej")
+
+    line = start("tail", "s", "--json", "--url", daemon.url).hear()
+
+    assert json.loads(line or "") == {"id": only, "event": "message", "data": "hej"}
+
+
+def test_tail_ends_with_the_session(daemon: Daemon, start: Start) -> None:
+    publish(daemon, "1")
+    tail = start("tail", "s", "--url", daemon.url)
+    assert tail.hear() == "1"
+
+    end(daemon)
+
+    assert "session_closed" in (tail.hear_aside() or "")
+    assert tail.status() == 0
+
+
+def test_tail_of_an_ended_session_ends_at_once(daemon: Daemon) -> None:
+    publish(daemon, "1")
+    end(daemon)
+
+    ran = run("tail", "s", "--url", daemon.url)
+
+    assert (ran.returncode, ran.stdout) == (0, "")
+
+
+def test_tail_that_is_cut_off_misses_nothing_and_repeats_nothing(
+    start_daemon: StartDaemon, start: Start
+) -> None:
+    daemon = start_daemon(sessions={"retry_ms": 10})
+    with CuttingProxy(daemon.port) as proxy:
+        publish(daemon, "1", "2")
+        tail = start("tail", "s", "--url", proxy.url)
+        assert [tail.hear(), tail.hear()] == ["1", "2"]
+
+        proxy.cut()
+        publish(daemon, "3")
+
+        assert tail.hear() == "3"
+        assert "next attempt in" in (tail.hear_aside() or "")
+
+
+def test_gap_is_told_aside(daemon: Daemon, start: Start) -> None:
+    publish(daemon, "1")
+    tail = start("tail", "s", "--last-event-id", "long-gone", "--url", daemon.url)
+
+    assert tail.hear() == "1"
+    assert (tail.hear_aside() or "").startswith("broadcasterd: gap: ")
+
+
+def test_refusal_is_told_and_not_tried_again(daemon: Daemon) -> None:
+    ran = run("tail", "s", "--from", "yesterday", "--url", daemon.url)
+
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: 400")
+
+
+def test_reader_that_has_had_enough_ends_the_tail_quietly(daemon: Daemon) -> None:
+    command = f"{sys.executable} -m broadcasterd tail s --url {daemon.url}"
+    with subprocess.Popen(
+        ["bash", "-c", f"set -o pipefail; {command} | head -n 1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as pipeline:
+        # A broken pipe is noticed when something is written to it.
+        deadline = time.monotonic() + SOON
+        while pipeline.poll() is None and time.monotonic() < deadline:
+            publish(daemon, "x")
+            time.sleep(0.05)
+
+        assert pipeline.communicate(timeout=SOON) == ("x\n", "")
+        assert pipeline.returncode == 0

@@ -1,0 +1,434 @@
+"""The command line: usage, exit statuses, and what a person reads."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jwt
+import pytest
+
+import broadcasterd
+from broadcasterd import cli, client
+from broadcasterd.config import Config
+
+SECRET = "0123456789abcdef0123456789abcdef"
+OPEN = '[auth]\nmode = "none"\n'
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("BROADCASTERD_CONFIG", "BROADCASTERD_URL", "BROADCASTERD_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def run(*argv: str) -> int:
+    with pytest.raises(SystemExit) as exited:
+        cli.main(argv)
+    assert isinstance(exited.value.code, int)
+    return exited.value.code
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Callable[[str], str]:
+    def write(text: str) -> str:
+        path = tmp_path / "broadcasterd.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+ConfigFile = Callable[[str], str]
+Output = pytest.CaptureFixture[str]
+
+
+# --- usage -----------------------------------------------------------------------------------
+
+
+def test_version_and_help_succeed(capsys: Output) -> None:
+    assert run("--version") == 0
+    assert run("--help") == 0
+
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"broadcasterd {broadcasterd.__version__}\n")
+    assert all(name in printed for name in ("serve", "check-config", "publish", "tail", "token"))
+
+
+def test_module_is_the_command() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "broadcasterd", "--version"],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    assert ran.stdout == f"broadcasterd {broadcasterd.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["dance"],
+        ["serve", "--port"],
+        ["tail"],
+        ["tail", "no/slash"],
+        ["tail", "s", "--url", "example.org"],
+        ["tail", "s", "--url", "http://[::1"],
+        ["tail", "s", "--token", "not\nprintable"],
+        ["tail", "s", "--last-event-id", "ü"],
+        ["publish", "s"],
+        ["publish", "", "--data", "x"],
+        ["publish", "s", "-", "--data", "x"],
+        ["publish", "s", "--data", "x", "--ndjson"],
+        ["publish", "s", "-", "--ndjson", "--event", "x"],
+        ["token"],
+        ["token", "--subscribe", "*", "--ttl", "0"],
+    ],
+)
+def test_bad_usage_is_status_2_with_one_error_line(argv: list[str], capsys: Output) -> None:
+    assert run(*argv) == 2
+
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "Usage: broadcasterd" in told.err
+
+
+def test_bad_usage_does_not_repeat_a_token(capsys: Output) -> None:
+    run("tail", "s", "--token", "s3cret\n")
+
+    assert "s3cret" not in capsys.readouterr().err
+
+
+# --- check-config and serve ------------------------------------------------------------------
+
+
+def test_good_configuration_is_status_0(config_file: ConfigFile) -> None:
+    assert run("check-config", "--config", config_file(OPEN)) == 0
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[sessions]\nsession_tll = 1", "sessions.session_tll: unknown key"),
+        ("[server]\nport = 'x'", 'server.port = "x": expected a whole number'),
+        ("[", "broadcasterd.toml: not valid TOML"),
+        ("", 'auth.mode = "jwt": this version cannot verify tokens yet'),
+        (f"{OPEN}[server]\nhost = '192.0.2.1'", 'server.host = "192.0.2.1": expected a loopback'),
+    ],
+)
+def test_bad_configuration_is_status_2_and_named(
+    command: str, text: str, told: str, config_file: ConfigFile, capsys: Output
+) -> None:
+    assert run(command, "--config", config_file(text)) == 2
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("broadcasterd: ")
+    assert told in lines[0]
+
+
+def test_each_problem_of_a_configuration_has_its_line(
+    config_file: ConfigFile, capsys: Output
+) -> None:
+    assert run("check-config", "--config", config_file("a.b = 1\nlog.c = 1")) == 2
+
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_missing_configuration_file_is_status_2(tmp_path: Path, capsys: Output) -> None:
+    assert run("check-config", "--config", str(tmp_path / "none")) == 2
+
+    assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.fixture
+def serve_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], None]:
+    """Let the command `serve` call this function instead of the daemon's main."""
+
+    def replace(main: Callable[..., None]) -> None:
+        run_module = ModuleType("broadcasterd.run")
+        run_module.main = main  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "broadcasterd.run", run_module)
+        monkeypatch.setattr(broadcasterd, "run", run_module, raising=False)
+
+    return replace
+
+
+Serve = Callable[[Callable[..., None]], None]
+
+
+def test_serve_runs_the_daemon_on_its_configuration(
+    serve_with: Serve, config_file: ConfigFile
+) -> None:
+    served: list[Config] = []
+
+    def main(config: Config, *, on_ready: object) -> None:
+        served.append(config)
+
+    serve_with(main)
+
+    assert run("serve", "--config", config_file(f"{OPEN}[server]\nport = 0")) == 0
+    assert served[0].server.port == 0
+
+
+def test_examples_can_be_pasted(serve_with: Serve, config_file: ConfigFile, capsys: Output) -> None:
+    serve_with(lambda config, *, on_ready: on_ready(["http://[::1]:9"]))
+
+    assert run("serve", "--examples", "--config", config_file(OPEN)) == 0
+
+    events = "'http://[::1]:9/v1/sessions/demo/events'"
+    subscribe, publish = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("curl")
+    ]
+    assert subscribe == f"curl -N {events}"
+    assert publish == (
+        "curl -H 'Content-Type: application/json'"
+        f""" -d '{{"data": {{"hello": "world"}}, "event": "greeting"}}' {events}"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(98, "cannot listen at port 1"), "cannot listen at port 1"),
+        (OSError(2, "No such file or directory", "key.pem"), "key.pem: No such file or directory"),
+        (OSError("no address"), "no address"),
+    ],
+)
+def test_daemon_that_cannot_listen_is_status_1_and_says_why(
+    error: OSError, told: str, serve_with: Serve, config_file: ConfigFile, capsys: Output
+) -> None:
+    def main(config: Config, *, on_ready: object) -> None:
+        raise error
+
+    serve_with(main)
+
+    assert run("serve", "--config", config_file(OPEN)) == 1
+    assert capsys.readouterr().err == f"Error: cannot serve: {told}\n"
+
+
+# --- publish and tail ------------------------------------------------------------------------
+
+
+class Published:
+    """Stands in for the client's publish, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.kind = ""
+        self.token: str | None = None
+        self.events: list[object] = []
+
+    def __call__(
+        self, url: str, body: bytes | Iterator[bytes], *, content_type: str, token: str | None
+    ) -> str:
+        self.url, self.kind, self.token = url, content_type, token
+        parts = [body] if isinstance(body, bytes) else body
+        self.events = [json.loads(part) for part in parts]
+        return '{"accepted": 1}\n'
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> Published:
+    published = Published()
+    monkeypatch.setattr(client, "publish", published)
+    return published
+
+
+@pytest.fixture
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    def say(text: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+
+    return say
+
+
+def test_publish_sends_data_and_prints_the_answer(published: Published, capsys: Output) -> None:
+    assert run("publish", "s", "--data", "hej", "--event", "greeting") == 0
+
+    assert published.url == "http://127.0.0.1:8000/v1/sessions/s/events"
+    assert published.kind == "application/json"
+    assert published.events == [{"data": "hej", "event": "greeting"}]
+    assert capsys.readouterr().out == '{"accepted": 1}\n'
+
+
+@pytest.mark.parametrize("dash", [["-"], ["--data", "-"], ["-", "--data", "-"]])
+def test_publish_streams_lines(
+    dash: list[str], published: Published, stdin: Callable[[bytes], None]
+) -> None:
+    stdin("ett\r\n\ntv\u00e5".encode())
+
+    assert run("publish", "s", *dash) == 0
+
+    assert published.kind == "application/x-ndjson"
+    assert published.events == [{"data": "ett"}, {"data": ""}, {"data": "tv\u00e5"}]
+
+
+def test_publish_passes_ndjson_as_it_is(
+    published: Published, stdin: Callable[[bytes], None]
+) -> None:
+    stdin(b'{"data": 1}\n{"data": {"a": 2}}')
+
+    assert run("publish", "s", "-", "--ndjson") == 0
+
+    assert published.events == [{"data": 1}, {"data": {"a": 2}}]
+
+
+def test_address_and_token_come_from_the_environment(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROADCASTERD_URL", "https://events.example/")
+    monkeypatch.setenv("BROADCASTERD_TOKEN", "t0")
+
+    assert run("publish", "s", "--data", "x") == 0
+
+    assert published.url == "https://events.example/v1/sessions/s/events"
+    assert published.token == "t0"
+
+
+def test_refused_publish_is_status_1_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise client.RequestFailed("403 Forbidden: not yours")
+
+    monkeypatch.setattr(client, "publish", refuse)
+
+    assert run("publish", "s", "--data", "x") == 1
+    assert capsys.readouterr().err == "Error: 403 Forbidden: not yours\n"
+
+
+def tail_of(monkeypatch: pytest.MonkeyPatch, events: Callable[[], Iterator[Any]]) -> None:
+    monkeypatch.setattr(client, "Tail", lambda *_, **__: events())
+
+
+def received(data: str, *, event: str = "message", by_daemon: bool = False) -> client.Received:
+    return client.Received(id="a-1", event=event, data=data, by_daemon=by_daemon)
+
+
+def test_tail_prints_data_and_tells_of_gaps_aside(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    gap = received('{"oldest": "a-1"}', event="gap", by_daemon=True)
+    tail_of(monkeypatch, lambda: iter([gap, received("ett\ntv\u00e5")]))
+
+    assert run("tail", "s") == 0
+
+    told = capsys.readouterr()
+    assert told.out == "ett\ntv\u00e5\n"
+    assert told.err == 'broadcasterd: gap: {"oldest": "a-1"}\n'
+
+
+def test_tail_prints_json_lines(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    tail_of(monkeypatch, lambda: iter([received("a\nb"), received("\u00e5", event="e")]))
+
+    assert run("tail", "s", "--json") == 0
+
+    assert capsys.readouterr().out == (
+        '{"id": "a-1", "event": "message", "data": "a\\nb"}\n'
+        '{"id": "a-1", "event": "e", "data": "\u00e5"}\n'
+    )
+
+
+def test_refused_tail_is_status_1(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    def refuse() -> Iterator[client.Received]:
+        yield received("1")
+        raise client.RequestFailed("401 Unauthorized")
+
+    tail_of(monkeypatch, refuse)
+
+    assert run("tail", "s") == 1
+    assert capsys.readouterr() == ("1\n", "Error: 401 Unauthorized\n")
+
+
+def test_interrupted_tail_is_status_130_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    def interrupt() -> Iterator[client.Received]:
+        yield received("1")
+        raise KeyboardInterrupt
+
+    tail_of(monkeypatch, interrupt)
+
+    assert run("tail", "s") == 130
+    assert capsys.readouterr().err.strip() == ""
+
+
+# --- token -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secret_file(tmp_path: Path) -> Path:
+    path = tmp_path / "secret"
+    path.write_text(f"{SECRET}\n")
+    return path
+
+
+def test_token_carries_what_was_granted(
+    secret_file: Path, config_file: ConfigFile, capsys: Output
+) -> None:
+    config = config_file(
+        f'[auth]\nsecret_file = "{secret_file}"\naudience = "events"\nissuer = "me"'
+    )
+    before = int(time.time())
+
+    status = run(
+        "token", "--config", config, "--subscribe", "a*", "--subscribe", "b", "--publish", "c:*",
+        "--sub", "somebody", "--ttl", "60",
+    )  # fmt: skip
+
+    assert status == 0
+    signed = capsys.readouterr().out.strip()
+    claims = jwt.decode(signed, SECRET, algorithms=["HS256"], audience="events", issuer="me")
+    assert before <= claims["iat"] <= time.time()
+    assert claims["exp"] == claims["iat"] + 60
+    assert claims["sub"] == "somebody"
+    assert claims["broadcaster"] == {"subscribe": ["a*", "b"], "publish": ["c:*"], "admin": False}
+
+
+def test_token_has_no_more_claims_than_configured(
+    secret_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setenv("BROADCASTERD_AUTH__SECRET_FILE", str(secret_file))
+
+    assert run("token", "--admin") == 0
+
+    claims = jwt.decode(capsys.readouterr().out.strip(), SECRET, algorithms=["HS256"])
+    assert claims.keys() == {"iat", "exp", "broadcaster"}
+    assert claims["broadcaster"]["admin"] is True
+
+
+@pytest.mark.parametrize(
+    ("auth", "told"),
+    [
+        ("", "auth.secret_file: not set"),
+        ('secret_file = "/nonexistent"', "auth.secret_file: cannot be read: No such file"),
+        ('secret_file = "/dev/null"', "auth.secret_file: holds 0 bytes, expected at least 32"),
+        ('algorithms = ["RS256"]', 'auth.algorithms: expected "HS256"'),
+    ],
+)
+def test_token_without_a_usable_secret_is_status_2(
+    auth: str, told: str, config_file: ConfigFile, capsys: Output
+) -> None:
+    assert run("token", "--subscribe", "*", "--config", config_file(f"[auth]\n{auth}")) == 2
+
+    assert told in capsys.readouterr().err
+
+
+def test_line_break_does_not_make_a_short_secret_long_enough(
+    secret_file: Path, config_file: ConfigFile
+) -> None:
+    secret_file.write_text(SECRET[:-1] + "\n")
+    config = config_file(f'[auth]\nsecret_file = "{secret_file}"')
+
+    assert run("token", "--subscribe", "*", "--config", config) == 2

@@ -1,0 +1,288 @@
+"""The client behind `publish` and `tail`, against a server that answers by script."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from http import HTTPStatus
+from itertools import count, islice
+from threading import Thread
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broadcasterd import client
+from broadcasterd.client import Received, RequestFailed, Tail
+
+HEARTBEAT = ": still here\n"
+
+
+def answer(
+    status: int, body: str = "", *, kind: str = "application/problem+json", extra: str = ""
+) -> bytes:
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {kind}\r\n{extra}\r\n"
+    return (head + body).encode()
+
+
+def stream(*lines: str) -> bytes:
+    """Answer with an event stream that breaks off after these lines."""
+    return answer(200, "\n".join([*lines, ""]), kind="text/event-stream")
+
+
+class Script:
+    """Answers one connection after the other, each as told, and keeps what was asked."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._answers = answers
+        self._thread = Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1/sessions/s/events"
+        self.requests: list[str] = []
+
+    def _serve(self) -> None:
+        for scripted in self._answers:
+            with self._listener.accept()[0] as connection:
+                self.requests.append(_read_request(connection))
+                connection.sendall(scripted)
+        self._listener.close()
+
+    def finish(self) -> None:
+        """Stop, even where the script was not played to its end."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+
+
+def _read_request(connection: socket.socket) -> str:
+    heard = b""
+    while b"\r\n\r\n" not in heard:
+        heard += connection.recv(65536)
+    head, _, body = heard.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
+    chunked = b"transfer-encoding: chunked" in head.lower()
+    while len(body) < length or (chunked and not body.endswith(b"0\r\n\r\n")):
+        body += connection.recv(65536)
+    return (head + b"\r\n\r\n" + body).decode()
+
+
+class Waits(list[float]):
+    """Stands in for sleep: remembers, and does not wait."""
+
+    def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+def follow(
+    *answers: bytes, start: str | None = None, last_event_id: str | None = None
+) -> tuple[list[Received], Waits, list[str]]:
+    """Tail a script to its end; return what came, the waits, and the requests."""
+    script, waits = Script(*answers), Waits()
+    try:
+        tail = Tail(script.url, start=start, last_event_id=last_event_id, sleep=waits)
+        received = list(tail)
+    finally:
+        script.finish()
+    return received, waits, script.requests
+
+
+ENDED = answer(204)
+
+
+# --- tail ------------------------------------------------------------------------------------
+
+
+def test_events_come_as_they_were_sent() -> None:
+    received, _, _ = follow(
+        stream("id: a-1", "event: greeting", "data: one", "data: two", ""),
+        ENDED,
+    )
+
+    assert received == [Received(id="a-1", event="greeting", data="one\ntwo", by_daemon=False)]
+
+
+def test_reconnect_resumes_after_the_last_event() -> None:
+    received, waits, requests = follow(
+        stream("retry: 40", ": stream a", "id: a-1", "data: 1", "", "id: a-2", "data: 2", ""),
+        stream("id: a-2", "", "id: a-3", "data: 3", ""),
+        ENDED,
+        start="last:2",
+    )
+
+    assert [event.data for event in received] == ["1", "2", "3"]
+    assert all(0.04 <= seconds <= 0.06 for seconds in waits)
+    assert "Last-Event-ID" not in requests[0]
+    assert "Last-Event-ID: a-2\r\n" in requests[1]
+    assert "Last-Event-ID: a-3\r\n" in requests[2]
+
+
+def test_stream_that_is_cut_before_its_first_event_resumes_where_it_began() -> None:
+    received, _, requests = follow(
+        stream("retry: 1", ": stream a", "id: a-7", "", HEARTBEAT),
+        ENDED,
+        start="now",
+    )
+
+    assert received == []
+    assert "from=now" in requests[0]
+    assert "Last-Event-ID: a-7" in requests[1]
+
+
+def test_blank_lines_and_ids_alone_are_no_events_but_empty_data_is() -> None:
+    received, _, _ = follow(
+        stream("id: a-1", "data: 1", "", "", ": hm", "", "id: a-2", "data:", "", "id: a-2", ""),
+        ENDED,
+    )
+
+    assert [(event.id, event.data) for event in received] == [("a-1", "1"), ("a-2", "")]
+
+
+def test_end_of_the_session_ends_the_tail() -> None:
+    received, waits, _ = follow(
+        stream("id: a-1", "data: 1", "", "event: end", 'data: {"reconnect": false}', ""),
+    )
+
+    assert [event.final for event in received] == [False, True]
+    assert waits == []
+
+
+def test_end_of_a_stream_that_may_be_resumed_does_not() -> None:
+    received, waits, requests = follow(
+        stream(
+            "id: a-1", "data: 1", "", "retry: 500", "event: end", 'data: {"reconnect":true}', ""
+        ),
+        ENDED,
+    )
+
+    assert [event.by_daemon for event in received] == [False, True]
+    assert 0.5 <= waits[0] <= 0.75
+    assert "Last-Event-ID: a-1" in requests[1]
+
+
+def test_published_event_may_be_called_end() -> None:
+    received, _, _ = follow(
+        stream("id: a-1", "event: end", 'data: {"reconnect": false}', ""), ENDED
+    )
+
+    assert [(event.by_daemon, event.final) for event in received] == [(False, False)]
+
+
+def test_gap_is_the_daemons_and_moves_no_cursor() -> None:
+    received, _, requests = follow(
+        stream("event: gap", 'data: {"oldest": "a-5"}', ""), ENDED, last_event_id="a-1"
+    )
+
+    assert [(event.event, event.by_daemon) for event in received] == [("gap", True)]
+    assert "Last-Event-ID: a-1" in requests[1]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_refusal_is_final_and_says_why(status: int) -> None:
+    problem = '{"title": "No", "detail": "not yours"}'
+
+    with pytest.raises(RequestFailed, match=f"^{status} .*: No: not yours$"):
+        follow(answer(status, problem))
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_bad_moment_passes(status: int) -> None:
+    received, waits, _ = follow(
+        answer(status, extra="Retry-After: 120\r\n"), stream("id: a-1", "data: 1", ""), ENDED
+    )
+
+    assert [event.data for event in received] == ["1"]
+    assert waits[0] == 120
+
+
+def test_failures_in_a_row_wait_longer_each_time() -> None:
+    _, waits, _ = follow(*[answer(503)] * 4, stream("retry: 3000", "id: a-1", "data: 1", ""), ENDED)
+
+    in_a_row, after_a_stream = waits[:4], waits[4]
+
+    assert in_a_row == sorted(in_a_row)
+    assert in_a_row[3] >= 3 * 2**3
+    assert after_a_stream <= 4.5
+
+
+def test_daemon_that_is_down_is_tried_again() -> None:
+    told: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+    def give_up(_: float) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        list(Tail(url, notify=told.append, sleep=give_up))
+
+    assert "next attempt in" in told[0]
+
+
+def test_answer_that_is_no_event_stream_is_refused() -> None:
+    with pytest.raises(RequestFailed, match="text/event-stream"):
+        follow(answer(200, "<html>", kind="text/html"))
+
+
+@settings(deadline=None)  # the machine may be busy with other tests
+@given(retry=st.floats(0.001, 600), failures=st.integers(0, 50))
+def test_wait_is_never_shorter_than_asked_for_nor_endless(retry: float, failures: int) -> None:
+    seconds = client.backoff(retry, failures)
+
+    assert retry <= seconds <= max(retry, client.MAX_BACKOFF)
+
+
+def test_waits_are_jittered() -> None:
+    assert len({client.backoff(1.0, 0) for _ in range(10)}) > 1
+
+
+# --- publish ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    script = Script(answer(200, '{"accepted": 1}', kind="application/json"))
+    yield script
+    script.finish()
+
+
+def test_publish_returns_the_answer_and_sends_the_token(script: Script) -> None:
+    assert client.publish(script.url, b"{}", content_type="a/b", token="t0") == '{"accepted": 1}'
+
+    assert "Authorization: Bearer t0\r\n" in script.requests[0]
+    assert "Content-Type: a/b\r\n" in script.requests[0]
+    assert script.requests[0].endswith("\r\n\r\n{}")
+
+
+def test_publish_sends_an_iterators_parts_as_chunks(script: Script) -> None:
+    parts = (f"{number}\n".encode() for number in islice(count(1), 3))
+
+    client.publish(script.url, parts, content_type="application/x-ndjson")
+
+    assert script.requests[0].endswith("\r\n\r\n2\r\n1\n\r\n2\r\n2\n\r\n2\r\n3\n\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ('{"detail": "too much"}', "413 Request Entity Too Large: too much"),
+        ("<html>", "413 Request Entity Too Large"),
+        ("[]", "413 Request Entity Too Large"),
+    ],
+)
+def test_publish_says_why_it_was_refused(body: str, told: str) -> None:
+    script = Script(answer(413, body))
+
+    with pytest.raises(RequestFailed) as caught:
+        client.publish(script.url, b"{}", content_type="application/json")
+    script.finish()
+
+    assert str(caught.value) == told
+
+
+def test_session_names_survive_the_url() -> None:
+    url = client.events_url("http://h/", "a.b_c~d:e-f")
+
+    assert url == "http://h/v1/sessions/a.b_c~d:e-f/events"

@@ -1,0 +1,325 @@
+"""The configuration: defaults, files, the environment, and what an operator is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broadcasterd.config import (
+    AlertRule,
+    Config,
+    ConfigError,
+    check_exposure,
+    from_mapping,
+    load,
+)
+
+CONFIG = Path(__file__).parents[2] / "config"
+SECTIONS = [field.name for field in msgspec.structs.fields(Config)]
+
+
+def keys(section: str) -> list[str]:
+    return [field.name for field in msgspec.structs.fields(getattr(Config(), section))]
+
+
+def problems(tables: Mapping[str, object]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        from_mapping(tables)
+    return str(caught.value).splitlines()
+
+
+def problems_of(**environ: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(None, environ)
+    return str(caught.value).splitlines()
+
+
+# --- the packaged files ----------------------------------------------------------------------
+
+
+def test_packaged_file_says_the_defaults() -> None:
+    assert load(CONFIG / "broadcasterd.toml", {}) == Config()
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_packaged_file_shows_and_explains_every_key(section: str) -> None:
+    text = (CONFIG / "broadcasterd.toml").read_text()
+    table = text.split(f"\n[{section}]\n")[1].split("\n[")[0]
+
+    explained = re.findall(r"^(?:# )?(\w+) = .* # .+$", table, flags=re.MULTILINE)
+
+    assert [key for key in explained if key in keys(section)] == keys(section)
+
+
+def test_packaged_file_shows_every_key_of_a_rule() -> None:
+    text = (CONFIG / "broadcasterd.toml").read_text()
+    example = text.split("# [[alerts.rules]]\n")[1].split("\n\n")[0]
+    shown = re.findall(r"^# (\w+) = ", example, flags=re.MULTILINE)
+
+    assert shown == [field.name for field in msgspec.structs.fields(AlertRule)]
+
+
+def test_examples_in_the_packaged_file_can_be_switched_on(tmp_path: Path) -> None:
+    text = (CONFIG / "broadcasterd.toml").read_text().replace("rules = []", "", 1)
+    everything = re.sub(r"^# (?=\w+ = |\[\[)", "", text, flags=re.MULTILINE)
+    (tmp_path / "all.toml").write_text(everything)
+
+    config = load(tmp_path / "all.toml", {})
+
+    assert None not in msgspec.structs.astuple(config.server)
+    assert None not in msgspec.structs.astuple(config.auth)
+    assert config.alerts.rules == (AlertRule(name="memory", metric="rss_mb", threshold=400),)
+
+
+def test_development_file_may_be_served() -> None:
+    config = load(CONFIG / "development.toml", {})
+
+    check_exposure(config)
+
+    assert config.log.format == "console"
+
+
+# --- where it comes from ---------------------------------------------------------------------
+
+
+def test_without_a_file_the_defaults_hold() -> None:
+    assert load(None, {}) == Config()
+
+
+def test_environment_names_the_file_unless_the_command_line_does(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("server.port = 1")
+    (tmp_path / "b.toml").write_text("server.port = 2")
+    environ = {"BROADCASTERD_CONFIG": str(tmp_path / "a.toml")}
+
+    assert load(None, environ).server.port == 1
+    assert load(tmp_path / "b.toml", environ).server.port == 2
+
+
+def test_environment_wins_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[server]\nport = 1\nbacklog = 7")
+
+    server = load(tmp_path / "a.toml", {"BROADCASTERD_SERVER__PORT": "2"}).server
+
+    assert (server.port, server.backlog) == (2, 7)
+
+
+def test_environment_texts_become_the_keys_types() -> None:
+    config = load(
+        None,
+        {
+            "BROADCASTERD_SERVER__CORS_ORIGINS": "https://a.example, http://b.example:8080",
+            "BROADCASTERD_SERVER__TLS_CERTIFICATE": "cert.pem",
+            "BROADCASTERD_SERVER__TLS_KEY": "key.pem",
+            "BROADCASTERD_SESSIONS__EVENT_TTL": "1.5",
+            "BROADCASTERD_SESSIONS__SLOW_CONSUMER": "skip",
+            "BROADCASTERD_AUTH__ISSUER": "",
+            "BROADCASTERD_ALERTS__RULES": '[{"name": "rss_mb", "threshold": 3}]',
+        },
+    )
+
+    assert config.server.cors_origins == ("https://a.example", "http://b.example:8080")
+    assert config.server.tls_certificate == Path("cert.pem")
+    assert config.sessions.event_ttl == 1.5
+    assert config.sessions.slow_consumer == "skip"
+    assert config.auth.issuer is None
+    assert config.alerts.rules == (AlertRule(name="rss_mb", threshold=3),)
+
+
+@pytest.mark.parametrize("text", ["true", "TRUE", "1", "yes", "On"])
+def test_environment_says_yes(text: str) -> None:
+    assert load(None, {"BROADCASTERD_AUTH__ALLOW_QUERY_TOKEN": text}).auth.allow_query_token
+
+
+@pytest.mark.parametrize("text", ["false", "False", "0", "no", "OFF"])
+def test_environment_says_no(text: str) -> None:
+    assert not load(None, {"BROADCASTERD_MEMORY__BREAKER": text}).memory.breaker
+
+
+@pytest.mark.parametrize("text", ["true", "1", "Yes"])
+def test_legacy_switch_turns_the_breaker_off(text: str) -> None:
+    environ = {"USE_LEGACY_BROADCASTER": text, "BROADCASTERD_MEMORY__BREAKER": "true"}
+
+    assert not load(None, environ).memory.breaker
+
+
+@pytest.mark.parametrize("text", ["false", "0", ""])
+def test_legacy_switch_set_to_no_changes_nothing(text: str) -> None:
+    assert load(None, {"USE_LEGACY_BROADCASTER": text}) == Config()
+
+
+def test_other_variables_are_not_ours_to_judge() -> None:
+    environ = {"BROADCASTERD_TEST_STRICT": "1", "BROADCASTERD_URL": "x", "SERVER__PORT": "x"}
+
+    assert load(None, environ) == Config()
+
+
+def test_configuration_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError, match="immutable"):
+        Config().server.port = 1  # type: ignore[misc]
+
+
+# --- what is refused, and in which words -----------------------------------------------------
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    assert problems({"sessions": {"session_tll": 1}}) == [
+        "sessions.session_tll: unknown key (did you mean session_ttl?)"
+    ]
+
+
+def test_unknown_section_names_the_nearest() -> None:
+    assert problems({"sesions": {}}) == ["sesions: unknown section (did you mean sessions?)"]
+
+
+def test_unknown_key_that_resembles_nothing_gets_no_guess() -> None:
+    assert problems({"log": {"xyzzy": 1}}) == ["log.xyzzy: unknown key"]
+
+
+def test_unknown_variable_names_the_nearest() -> None:
+    [problem] = problems_of(BROADCASTERD_LOG__LEVLE="info")
+
+    assert problem == "BROADCASTERD_LOG__LEVLE: unknown key (did you mean BROADCASTERD_LOG__LEVEL?)"
+
+
+def test_every_problem_is_told_at_once() -> None:
+    assert problems({"server": {"port": "x"}, "log": {"level": "loud"}, "memory": 3}) == [
+        'server.port = "x": expected a whole number from 0 to 65535',
+        'log.level = "loud": expected one of debug, info, warning, error',
+        "memory: expected a table, written [memory]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("server", "port", -1, "a whole number from 0 to 65535"),
+        ("server", "port", 65536, "a whole number from 0 to 65535"),
+        ("server", "host", "", "a string that is not empty"),
+        ("server", "backlog", True, "a whole number above 0"),
+        ("server", "tls_key", "", "a path"),
+        ("server", "cors_origins", ["https://a.example/"], "a list of origins like"),
+        ("server", "max_body_bytes", 1.5, "a whole number of bytes above 0"),
+        ("sessions", "heartbeat_interval", 0, "a number of seconds above 0"),
+        ("sessions", "session_ttl", "1h", "a number of seconds above 0"),
+        ("sessions", "session_ttl", float("inf"), "a number of seconds above 0"),
+        ("sessions", "session_ttl", float("nan"), "a number of seconds above 0"),
+        ("sessions", "retry_ms", 0, "a whole number of milliseconds above 0"),
+        ("sessions", "slow_consumer", "drop", "one of end, skip"),
+        ("memory", "breaker", "true", "true or false"),
+        ("memory", "warning_mb", 0, "a number of megabytes above 0"),
+        ("memory", "recover_below", 0, "a number above 0, at most 1"),
+        ("memory", "recover_below", 1.01, "a number above 0, at most 1"),
+        ("auth", "algorithms", ["none"], "a list of HS256, "),
+        ("auth", "algorithms", [], "a list of HS256, "),
+    ],
+)
+def test_wrong_value_is_shown_with_what_was_expected(
+    section: str, key: str, value: object, expected: str
+) -> None:
+    [problem] = problems({section: {key: value}})
+
+    assert problem.startswith(f"{section}.{key} = ")
+    assert f": expected {expected}" in problem
+
+
+def test_wrong_variable_is_named_beside_its_key() -> None:
+    assert problems_of(BROADCASTERD_MEMORY__BREAKER="maybe", USE_LEGACY_BROADCASTER="maybe") == [
+        'memory.breaker = "maybe" (from BROADCASTERD_MEMORY__BREAKER): expected true or false',
+        'USE_LEGACY_BROADCASTER = "maybe": expected true or false',
+    ]
+
+
+def test_secrets_are_not_repeated() -> None:
+    rules = [{"name": "m", "threshold": "x", "action": "https://hooks.example/s3cret"}]
+    told = problems({"auth": {"secret_file": ["s3cret"]}, "alerts": {"rules": rules}})
+    told += problems_of(BROADCASTERD_AUTH__SECRET="s3cret", BROADCASTERD_ALERTS__RULES="s3cret")
+
+    assert len(told) == 4
+    assert "s3cret" not in "".join(told)
+
+
+def test_warning_must_be_below_critical() -> None:
+    assert problems({"memory": {"warning_mb": 500}}) == [
+        "memory.warning_mb = 500: expected less than memory.critical_mb = 500"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given_key", "absent"), [("tls_key", "tls_certificate"), ("tls_certificate", "tls_key")]
+)
+def test_certificate_and_key_go_together(given_key: str, absent: str) -> None:
+    assert problems({"server": {given_key: "x.pem"}}) == [
+        f'server.{given_key} = "x.pem": expected server.{absent} beside it'
+    ]
+
+
+@pytest.mark.parametrize("action", ["email", "ftp://example.org", "https://"])
+def test_alert_goes_to_the_journal_or_a_webhook(action: str) -> None:
+    rule = {"name": "m", "threshold": 1, "action": action}
+
+    [problem] = problems({"alerts": {"rules": [rule]}})
+
+    assert problem.startswith("alerts.rules: ")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
+        load(tmp_path / "none.toml", {})
+
+
+@pytest.mark.parametrize("content", [b"server = [", b"# \xff"])
+def test_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.toml").write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML"):
+        load(tmp_path / "bad.toml", {})
+
+
+toml_values: st.SearchStrategy[object] = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.times(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+@settings(deadline=None)  # the machine may be busy with other tests
+@given(data=st.data())
+def test_any_value_is_taken_or_refused_in_words(section: str, data: st.DataObject) -> None:
+    key = data.draw(st.sampled_from(keys(section)))
+    table = {key: data.draw(toml_values)}
+
+    refusal = f"{section}."
+    try:
+        from_mapping({section: table})
+    except ConfigError as error:
+        refusal = str(error)
+
+    assert refusal.startswith(f"{section}.")
+
+
+# --- who may be let in -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
+def test_open_daemon_may_listen_on_loopback(host: str) -> None:
+    check_exposure(from_mapping({"server": {"host": host}, "auth": {"mode": "none"}}))
+
+
+@pytest.mark.parametrize("host", ["::", "192.0.2.1", "localhost.example", "example.org"])
+def test_open_daemon_may_not_listen_elsewhere(host: str) -> None:
+    config = from_mapping({"server": {"host": host}, "auth": {"mode": "none"}})
+
+    with pytest.raises(ConfigError, match=f'server.host = "{host}": expected a loopback address'):
+        check_exposure(config)
+
+
+def test_tokens_that_cannot_be_verified_yet_are_not_pretended_to_be() -> None:
+    with pytest.raises(ConfigError, match=r'auth\.mode = "jwt": this version cannot verify tokens'):
+        check_exposure(Config())
