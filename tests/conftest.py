@@ -1,0 +1,32 @@
+"""Fixtures for tests that need the whole daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.daemon import Daemon, StartDaemon
+
+
+@pytest.fixture
+def start_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartDaemon]:
+    """Start as many daemons as a test likes, and see each of them stop cleanly after it."""
+    with ExitStack() as running:
+
+        def start(
+            *, environment: Mapping[str, str] | None = None, **sections: Mapping[str, object]
+        ) -> Daemon:
+            directory = tmp_path_factory.mktemp("daemon")
+            daemon = Daemon.start(directory, environment=environment, **sections)
+            running.callback(daemon.stop_cleanly)
+            return daemon
+
+        yield start
+
+
+@pytest.fixture
+def daemon(start_daemon: StartDaemon) -> Daemon:
+    """Start a daemon with the defaults of tests/support/daemon.py."""
+    return start_daemon()

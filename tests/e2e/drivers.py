@@ -1,0 +1,178 @@
+"""The clients, each as a function that follows a stream and yields what its user would get.
+
+Some come back by themselves when a connection breaks, and these are left to it. For the others
+the loop that their users write is here: ask again, with the last id in ``Last-Event-ID``.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+from httpx_sse import connect_sse
+from sseclient import SSEClient
+
+from tests.e2e.browser import Pages, open_page
+from tests.support.lines import Lines
+from tests.support.sse import Event, parse
+from tests.support.tools import require
+
+SCRIPTS = Path(__file__).parent / "clients"
+
+PATIENCE_S = 15.0
+"""How long the next event may take; a browser needs a few seconds to be there at all."""
+
+Follow = Callable[[str], AbstractContextManager[Iterator[Event]]]
+"""A client: follows the stream of a URL, until the server says that it is over."""
+
+
+Report = dict[str, object]
+
+
+class _OverError(Exception):
+    """204: not worth coming back."""
+
+
+def curl(url: str) -> AbstractContextManager[Iterator[Event]]:
+    """``curl -N``, and a reader that takes the format at its word."""
+    program = require("curl")
+
+    def connect(last_event_id: str) -> Iterator[Event]:
+        command = [program, "--no-buffer", "--silent", "--noproxy", "*", "--max-time", "30"]
+        header = ["--header", f"Last-Event-ID: {last_event_id}"] if last_event_id else []
+        status = ["--write-out", "%{stderr}%{http_code}"]
+        with subprocess.Popen(
+            [*command, *header, *status, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            try:
+                lines = (line.decode().removesuffix("\n") for line in process.stdout)
+                yield from parse(lines, last_event_id=last_event_id)
+                _check(int(process.stderr.read()))
+            finally:
+                process.kill()
+
+    return closing(_come_back(connect))
+
+
+def httpx_sse(url: str) -> AbstractContextManager[Iterator[Event]]:
+    """PyPI ``httpx-sse``."""
+
+    def connect(last_event_id: str) -> Iterator[Event]:
+        with (
+            httpx.Client(trust_env=False, timeout=PATIENCE_S) as http,
+            connect_sse(http, "GET", url, headers=_resume(last_event_id)) as source,
+        ):
+            _check(source.response.status_code)
+            for sse in source.iter_sse():
+                if sse.data:  # it makes an event of an id alone; by the standard that is none
+                    yield Event(sse.id, sse.data, sse.event)
+
+    return closing(_come_back(connect))
+
+
+def sseclient_py(url: str) -> AbstractContextManager[Iterator[Event]]:
+    """PyPI ``sseclient-py``, on top of httpx."""
+
+    def connect(last_event_id: str) -> Iterator[Event]:
+        headers = _resume(last_event_id)
+        with (
+            httpx.Client(trust_env=False, timeout=PATIENCE_S) as http,
+            http.stream("GET", url, headers=headers) as response,
+        ):
+            _check(response.status_code)
+            for event in SSEClient(response.iter_bytes()).events():
+                last_event_id = event.id or last_event_id
+                yield Event(last_event_id, event.data, event.event)
+
+    return closing(_come_back(connect))
+
+
+def node(package: str) -> Follow:
+    """Return a client from npm, run by the script in ``clients/`` that has its name."""
+
+    @contextmanager
+    def follow(url: str) -> Iterator[Iterator[Event]]:
+        require(f"npm:{package}")
+        script = SCRIPTS / f"{package.rpartition('/')[2]}.mjs"
+        process = subprocess.Popen(
+            [require("node"), script, url], stdout=subprocess.PIPE, encoding="utf-8"
+        )
+        assert process.stdout is not None
+        lines = Lines(process.stdout)
+
+        def report() -> Report:
+            line = lines.next(within=PATIENCE_S)
+            assert line is not None, f"{script.name} ended"
+            seen: Report = json.loads(line)
+            return seen
+
+        try:
+            yield _until_closed(report)
+        finally:
+            process.kill()
+            process.wait()
+            lines.close()
+
+    return follow
+
+
+def chromium(client: str, pages: Pages, *, package: str | None = None) -> Follow:
+    """Return a client that runs in a page of Chromium, if need be from an npm package.
+
+    ``pages/client.mjs`` has them by their names.
+    """
+
+    @contextmanager
+    def follow(url: str) -> Iterator[Iterator[Event]]:
+        if package is not None:
+            require(f"npm:{package}")
+        page = pages.url(client=client, stream=url)
+        with open_page(require("chromium"), page) as log:
+
+            def report() -> Report:
+                try:
+                    return pages.reports.get(timeout=PATIENCE_S)
+                except queue.Empty:
+                    said = log.read_text()
+                    raise TimeoutError(f"no report; the browser's log:\n{said}") from None
+
+            yield _until_closed(report)
+
+    return follow
+
+
+def _come_back(connect: Callable[[str], Iterator[Event]]) -> Generator[Event, None, None]:
+    last_event_id = ""
+    while True:
+        try:
+            for event in connect(last_event_id):
+                last_event_id = event.id
+                yield event
+        except (httpx.ReadError, httpx.RemoteProtocolError):
+            continue
+        except _OverError:
+            return
+
+
+def _check(status: int) -> None:
+    if status == HTTPStatus.NO_CONTENT:
+        raise _OverError
+    assert status == HTTPStatus.OK, f"status {status}"
+
+
+def _resume(last_event_id: str) -> dict[str, str]:
+    return {"Last-Event-ID": last_event_id} if last_event_id else {}
+
+
+def _until_closed(report: Callable[[], Report]) -> Iterator[Event]:
+    while not (seen := report()).get("closed"):
+        assert "error" not in seen, seen["error"]
+        yield Event(str(seen["id"]), str(seen["data"]), str(seen["type"]))

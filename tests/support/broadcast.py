@@ -1,0 +1,238 @@
+"""A hub without HTTP: sessions in the test's own Trio run, and sockets as slow as it needs them."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Callable, Sequence
+
+import trio
+
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.session import Draft, Session
+from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
+from broadcasterd.broadcast.subscriber import Batch, Subscriber
+from broadcasterd.config import Sessions
+from broadcasterd.core.event import Event
+from broadcasterd.core.replaylog import Position
+from broadcasterd.core.start import First, Start
+from broadcasterd.core.wire import encode_block
+from broadcasterd.reasons import EndReason
+from tests.support.sse import Event as Seen
+from tests.support.sse import parse
+
+FIRST = First()
+"""The usual start of a stream: everything that is retained."""
+
+ALL = 1 << 40
+"""More bytes than any log here holds."""
+
+_stream_ids = (f"stream-{number}" for number in itertools.count(1))
+_JUNK = b"\0" * 65536
+
+
+async def start_hub(nursery: trio.Nursery, **limits: object) -> Hub:
+    """Start a hub with these ``[sessions]`` settings; the nursery's end is its end."""
+    hub = Hub(Sessions(**limits))  # type: ignore[arg-type] # the test means what it writes
+    await nursery.start(hub.run)
+    return hub
+
+
+def draft(data: str, *, ttl: float | None = None, key: str | None = None) -> Draft:
+    """Return an event as a session takes it."""
+    return Draft(encode_block(Event(data)), ttl, key)
+
+
+def drafts(*data: str) -> list[Draft]:
+    """Return several."""
+    return [draft(text) for text in data]
+
+
+def retained(session: Session) -> list[str]:
+    """Return the data of all that a session's log holds."""
+    frames = b"".join(entry.frame for entry in session.log.since(0, max_bytes=ALL))
+    return [event.data for event in events_of(frames)]
+
+
+# --- what a socket took ----------------------------------------------------------------------
+
+
+def dechunk(taken: bytes) -> tuple[bytes, bool]:
+    """Undo the chunked framing; return the body, and whether the last chunk was there.
+
+    A chunk that was cut short fails the test.
+    """
+    body = bytearray()
+    rest = memoryview(taken)
+    while rest:
+        head, found, _ = bytes(rest[:20]).partition(b"\r\n")
+        size = int(head, 16)
+        rest = rest[len(head) + 2 :]
+        assert found
+        assert rest[size : size + 2] == b"\r\n", "a chunk was cut short"
+        if size == 0:
+            assert len(rest) == 2, "something follows the last chunk"
+            return bytes(body), True
+        body += rest[:size]
+        rest = rest[size + 2 :]
+    return bytes(body), False
+
+
+def events_of(taken: bytes) -> list[Seen]:
+    """Return the events that a client sees in what a socket took."""
+    return list(parse(dechunk(taken)[0].decode().split("\n")))
+
+
+class ThrottledSocket(socket.socket):
+    """One end of a pair of sockets, which takes as much as the test lets it.
+
+    What it took is in ``taken``. Once ``window`` bytes were taken its kernel buffer is full, so
+    that waiting for it really waits, until :meth:`allow` lets it take more.
+
+    Args:
+        window: bytes that it takes until it is full.
+        per_write: bytes that it takes of one write at the most.
+
+    """
+
+    def __init__(self, *, window: int = ALL, per_write: int = ALL) -> None:
+        ours, self.peer = socket.socketpair()
+        super().__init__(fileno=ours.detach())
+        self.settimeout(0)
+        self.peer.settimeout(0)
+        self.taken = bytearray()
+        self.per_write = per_write
+        self._window = window
+        self._close_if_full()
+
+    def setsockopt(self, *option: object) -> None:  # type: ignore[override]
+        """Take any option, TCP's too; a larger buffer has room for all that is written next."""
+        if self.fileno() < 0:
+            raise OSError
+        if socket.SO_SNDBUF in option:
+            self._window = self.per_write = ALL
+
+    def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:  # type: ignore[override]
+        if self.fileno() < 0:
+            raise OSError
+        if self._window == 0:
+            raise BlockingIOError
+        some = bytes(data)[: min(self._window, self.per_write)]
+        self.taken += some
+        self._window -= len(some)
+        self._close_if_full()
+        return len(some)
+
+    def allow(self, size: int = ALL) -> None:
+        """Let it take so many bytes more."""
+        self._window += size
+        if self._window == 0:
+            return
+        try:
+            while self.peer.recv(len(_JUNK)):
+                pass
+        except BlockingIOError:
+            pass
+
+    def hang_up(self) -> None:
+        """Close the client's end."""
+        self.peer.close()
+
+    def close(self) -> None:
+        super().close()
+        self.peer.close()
+
+    def _close_if_full(self) -> None:
+        if self._window == 0:
+            try:
+                while super().send(_JUNK):
+                    pass
+            except BlockingIOError:
+                pass
+
+
+def attach(
+    session: Session, sock: socket.socket | None = None, *, start: Start = FIRST
+) -> SocketSubscriber:
+    """Subscribe with a socket; by default with one that takes everything."""
+    subscriber = SocketSubscriber(
+        session,
+        ThrottledSocket() if sock is None else sock,
+        stream_id=next(_stream_ids),
+        peer="127.0.0.1",
+        position=session.resolve(start),
+    )
+    session.attach(subscriber)
+    return subscriber
+
+
+def taken(subscriber: SocketSubscriber) -> bytes:
+    """Return the bytes that the subscriber's socket took."""
+    sock = subscriber._socket
+    assert isinstance(sock, ThrottledSocket)
+    return bytes(sock.taken)
+
+
+def data_of(subscriber: SocketSubscriber) -> list[str]:
+    """Return the data of the events that the subscriber was sent."""
+    return [event.data for event in events_of(taken(subscriber))]
+
+
+# --- a subscriber that only remembers --------------------------------------------------------
+
+
+class Recorder(Subscriber):
+    """Remembers the data of what it is delivered, and what else is done to it.
+
+    Args:
+        session: to attach it to.
+        on_delivery: called with each batch; what it raises goes to the session.
+
+    """
+
+    def __init__(
+        self, session: Session, *, on_delivery: Callable[[Batch], None] = lambda _: None
+    ) -> None:
+        super().__init__(
+            session,
+            stream_id=next(_stream_ids),
+            peer="127.0.0.1",
+            position=Position(session.log.last),
+        )
+        self.data: list[str] = []
+        self.beats = 0
+        self.last_words: tuple[str, EndReason, int | None] | None = None
+        self._on_delivery = on_delivery
+        session.attach(self)
+
+    @property
+    def pending_bytes(self) -> int:
+        return 7
+
+    def open(self) -> None:
+        pass
+
+    def deliver(self, batch: Batch) -> None:
+        self._on_delivery(batch)
+        self.data += [event.data for event in events_of(batch.frames)]
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    def finish(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
+        self.last_words = ("finish", reason, retry_ms)
+        self.close(reason)
+
+    def cut(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
+        self.last_words = ("cut", reason, retry_ms)
+        self.close(reason)
+
+    def close(self, reason: EndReason) -> None:
+        if not self.closed:
+            self.closed = True
+            self.session.forget(self, reason)
+
+
+def numbers(ids: Sequence[str]) -> list[int]:
+    """Return the sequence numbers in ids."""
+    return [int(event_id.rpartition("-")[2]) for event_id in ids]

@@ -1,0 +1,181 @@
+"""The daemon as its operators know it: a process with a configuration file, signals and a log.
+
+``Daemon.start(tmp_path, sessions={"max_lag_events": 50})`` runs ``broadcasterd serve`` on a free
+loopback port, without authentication unless told otherwise, and returns when it is ready.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from tests.support.lines import Lines
+
+START_S = 20.0
+"""How long a start may take; a loaded machine needs a few seconds to import everything."""
+
+STOP_S = 15.0
+"""How long a stop may take: the default grace of 10 s, and some air."""
+
+DEFAULTS: Mapping[str, Mapping[str, object]] = {
+    "server": {"host": "127.0.0.1", "port": 0},
+    "auth": {"mode": "none"},
+    "log": {"format": "console"},
+}
+
+# With --examples, the daemon prints how to subscribe as soon as it can be subscribed to.
+_EXAMPLE = re.compile(r"http://127\.0\.0\.1:(\d+)/v1/sessions/")
+
+
+@dataclass(slots=True)
+class Daemon:
+    """A running ``broadcasterd serve``."""
+
+    process: subprocess.Popen[str]
+    directory: Path
+    stdout: Lines
+    port: int = field(default=0, init=False)
+
+    @classmethod
+    def start(
+        cls,
+        directory: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        **sections: Mapping[str, object],
+    ) -> Daemon:
+        """Start a daemon that keeps its files in ``directory``, and wait until it is ready.
+
+        Args:
+            directory: gets the configuration and what the daemon prints.
+            environment: variables on top of ours (of which no BROADCASTERD_ ones are passed on).
+            sections: keys of the configuration by section; they win over ``DEFAULTS``.
+
+        """
+        config = directory / "broadcasterd.toml"
+        config.write_text(_toml(_merge(DEFAULTS, sections)))
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("BROADCASTERD_")}
+        command = [sys.executable, "-m", "broadcasterd", "serve", "--examples", "--config"]
+        with (directory / "stderr").open("w") as stderr:
+            process = subprocess.Popen(
+                [*command, config],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env={**inherited, **(environment or {})},
+                encoding="utf-8",
+            )
+        assert process.stdout is not None
+        daemon = cls(process, directory, Lines(process.stdout, record=directory / "stdout"))
+        try:
+            daemon.port = daemon._wait_for_port()
+        except BaseException:
+            daemon.kill()
+            raise
+        return daemon
+
+    @property
+    def url(self) -> str:
+        """The root of its HTTP interface, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def session(self, name: str) -> str:
+        """Return the URL of a session's events."""
+        return f"{self.url}/v1/sessions/{name}/events"
+
+    def rss(self) -> int:
+        """Return its resident memory, in bytes."""
+        return int(psutil.Process(self.pid).memory_info().rss)
+
+    def log(self) -> str:
+        """Return what it wrote to stderr so far."""
+        return (self.directory / "stderr").read_text()
+
+    def stop(self) -> int:
+        """Ask it to stop (SIGTERM), kill it if it does not, and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self.stdout.close()
+        return self.process.returncode
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.wait()
+        self.stdout.close()
+
+    def stop_cleanly(self) -> None:
+        """Stop it, and fail the test unless it went well: status 0, and no traceback logged."""
+        status = self.stop()
+
+        assert status == 0, f"exit status {status}; its log:\n{self.log()}"
+        assert "Traceback" not in self.log(), self.log()
+
+    def _wait_for_port(self) -> int:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                line = self.stdout.next(within=max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                line = None
+            if line is None:
+                raise RuntimeError(f"the daemon is not ready; its log:\n{self.log()}")
+            if example := _EXAMPLE.search(line):
+                return int(example[1])
+
+
+class StartDaemon(Protocol):
+    """The fixture ``start_daemon``: starts a daemon, as :meth:`Daemon.start` does."""
+
+    def __call__(
+        self, *, environment: Mapping[str, str] | None = None, **sections: Mapping[str, object]
+    ) -> Daemon:
+        """Start a daemon and return when it is ready."""
+        ...
+
+
+def _merge(
+    defaults: Mapping[str, Mapping[str, object]], sections: Mapping[str, Mapping[str, object]]
+) -> dict[str, dict[str, object]]:
+    names = [*defaults, *(name for name in sections if name not in defaults)]
+    return {name: {**defaults.get(name, {}), **sections.get(name, {})} for name in names}
+
+
+def _toml(sections: Mapping[str, Mapping[str, object]]) -> str:
+    lines: list[str] = []
+    for name, keys in sections.items():
+        lines.append(f"[{name}]")
+        lines.extend(f"{key} = {_value(value)}" for key, value in keys.items())
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: object) -> str:
+    match value:
+        case Mapping():
+            return "{" + ", ".join(f"{key} = {_value(v)}" for key, v in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(_value, value)) + "]"
+        case Path():
+            return _value(str(value))
+        case _:  # a text, a number or a boolean: as in JSON
+            return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,177 @@
+"""A TCP proxy that cuts connections, and remembers what was asked through it.
+
+It stands for everything between a client and the daemon that fails: Wi-Fi, NAT tables, load
+balancers. It runs in a thread of its own, so that tests of any kind can use it.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+import trio
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER for 0 s: close then sends a RST
+
+
+class Cut(Enum):
+    """How a connection is cut."""
+
+    FIN = "in the middle of the body, but politely"
+    RST = "as crashed machines and impatient middleboxes do"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The head of a request, as the client sent it; header names are in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+
+    @property
+    def cursor(self) -> str:
+        """The id that the client wants to resume after, from the header or the query."""
+        query = parse_qs(urlsplit(self.target).query)
+        return self.headers.get("last-event-id") or query.get("lastEventId", [""])[-1]
+
+
+class CuttingProxy:
+    """A context: inside it the proxy listens on ``url``, and after it all is cut.
+
+    Only requests without a body can pass: what follows a head is taken for the next head.
+
+    Args:
+        upstream: the port of the daemon, on loopback.
+
+    """
+
+    def __init__(self, upstream: int) -> None:
+        self.url = ""
+        self.requests: list[Request] = []
+        self.cuts = 0
+        self._upstream = upstream
+        self._budgets: deque[tuple[int, Cut]] = deque()
+        self._clients: set[trio.SocketStream] = set()
+        self._news = threading.Condition()  # of self.requests
+        self._ready: queue.Queue[int] = queue.Queue()
+        self._thread = threading.Thread(target=trio.run, args=(self._run,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._ready.get(timeout=10)}"
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._in_its_thread(self._scope.cancel)
+        self._thread.join()
+
+    def session(self, name: str) -> str:
+        """Return the URL of a session's events."""
+        return f"{self.url}/v1/sessions/{name}/events"
+
+    def cut(self, how: Cut = Cut.RST) -> None:
+        """Cut every connection now. New ones are served as before."""
+        self._in_its_thread(lambda: self._cut_all(how))
+
+    def cut_after(self, *sizes: int, how: Cut = Cut.RST) -> None:
+        """Cut the connections that come next, each when it has brought so many bytes."""
+        self._in_its_thread(lambda: self._budgets.extend((size, how) for size in sizes))
+
+    def cursors(self) -> list[str]:
+        """Return the cursor of each GET so far."""
+        return [request.cursor for request in self.requests if request.method == "GET"]
+
+    def wait_for_requests(self, count: int, *, within: float) -> bool:
+        """Wait for the ``count``-th GET; return whether it came ``within`` so many seconds."""
+        with self._news:
+            return self._news.wait_for(lambda: len(self.cursors()) >= count, within)
+
+    def _in_its_thread(self, function: Callable[[], object]) -> None:
+        trio.from_thread.run_sync(function, trio_token=self._token)
+
+    async def _run(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        with trio.CancelScope() as self._scope:
+            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            self._ready.put(listener.socket.getsockname()[1])
+            await trio.serve_listeners(self._serve, [listener])
+
+    async def _serve(self, client: trio.SocketStream) -> None:
+        self._clients.add(client)
+        try:
+            async with await trio.open_tcp_stream("127.0.0.1", self._upstream) as upstream:
+                await self._carry(client, upstream)
+        except OSError:
+            pass  # no daemon: the client finds its connection closed
+        finally:
+            self._clients.discard(client)
+
+    async def _carry(self, client: trio.SocketStream, upstream: trio.SocketStream) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def until_it_ends(carry: Callable[[], Awaitable[None]]) -> None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await carry()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until_it_ends, lambda: self._carry_up(client, upstream))
+            nursery.start_soon(until_it_ends, lambda: self._carry_down(client, upstream))
+
+    async def _carry_up(self, client: trio.SocketStream, upstream: trio.SocketStream) -> None:
+        unread = b""
+        async for data in client:
+            *heads, unread = (unread + data).split(b"\r\n\r\n")
+            with self._news:
+                self.requests.extend(map(_parse, heads))
+                self._news.notify_all()
+            await upstream.send_all(data)
+
+    async def _carry_down(self, client: trio.SocketStream, upstream: trio.SocketStream) -> None:
+        budget: tuple[int, Cut] | None = None
+        carried = 0
+        async for data in upstream:
+            if budget is None and self._budgets:
+                budget = self._budgets.popleft()
+            if budget is None or carried + len(data) < budget[0]:
+                await client.send_all(data)
+                carried += len(data)
+            else:
+                await client.send_all(data[: budget[0] - carried])
+                self._cut(client, budget[1])
+                return
+
+    def _cut_all(self, how: Cut) -> None:
+        for client in list(self._clients):
+            self._cut(client, how)
+
+    def _cut(self, client: trio.SocketStream, how: Cut) -> None:
+        if how is Cut.RST:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        else:
+            client.socket.shutdown(socket.SHUT_WR)
+        client.socket.close()
+        self._clients.discard(client)
+        self.cuts += 1
+
+
+def _parse(head: bytes) -> Request:
+    request_line, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _version = request_line.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    return Request(method, target, headers)

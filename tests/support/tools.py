@@ -1,0 +1,32 @@
+"""Programs and npm packages that a test needs and a machine may lack."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+NODE_MODULES = Path(__file__).parents[1] / "e2e" / "clients" / "node_modules"
+
+STRICT = "BROADCASTERD_TEST_STRICT"
+"""Set to 1 where everything has to be there (CI): a missing tool then fails the test."""
+
+
+def require(tool: str) -> str:
+    """Return the path of a program, or of an npm package (``npm:eventsource``).
+
+    A test whose tool is missing is skipped, or fails where ``BROADCASTERD_TEST_STRICT`` is 1.
+    """
+    if tool.startswith("npm:"):
+        package = NODE_MODULES / tool.removeprefix("npm:")
+        path = str(package) if package.is_dir() else None
+    else:
+        path = shutil.which(tool)
+    if path is None:
+        reason = f"{tool} is not installed"
+        if os.environ.get(STRICT) == "1":
+            pytest.fail(f"{reason}, and {STRICT} is 1")
+        pytest.skip(reason)
+    return path

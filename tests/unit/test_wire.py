@@ -1,0 +1,468 @@
+"""The event-stream format, both ways, against the standard and against other parsers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Iterable
+
+import httpx
+import httpx_sse
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from broadcasterd.core.event import MAX_EVENT_NAME_CHARS, Event
+from broadcasterd.core.wire import (
+    HEARTBEAT,
+    LAST_CHUNK,
+    Received,
+    StreamDecoder,
+    chunk,
+    decode,
+    encode_block,
+    encode_end,
+    encode_frame,
+    encode_gap,
+    encode_opening,
+    encode_priming,
+    unchunk,
+)
+from broadcasterd.errors import BadRequest, TooLarge
+from broadcasterd.reasons import EndReason
+from tests.support import sse
+
+# Line breaks of the standard; those that str.splitlines and some clients take for one; what
+# the format gives a meaning; what UTF-8 writes in two, three and four bytes.
+AWKWARD = "\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\0\ufeff: xé€🦆"
+
+texts = st.text(st.sampled_from(AWKWARD) | st.characters(codec="utf-8"))
+names = st.text(
+    st.sampled_from(sorted(set(AWKWARD) - set("\r\n\0")))
+    | st.characters(exclude_characters="\r\n\0", codec="utf-8"),
+    max_size=MAX_EVENT_NAME_CHARS,
+)
+events = st.builds(
+    Event,
+    data=texts,
+    event=st.none() | st.just("message") | names,
+    retry=st.none() | st.integers(0, 86_400_000),
+)
+
+
+def with_lf(text: str) -> str:
+    """Return what arrives of a text: the format turns every line break into LF."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def as_received(event: Event, event_id: str) -> Received:
+    """Return what a client has to see of an event."""
+    return Received(with_lf(event.data), event.event or "message", event_id, event.retry)
+
+
+def received_in_pieces(pieces: Iterable[bytes], *, max_event_chars: int = 10_000) -> list[Received]:
+    """Decode a stream that arrives in these pieces."""
+    decoder = StreamDecoder(max_event_chars=max_event_chars)
+    return [event for piece in pieces for event in decoder.feed(piece)]
+
+
+def cut(stream: bytes, *, at: Iterable[int]) -> list[bytes]:
+    """Return the pieces of a stream that is cut at these places."""
+    places = [0, *sorted(at), len(stream)]
+    return [stream[a:b] for a, b in itertools.pairwise(places)]
+
+
+# --- encoding --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "block"),
+    [
+        (Event("hello"), b"data: hello\n\n"),
+        (Event(""), b"data: \n\n"),
+        (Event("a\nb"), b"data: a\ndata: b\n\n"),
+        (Event("a\r\nb\rc\nd"), b"data: a\ndata: b\ndata: c\ndata: d\n\n"),
+        (Event("\n"), b"data: \ndata: \n\n"),
+        (Event("\r\n\r"), b"data: \ndata: \ndata: \n\n"),
+        (Event(" two spaces:"), b"data:  two spaces:\n\n"),
+        (Event("\ufeffé🦆"), "data: \ufeffé🦆\n\n".encode()),
+        (Event("nul \0"), b"data: nul \0\n\n"),
+        (Event("\x0b\x0c\x1c\x85\u2028"), "data: \x0b\x0c\x1c\x85\u2028\n\n".encode()),
+        (Event("x", "greeting"), b"event: greeting\ndata: x\n\n"),
+        (Event("x", "message"), b"data: x\n\n"),
+        (Event("x", ""), b"data: x\n\n"),
+        (Event("x", retry=0), b"retry: 0\ndata: x\n\n"),
+        (Event("x", "a", retry=5000), b"event: a\nretry: 5000\ndata: x\n\n"),
+        (Event("x", ttl=1.0, idempotency_key="k"), b"data: x\n\n"),
+    ],
+)
+def test_a_block_is_written_like_this(event: Event, block: bytes) -> None:
+    assert encode_block(event) == block
+
+
+def test_half_of_a_surrogate_pair_cannot_be_encoded() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        encode_block(Event("\ud83e"))
+
+
+def test_a_frame_is_the_id_and_the_block_in_one_chunk() -> None:
+    frame = encode_frame("7f3c-1", b"data: x\n\n")
+
+    assert frame == b"14\r\ndata: x\nid: 7f3c-1\n\n\r\n"
+
+
+@given(data=st.binary(min_size=1))
+@example(data=b"\n")
+@example(data=b"\r\n" * 10)
+def test_unchunk_undoes_chunk(data: bytes) -> None:
+    chunked = chunk(data)
+    size, _, rest = chunked.partition(b"\r\n")
+
+    assert len(data) == int(size, 16)
+    assert rest == data + b"\r\n"
+    assert unchunk(chunked) == data
+
+
+def test_the_last_chunk_is_empty_and_without_trailers() -> None:
+    assert LAST_CHUNK == b"0\r\n\r\n"
+
+
+def test_the_opening_names_the_stream_and_has_no_blank_line() -> None:
+    opening = encode_opening("7f3c", retry_ms=3000)
+
+    assert opening == b"retry: 3000\n: stream 7f3c\n"
+
+
+def test_after_the_opening_the_first_event_is_whole() -> None:
+    stream = encode_opening("7f3c", retry_ms=3000) + HEARTBEAT + b"id: a-1\ndata: x\n\n"
+
+    assert list(sse.parse(stream.decode().split("\n"))) == [sse.Event("a-1", "x")]
+    assert decode([stream]) == [Received("x", "message", "a-1", 3000)]
+
+
+def test_a_heartbeat_has_no_blank_line() -> None:
+    assert HEARTBEAT == b":\n"
+
+
+def test_priming_fires_nothing_and_is_remembered() -> None:
+    primed = encode_priming("a-7")
+
+    assert primed == b"id: a-7\n\n"
+    assert decode([primed]) == []
+    assert decode([primed, b"data: x\n\n"]) == [Received("x", "message", "a-7")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "oldest"), [("a-1", "b-9"), ("a-1", None), ('"\r\nid: x\0é', "b-9")]
+)
+def test_a_gap_says_what_was_asked_for_and_what_is_left(asked: str, oldest: str | None) -> None:
+    stream = b"id: before\n\n" + encode_gap(asked=asked, oldest=oldest)
+    [gap] = decode([stream])
+
+    assert json.loads(gap.data) == {"asked": asked, "oldest": oldest}
+    assert gap.event == "gap"
+    assert gap.last_event_id == "before"  # what the daemon says moves no cursor
+    assert stream.isascii()
+
+
+@pytest.mark.parametrize("reason", EndReason)
+def test_an_end_says_why_and_whether_to_come_back(reason: EndReason) -> None:
+    [end] = decode([encode_end(reason)])
+
+    assert json.loads(end.data) == {"reason": str(reason), "reconnect": reason.reconnect}
+    assert (end.event, end.last_event_id, end.retry) == ("end", "", None)
+
+
+def test_an_end_can_say_when_to_come_back() -> None:
+    end = encode_end(EndReason.DRAINING, retry_ms=2500)
+
+    expected = b'retry: 2500\nevent: end\ndata: {"reason":"draining","reconnect":true}\n\n'
+    assert end == expected
+
+
+# --- decoding: by the standard, WHATWG HTML §9.2.6 -------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (b"", []),
+        (b"data: x\n\n", [("x", "message", "")]),
+        (b"data: x\r\n\r\n", [("x", "message", "")]),
+        (b"data: x\r\r", [("x", "message", "")]),
+        (b"data: a\rdata: b\ndata: c\r\n\r", [("a\nb\nc", "message", "")]),
+        (b"data:x\n\n", [("x", "message", "")]),
+        (b"data:  x\n\n", [(" x", "message", "")]),
+        (b"data: :\n\n", [(":", "message", "")]),
+        (b"data\n\n", [("", "message", "")]),
+        (b"data:\n\n", [("", "message", "")]),
+        (b"data\ndata\n\n", [("\n", "message", "")]),
+        (b"data: a\ndata\ndata: b\n\n", [("a\n\nb", "message", "")]),
+        (b"data: \0\n\n", [("\0", "message", "")]),
+        (b"data: x", []),
+        (b"data: x\n", []),
+        (b"data: x\r\n", []),
+        (b"data: x\n\ndata: unfinished\n", [("x", "message", "")]),
+        (b"\n\n\r\n\r", []),
+        (b": comment\n\n", []),
+        (b":data: x\n\n", []),
+        (b"data: a\n: comment\ndata: b\n\n", [("a\nb", "message", "")]),
+        (b"Data: x\n\n", []),
+        (b" data: x\n\n", []),
+        (b"data : x\n\n", []),
+        (b"unknown: x\ndata: y\n\n", [("y", "message", "")]),
+        (b"event: a\ndata: x\n\n", [("x", "a", "")]),
+        (b"event: a\nevent: b\ndata: x\n\n", [("x", "b", "")]),
+        (b"event: a\nevent\ndata: x\n\n", [("x", "message", "")]),
+        (b"event: a\n\ndata: x\n\n", [("x", "message", "")]),
+        (b"event: a\ndata: x\n\ndata: y\n\n", [("x", "a", ""), ("y", "message", "")]),
+        (b"id: 1\ndata: x\n\ndata: y\n\n", [("x", "message", "1"), ("y", "message", "1")]),
+        (b"id: 1\n\ndata: x\n\n", [("x", "message", "1")]),
+        (b"id: 1\ndata: x\n\nid\ndata: y\n\n", [("x", "message", "1"), ("y", "message", "")]),
+        (b"id: 1\nid: 2\0\ndata: x\n\n", [("x", "message", "1")]),
+        ("id: é\ndata: 🦆\n\n".encode(), [("🦆", "message", "é")]),
+        (b"data: \x0b\x0c\x1c\n\n", [("\x0b\x0c\x1c", "message", "")]),
+        ("data: \x85\u2028\u2029\n\n".encode(), [("\x85\u2028\u2029", "message", "")]),
+        ("\ufeffdata: x\n\n".encode(), [("x", "message", "")]),
+        ("\ufeff\ufeffdata: x\n\n".encode(), []),
+        ("data: a\n\n\ufeffdata: b\n\n".encode(), [("a", "message", "")]),
+        ("data: \ufeffx\n\n".encode(), [("\ufeffx", "message", "")]),
+        ("\ufeff".encode(), []),
+    ],
+)
+def test_a_stream_is_read_like_this(stream: bytes, expected: list[tuple[str, str, str]]) -> None:
+    assert received_in_pieces([stream]) == [Received(*fields) for fields in expected]
+
+
+@pytest.mark.parametrize(
+    ("field", "retry"),
+    [
+        (b"retry: 0", 0),
+        (b"retry: 3000", 3000),
+        (b"retry:3000", 3000),
+        (b"retry", None),
+        (b"retry: ", None),
+        (b"retry: -1", None),
+        (b"retry: +1", None),
+        (b"retry: 1.5", None),
+        (b"retry: 1e3", None),
+        (b"retry: 3000 ", None),
+        (b"retry: 1_000", None),
+        ("retry: ٣".encode(), None),
+        (b"retry: 1234567890", None),
+    ],
+)
+def test_retry_is_ascii_digits_or_nothing(field: bytes, retry: int | None) -> None:
+    assert decode([field + b"\ndata: x\n\n"]) == [Received("x", "message", "", retry)]
+
+
+def test_a_malformed_retry_leaves_the_one_before_it() -> None:
+    assert decode([b"retry: 1\nretry: a\ndata: x\n\n"]) == [Received("x", "message", "", 1)]
+
+
+def test_retry_is_of_one_event_only() -> None:
+    first, second = decode([b"retry: 1\ndata: x\n\ndata: y\n\n"])
+
+    assert (first.retry, second.retry) == (1, None)
+
+
+# --- decoding: in pieces ---------------------------------------------------------------------
+
+EVERYTHING = (
+    "\ufeffretry: 10\r\n: comment\r\nid: é-1\r\nevent: größe\r\ndata: €🦆\r\ndata:\r\n\r\n"
+    "data: cr\rdata: only\r\r"
+    "data: mixed\n\r\n"
+    "id: 2\n\n\n"
+    "data: \ufeff\u2028\n\rdata: after\n\n"
+    "data: unfinished\r\n"
+).encode()
+
+EVERYTHING_READ = [
+    Received("€🦆\n", "größe", "é-1", 10),
+    Received("cr\nonly", "message", "é-1"),
+    Received("mixed", "message", "é-1"),
+    Received("\ufeff\u2028", "message", "2"),
+    Received("after", "message", "2"),
+]
+
+
+def test_the_whole_in_one_piece_gives_what_the_standard_says() -> None:
+    *lines, _unfinished = re.split(r"\r\n|\r|\n", EVERYTHING.decode().removeprefix("\ufeff"))
+    by_the_book = [(e.data, e.type, e.id) for e in sse.parse(lines)]
+
+    assert received_in_pieces([EVERYTHING]) == EVERYTHING_READ
+    assert by_the_book == [(e.data, e.event, e.last_event_id) for e in EVERYTHING_READ]
+
+
+def test_byte_by_byte_gives_the_same() -> None:
+    assert received_in_pieces(bytes([byte]) for byte in EVERYTHING) == EVERYTHING_READ
+
+
+def test_cut_in_two_anywhere_gives_the_same() -> None:
+    for place in range(len(EVERYTHING) + 1):
+        assert received_in_pieces(cut(EVERYTHING, at=[place])) == EVERYTHING_READ, place
+
+
+def test_cut_in_three_anywhere_gives_the_same() -> None:
+    for place in range(len(EVERYTHING) + 1):
+        for length in range(5):  # 0: an empty piece in between
+            pieces = cut(EVERYTHING, at=[place, min(place + length, len(EVERYTHING))])
+            assert received_in_pieces(pieces) == EVERYTHING_READ, (place, length)
+
+
+FRAGMENTS = [
+    *("\n", "\r", "\r\n", "data", "data:", "data: ", "event: ", "id: ", "retry: ", ":", " ", "7"),
+    *("x", "é", "€", "🦆", "\0", "\ufeff", "\u2028", "\x85", "\x0b"),
+]
+
+
+@given(
+    text=st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join),
+    places=st.lists(st.integers(0, 200), max_size=8),
+)
+@example(text="data: x\r\r", places=[])
+@example(text="data: x\r\n\r\n", places=[8, 10])
+@example(text="data: x\r\r\n\n", places=[8, 9])
+def test_any_stream_in_any_pieces_gives_what_the_standard_says(
+    text: str, places: list[int]
+) -> None:
+    stream = text.encode()
+    pieces = cut(stream, at=[place % (len(stream) + 1) for place in places])
+    *lines, _unfinished = re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff"))
+    by_the_book = [(e.data, e.type, e.id) for e in sse.parse(lines)]
+
+    assert by_the_book == [(e.data, e.event, e.last_event_id) for e in received_in_pieces(pieces)]
+
+
+def test_an_event_is_dispatched_with_the_byte_that_completes_it() -> None:
+    decoder = StreamDecoder(max_event_chars=100)
+
+    assert list(decoder.feed(b"data: x\r")) == []
+    assert list(decoder.feed(b"\r")) == [Received("x", "message", "")]
+    assert list(decoder.feed(b"\n")) == []
+    assert list(decoder.feed(b"\n")) == []
+
+
+# --- decoding: what is refused ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"data: \xff\n\n"],
+        [b"data: \xc3\x28\n\n"],
+        [b"data: \xed\xa0\x80\n\n"],  # half of a surrogate pair
+        [b"data: \xc0\x80\n\n"],  # overlong
+        [b"data: \xe2", b"x\n\n"],
+        [b"\xff\xfed\0a\0"],  # UTF-16
+    ],
+)
+def test_a_stream_that_is_not_utf8_is_a_bad_request(pieces: list[bytes]) -> None:
+    with pytest.raises(BadRequest, match="an event stream is UTF-8"):
+        received_in_pieces(pieces)
+
+
+LIMIT = 20
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"data: " + b"x" * 13 + b"\n\n",
+        b"data: a\ndata: bcd\n\n",
+        b"id: 1\n: a comment\ndata: abc\n\n",
+        "data: 🦆🦆🦆🦆🦆🦆🦆🦆🦆🦆🦆🦆\n\n".encode(),  # characters, not bytes
+        b"\n".join([b"data: 1234567890\n"] * 50) + b"\n",
+    ],
+)
+def test_an_event_may_be_as_large_as_allowed(stream: bytes) -> None:
+    whole = decode([stream])
+
+    assert whole
+    assert whole == received_in_pieces([stream], max_event_chars=LIMIT)
+    assert whole == received_in_pieces([bytes([b]) for b in stream], max_event_chars=LIMIT)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"data: " + b"x" * 15,
+        b"data: " + b"x" * 15 + b"\n\n",
+        b":" + b"x" * 20,
+        b":" + b"x" * 20 + b"\n\n",
+        b"data: 1234\ndata: 1234\n",
+        b"data\n" * 5,
+        b"id: 1\n" * 4,
+        b"data: ok\n\n" + b"x" * 21,
+    ],
+)
+def test_an_event_that_is_larger_is_refused_before_it_ends(stream: bytes) -> None:
+    with pytest.raises(TooLarge, match="at most 20 characters"):
+        received_in_pieces([stream], max_event_chars=LIMIT)
+    with pytest.raises(TooLarge, match="at most 20 characters"):
+        received_in_pieces([bytes([b]) for b in stream], max_event_chars=LIMIT)
+
+
+def test_an_upstream_may_be_idle_for_ever() -> None:
+    idle = HEARTBEAT * (LIMIT + 1)
+
+    assert received_in_pieces([idle, idle, b"data: x\n\n"], max_event_chars=LIMIT) == [
+        Received("x", "message", "")
+    ]
+
+
+def test_events_before_a_refused_one_stand() -> None:
+    decoder = StreamDecoder(max_event_chars=LIMIT)
+    events = decoder.feed(b"data: ok\n\n" + b"x" * 21)
+
+    assert next(events) == Received("ok", "message", "")
+    with pytest.raises(TooLarge):
+        next(events)
+
+
+def test_tiny_pieces_cost_no_more_than_large_ones() -> None:
+    """A publisher that dribbles must not buy our time: keeping a piece copies nothing."""
+    count = 300_000
+    decoder = StreamDecoder(max_event_chars=2 * count)
+    began = time.process_time()
+
+    for _ in range(count):
+        assert list(decoder.feed(b"x")) == []
+    assert list(decoder.feed(b"\n")) == []
+
+    # About half a second; with a copy or a search of what is kept it would be minutes.
+    assert time.process_time() - began < 15
+
+
+# --- both ways -------------------------------------------------------------------------------
+
+
+@given(sent=st.lists(events, max_size=5))
+@example(sent=[Event(AWKWARD, "greeting", retry=1), Event(""), Event("\r", ""), Event("\n\r")])
+def test_what_is_encoded_is_what_our_decoder_reads(sent: list[Event]) -> None:
+    frames = [encode_frame(f"a-{n}", encode_block(event)) for n, event in enumerate(sent)]
+
+    expected = [as_received(event, f"a-{n}") for n, event in enumerate(sent)]
+    assert decode(unchunk(frame) for frame in frames) == expected
+
+
+@given(sent=st.lists(events, min_size=1, max_size=5))
+@example(sent=[Event(AWKWARD, "greeting", retry=1), Event(""), Event("\r", ""), Event("\n\r")])
+def test_what_is_encoded_is_what_an_independent_client_reads(sent: list[Event]) -> None:
+    r"""Through httpx-sse's own reader of lines, which is the right one.
+
+    httpx's ``Response.iter_lines`` (as ``str.splitlines``) also breaks lines at \\v, \\f, \\x1c,
+    \\x85, U+2028 and the like. By the standard only CR, LF and CRLF end a line, and text may
+    hold the others: a client that breaks there loses data, and no encoding could help it.
+    """
+    stream = b"".join(
+        unchunk(encode_frame(f"a-{n}", encode_block(event))) for n, event in enumerate(sent)
+    )
+    headers = {"content-type": "text/event-stream"}
+    source = httpx_sse.EventSource(httpx.Response(200, headers=headers, content=stream))
+
+    read = [Received(e.data, e.event, e.id, e.retry) for e in source.iter_sse()]
+
+    assert read == [as_received(event, f"a-{n}") for n, event in enumerate(sent)]
