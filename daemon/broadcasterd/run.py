@@ -19,9 +19,9 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import supervise
 from broadcasterd.config import Config
 from broadcasterd.edge.app import create_app
-from broadcasterd.edge.health import Vitals
 from broadcasterd.edge.server import Server, bind
 from broadcasterd.host.memory import MemoryProbe
+from broadcasterd.monitor import Monitor
 from broadcasterd.observe.log import logging_to_stderr
 from broadcasterd.reasons import EndReason
 
@@ -56,28 +56,19 @@ def main(config: Config, *, on_ready: OnReady | None = None, takeover: bool = Tr
 
 async def serve(config: Config, on_ready: OnReady | None = None, takeover: bool = True) -> None:  # noqa: FBT001, FBT002 (trio.run passes positions)
     """Run the daemon in this Trio run; see :func:`main`."""
-    hub = Hub(config.sessions)
-    probe = MemoryProbe()
-    started_at = trio.current_time()
-
-    def vitals() -> Vitals:
-        return Vitals(
-            rss_bytes=probe.read().rss,
-            accounted_bytes=hub.accounted_bytes,
-            sessions=len(hub.sessions),
-            subscribers=len(hub.streams),
-            uptime=trio.current_time() - started_at,
-            draining=hub.draining,
-        )
-
-    app = create_app(hub, config, vitals=vitals, takeover=takeover)
+    monitor = Monitor(config.memory, MemoryProbe())
+    hub = Hub(config.sessions, thresholds=monitor.thresholds if config.memory.breaker else None)
+    app = create_app(hub, config, vitals=lambda: monitor.vitals(hub), takeover=takeover)
     server = Server(app, config.server, bind(config.server))
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as root:
             await root.start(hub.run)
             served = trio.Event()
             urls: list[str] = await root.start(_serve_until_closed, server, served)
-            root.start_soon(supervise, hub)
+            root.start_soon(monitor.loop.run)
+            root.start_soon(supervise, hub, monitor.memory_host())
+            if not config.memory.breaker:
+                log.warning("the memory breaker is off: nothing bounds what events may take")
             log.info("ready", urls=urls, version=__version__, python=sys.version.split()[0])
             if on_ready is not None:
                 on_ready(urls)

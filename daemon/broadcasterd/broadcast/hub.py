@@ -13,9 +13,21 @@ from itertools import islice
 import structlog
 import trio
 
+from broadcasterd.broadcast.pressure import Pressure
 from broadcasterd.broadcast.session import FAN_OUT_SLICE, Clock, Session
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.config import Sessions
+from broadcasterd.core.account import Account
+from broadcasterd.core.breaker import MIB, Thresholds, Transition
+from broadcasterd.core.policy import (
+    Action,
+    CutLaggards,
+    ExpireEarly,
+    Forget,
+    ReleaseMemory,
+    SessionVitals,
+    Trim,
+)
 from broadcasterd.errors import NoSuchSession, Unavailable
 from broadcasterd.reasons import EndReason
 
@@ -23,6 +35,15 @@ log = structlog.stdlib.get_logger(__name__)
 
 RETRY_AFTER_S = 5
 """What a publisher is told who comes while the hub is full or draining, in seconds."""
+
+PRESSURE_RETRY_AFTER_S = 10
+"""The breaker does not close within less."""
+
+SESSION_BYTES = 8 * 1024
+"""What an open session takes beside its log: a task, a channel, a nursery (measured)."""
+
+STREAM_BYTES = 6 * 1024
+"""What an idle stream takes: a task, a socket, a cursor (measured); and likewise the kernel."""
 
 
 class Hub:
@@ -32,6 +53,7 @@ class Hub:
         limits: the ``[sessions]`` settings.
         clock: seconds on a monotonic clock; Trio's, so that tests can move it.
         wall_clock: Unix time in seconds; only to understand times that clients name.
+        thresholds: the memory breaker's; ``None`` switches it off.
 
     """
 
@@ -41,6 +63,7 @@ class Hub:
         *,
         clock: Clock = trio.current_time,
         wall_clock: Clock = time.time,
+        thresholds: Thresholds | None = None,
     ) -> None:
         self.limits = limits
         self.clock = clock
@@ -50,6 +73,14 @@ class Hub:
         self.counters: Counter[str] = Counter()
         self.ended_by_reason: Counter[EndReason] = Counter()
         self.draining = False
+        self.logs = Account()
+        self.bodies = Account()  # requests that are being read, and what is made of them
+        self.pressure = Pressure(
+            thresholds,
+            counted=lambda: self.counted_bytes,
+            clock=clock,
+            on_transition=self._record_transition,
+        )
         self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
         self._emptied = trio.Event()  # set when the last stream ends
         self._until_drain: set[trio.CancelScope] = set()
@@ -62,12 +93,19 @@ class Hub:
             await trio.sleep_forever()
 
     @property
-    def accounted_bytes(self) -> int:
-        """Bytes in all logs and in writes that were cut short."""
-        return sum(
-            session.log.bytes + sum(s.pending_bytes for s in session.subscribers)
-            for session in self.sessions.values()
+    def counted_bytes(self) -> int:
+        """Bytes taken by logs, bodies, sessions and streams; cheap enough for every request."""
+        return (
+            self.logs.bytes
+            + self.bodies.bytes
+            + len(self.sessions) * SESSION_BYTES
+            + len(self.streams) * STREAM_BYTES
         )
+
+    @property
+    def accounted_bytes(self) -> int:
+        """All that is counted, and the writes that were cut short."""
+        return self.counted_bytes + sum(s.pending_bytes for s in self.streams.values())
 
     def open(self, name: str) -> Session:
         """Return the session of that name; make it if there is none.
@@ -165,6 +203,53 @@ class Hub:
                 break
             del self._ended[name]
 
+    # Memory pressure
+
+    def vitals(self) -> list[SessionVitals]:
+        """Return what the policy has to know of each session."""
+        now = self.clock()
+        return [
+            SessionVitals(s.name, s.log.bytes, len(s.subscribers), now - s.published_at)
+            for s in self.sessions.values()
+        ]
+
+    def relieve(self, actions: list[Action]) -> None:
+        """Do what the policy decided, all in one step."""
+        for action in actions:
+            match action:
+                case Trim(name, to_bytes):
+                    self._trimmed(self.sessions[name].log.trim(to_bytes))
+                case Forget(name):
+                    session = self.sessions.pop(name)
+                    self._trimmed(session.log.trim(0))
+                    session.end(EndReason.MEMORY)
+                    self.counters["sessions_shed"] += 1
+                case ExpireEarly(share):
+                    now = self.clock()
+                    for session in self.sessions.values():
+                        self._trimmed(session.log.expire(now, share=share))
+                case CutLaggards():
+                    for stream in tuple(self.streams.values()):
+                        if stream.is_behind:
+                            stream.cut(EndReason.MEMORY, retry_ms=self.jittered_retry_ms())
+                case ReleaseMemory():
+                    pass  # the supervisor asks the host
+
+    def _trimmed(self, events: int) -> None:
+        self.counters["events_shed"] += events
+
+    def _record_transition(self, transition: Transition) -> None:
+        self.counters[f"breaker_{transition.after.value}"] += 1
+        log.warning(
+            "memory breaker",
+            before=transition.before.value,
+            after=transition.after.value,
+            used_mb=round(transition.used / MIB, 1),
+            counted_mb=round(self.counted_bytes / MIB, 1),
+            sessions=len(self.sessions),
+            streams=len(self.streams),
+        )
+
     # Draining
 
     async def drain(self) -> None:
@@ -219,6 +304,11 @@ class Hub:
         finally:
             if self.sessions.get(session.name) is session:
                 del self.sessions[session.name]
+
+
+def short_of_memory() -> Unavailable:
+    """Return the answer to a publisher who comes while the breaker is open."""
+    return Unavailable("the daemon is short of memory", retry_after=PRESSURE_RETRY_AFTER_S)
 
 
 def draining() -> Unavailable:

@@ -50,6 +50,10 @@ class PullSubscriber(Subscriber):
     def pending_bytes(self) -> int:  # noqa: D102
         return 0 if self._with_us else self._sending
 
+    @property
+    def is_behind(self) -> bool:  # noqa: D102
+        return not self._with_us and self.cursor < self.session.log.last
+
     def open(self) -> None:
         """Nothing to do: the body comes for its bytes by itself."""
 

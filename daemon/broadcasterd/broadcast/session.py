@@ -125,10 +125,11 @@ class Session:
             max_events=limits.max_history_events,
             max_bytes=limits.max_history_bytes,
             max_age=limits.event_ttl,
+            account=hub.logs,
         )
         self.subscribers: dict[Subscriber, None] = {}  # a set in order of arrival
         self.ending: EndReason | None = None
-        self.opened_at = self.active_at = self._written_at = self.now()
+        self.opened_at = self.active_at = self.published_at = self._written_at = self.now()
         self._inbox, self._outlet = trio.open_memory_channel[Publication | Beat](INBOX_PUBLICATIONS)
         self._nursery: trio.Nursery | None = None
         self._spawned_early: list[tuple[Subscriber, Callable[[], Awaitable[None]]]] = []
@@ -257,6 +258,7 @@ class Session:
         self._outlet.close()
         for subscriber in tuple(self.subscribers):
             subscriber.close(self.ending)
+        self.log.trim(0)
 
     async def run(self) -> None:
         """Serve publishers until the session is ended and its subscribers have what is owed."""
@@ -326,7 +328,7 @@ class Session:
 
     def _append(self, draft: Draft, receipt: _ReceiptBook) -> Entry | None:
         now = self.now()
-        self.active_at = now
+        self.active_at = self.published_at = now
         self.log.expire(now)
         duplicate = self.log.duplicate_of(draft.key)
         if duplicate is not None:

@@ -52,6 +52,10 @@ class SocketSubscriber(Subscriber):
     def pending_bytes(self) -> int:  # noqa: D102
         return len(self._pending)
 
+    @property
+    def is_behind(self) -> bool:  # noqa: D102
+        return self._catching_up
+
     def open(self) -> None:  # noqa: D102
         self.session.spawn(self, self._watch)
         self._write_what_is_owed()

@@ -132,6 +132,11 @@ class Subscriber(ABC):
     def pending_bytes(self) -> int:
         """Bytes that it alone keeps in memory: what is left of a write that was cut short."""
 
+    @property
+    @abstractmethod
+    def is_behind(self) -> bool:
+        """Whether events wait for it because its client does not take them."""
+
     def _is_up_to_date(self) -> None:
         """Note that it has all there is: from now on the ordinary limit holds."""
         self.cursor = self.session.log.last  # what is missing at the end expired by itself

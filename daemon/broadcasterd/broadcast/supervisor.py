@@ -1,4 +1,4 @@
-"""The supervisor: the one task that acts on the passing of time.
+"""The supervisor: the one task that acts on the passing of time and on memory.
 
 It lives in the root nursery: if it fails, the daemon stops with a record and is restarted,
 for a daemon without it would hold no bound.
@@ -6,21 +6,64 @@ for a daemon without it would hold no bound.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import trio
 
 from broadcasterd.broadcast.hub import Hub
+from broadcasterd.core.policy import ReleaseMemory, plan
 
 TICK_S = 1.0
 """How often heartbeats are looked at, at most: they are late by no more than this."""
 
 
-async def supervise(hub: Hub) -> None:
-    """Send heartbeats and enforce every TTL, until cancelled."""
-    tick = min(TICK_S, hub.limits.heartbeat_interval / 4, hub.limits.cleanup_interval)
-    next_sweep = trio.current_time() + hub.limits.cleanup_interval
+@dataclass(frozen=True, slots=True)
+class MemoryHost:
+    """What the host does for the supervisor.
+
+    Attributes:
+        used: returns the bytes that count against the thresholds, now.
+        release: gives freed memory back to the kernel.
+        sample_interval: seconds between two looks, where nothing makes them more urgent.
+
+    """
+
+    used: Callable[[], int]
+    release: Callable[[], None]
+    sample_interval: float
+
+
+async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
+    """Send heartbeats, enforce every TTL and relieve memory, until cancelled."""
+    limits = hub.limits
+    tick = min(TICK_S, limits.heartbeat_interval / 4, limits.cleanup_interval)
+    if memory is not None:
+        tick = min(tick, memory.sample_interval)
+    next_beat = trio.current_time() + tick
+    next_sweep = trio.current_time() + limits.cleanup_interval
     while True:
-        await trio.sleep(tick)
-        await hub.beat()
-        if trio.current_time() >= next_sweep:
+        with trio.move_on_after(tick):
+            await hub.pressure.wait_for_growth()
+        if memory is not None:
+            relieve_memory(hub, memory)
+        now = trio.current_time()
+        if now >= next_beat:
+            next_beat = now + tick
+            await hub.beat()
+        if now >= next_sweep:
+            next_sweep = now + limits.cleanup_interval
             await hub.sweep()
-            next_sweep = trio.current_time() + hub.limits.cleanup_interval
+
+
+def relieve_memory(hub: Hub, memory: MemoryHost) -> None:
+    """Sample, plan and act, in one step: what was planned on is still so when it is done."""
+    used = memory.used()
+    hub.pressure.sample(used)
+    state, thresholds = hub.pressure.state, hub.pressure.thresholds
+    if state is None or thresholds is None:
+        return
+    actions = plan(state, used, thresholds, hub.vitals)
+    hub.relieve(actions)
+    if ReleaseMemory() in actions:
+        memory.release()

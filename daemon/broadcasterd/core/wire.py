@@ -4,7 +4,7 @@ A *block* is what one event looks like without its id; a *frame* is a block with
 more inside an HTTP/1.1 chunk (RFC 9112 §7.1), so that what the fan-out writes to a socket is
 encoded once per event, whatever the number of subscribers::
 
-    "7\r\nid: 7f3c-1\nevent: greeting\ndata: hello\n\n\r\n"
+    "2d\r\nevent: greeting\ndata: hello\nid: 7f3c9a1b-42\n\n\r\n"
 
 The decoder is for streams that are relayed, and for reading our own frames back.
 """
@@ -51,8 +51,12 @@ def encode_block(event: Event) -> bytes:
 
 
 def encode_frame(event_id: str, block: bytes) -> bytes:
-    """Put the id before a block and the whole into one HTTP/1.1 chunk."""
-    return chunk(b"id: %b\n%b" % (event_id.encode(), block))
+    """Put the id into a block, as its last line, and the whole into one HTTP/1.1 chunk.
+
+    Last, because at least one popular client library takes an id for seen as soon as it has read
+    that line: where the connection is cut inside an event, it would never ask for it again.
+    """
+    return chunk(b"%bid: %b\n\n" % (block[:-1], event_id.encode()))
 
 
 def chunk(data: bytes) -> bytes:

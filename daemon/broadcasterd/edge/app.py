@@ -39,7 +39,7 @@ def create_app(
 
     Args:
         hub: whose sessions it serves.
-        config: all settings; the app reads ``[server]`` and ``[memory]``.
+        config: all settings; the app reads ``[server]``.
         vitals: the daemon's figures of this moment.
         takeover: whether plain HTTP/1.1 streams are taken over from Hypercorn. Off only to
             measure what that is worth.
@@ -51,7 +51,7 @@ def create_app(
     _add_cors(app, config.server.cors_origins)
     _add_streams(app, hub, config, takeover=takeover)
     _add_sessions(app, hub)
-    _add_health(app, hub, config, vitals)
+    _add_health(app, hub, vitals)
     return app
 
 
@@ -108,14 +108,12 @@ def _add_sessions(app: Application, hub: Hub) -> None:
         return _nothing()
 
 
-def _add_health(
-    app: Application, hub: Hub, config: Config, vitals: Callable[[], health.Vitals]
-) -> None:
+def _add_health(app: Application, hub: Hub, vitals: Callable[[], health.Vitals]) -> None:
     @app.get("/health", provide_automatic_options=False)
     async def whole() -> Response:
         figures = vitals()
-        unhealthy = health.status(figures, config.memory) == "unhealthy"
-        return _json(health.document(figures, config.memory), 503 if unhealthy else 200)
+        unhealthy = health.status(figures) == "unhealthy"
+        return _json(health.document(figures), 503 if unhealthy else 200)
 
     @app.get("/health/live", provide_automatic_options=False)
     async def live() -> Response:

@@ -25,6 +25,10 @@ from broadcasterd.edge.server import Connection
 from broadcasterd.edge.subscribe import Admission
 from broadcasterd.reasons import EndReason
 
+END_TIMEOUT_S = 20.0
+"""How long a reader may take to ask for the last of a response. On HTTP/2 it need never ask,
+and what waits is a task and a buffer."""
+
 
 class Request(TrioRequest):
     """A request whose body holds its sender back."""
@@ -48,7 +52,10 @@ class ASGIConnection(TrioASGIHTTPConnection):
         async def send_noting_the_end(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 self._finishing = True
-            await send(message)
+                with trio.move_on_after(END_TIMEOUT_S):
+                    await send(message)
+            else:
+                await send(message)
 
         async with trio.open_nursery() as nursery:
             self.scope["state"]["abort"] = nursery.cancel_scope.cancel

@@ -20,14 +20,18 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from broadcasterd.broadcast.hub import Hub, draining
+from broadcasterd.broadcast.hub import Hub, draining, short_of_memory
 from broadcasterd.broadcast.session import Draft, Receipt
+from broadcasterd.core.account import Holding
 from broadcasterd.core.event import MAX_RETRY_MS, Event
 from broadcasterd.core.replaylog import check_block_fits
 from broadcasterd.core.wire import Received, StreamDecoder, encode_block
 from broadcasterd.edge.request import Head
 from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
 from broadcasterd.reasons import EndReason
+
+BODY_COPIES = 3
+"""While a body is taken in, its bytes are there as sent, as text, and as encoded for the log."""
 
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
@@ -104,6 +108,8 @@ async def publish(
     """
     if hub.draining:
         raise draining()
+    if hub.pressure.refuses_publish():
+        raise short_of_memory()
     media_type, charset = _content_type(head)
     if charset.lower() not in _UTF8:
         msg = f"charset {charset!r} is not supported: send UTF-8"
@@ -115,20 +121,21 @@ async def publish(
         return await _publish_stream(name, body, _NdjsonEvents(max_body_bytes), hub)
     if media_type == "text/event-stream":
         return await _publish_stream(name, body, _RelayedEvents(max_body_bytes), hub)
-    if media_type == "application/json":
-        events = _parse_json(await _whole(body, head, hub, max_body_bytes))
-    elif media_type.startswith("text/"):
-        data = _decode_text(await _whole(body, head, hub, max_body_bytes))
-        events = [Event(data, head.parameter("event"))]
-    else:
+    if media_type != "application/json" and not media_type.startswith("text/"):
         msg = (
             f"{media_type or 'no content type'}: expected application/json, "
             "application/x-ndjson, text/event-stream or text/plain"
         )
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg)
-    drafts = [_draft(event, hub) for event in events]
-    answer = Answer(name)
-    answer.add(await hub.open(name).publish(drafts))
+    with hub.bodies.holding() as held:
+        whole = await _whole(body, head, hub, max_body_bytes, held)
+        if media_type == "application/json":
+            events = _parse_json(whole)
+        else:
+            events = [Event(_decode_text(whole), head.parameter("event"))]
+        drafts = [_draft(event, hub) for event in events]
+        answer = Answer(name)
+        answer.add(await hub.open(name).publish(drafts))
     return answer
 
 
@@ -150,7 +157,9 @@ def _draft(event: Event, hub: Hub) -> Draft:
     return Draft(block, event.ttl, event.idempotency_key)
 
 
-async def _whole(body: AsyncIterable[bytes], head: Head, hub: Hub, max_body_bytes: int) -> bytes:
+async def _whole(
+    body: AsyncIterable[bytes], head: Head, hub: Hub, max_body_bytes: int, held: Holding
+) -> bytes:
     too_large = TooLarge(f"the body has more than {max_body_bytes} bytes (server.max_body_bytes)")
     length = head.headers.get("content-length", "")
     if length.isdecimal() and int(length[:18]) > max_body_bytes:
@@ -158,6 +167,7 @@ async def _whole(body: AsyncIterable[bytes], head: Head, hub: Hub, max_body_byte
     whole = bytearray()
     async for piece in _until_drain(body, hub):
         whole += piece
+        held.take(BODY_COPIES * len(piece))
         if len(whole) > max_body_bytes:
             raise too_large
     return bytes(whole)
@@ -289,8 +299,10 @@ async def _publish_stream(
     async def accept(some: Iterator[Event]) -> None:
         nonlocal session
         drafts, problem = _drafts(events, some, hub)
-        if session.ending is EndReason.SESSION_EXPIRED:
-            session = hub.open(name)  # this publisher was silent for longer than session_ttl
+        if hub.pressure.refuses_more():
+            raise short_of_memory()
+        if session.ending in {EndReason.SESSION_EXPIRED, EndReason.MEMORY}:
+            session = hub.open(name)  # it was forgotten, not closed, while this one was silent
         if drafts:
             answer.add(await session.publish(drafts))
         if problem is not None:

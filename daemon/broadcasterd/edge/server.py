@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import socket
 import struct
-from collections.abc import Sequence
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import h11
@@ -23,15 +24,25 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import AppWrapper, ASGIFramework, ConnectionState, LifespanState
+from hypercorn.typing import (
+    AppWrapper,
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    ConnectionState,
+    LifespanState,
+    Scope,
+)
 from hypercorn.utils import parse_socket_addr
 
 from broadcasterd.config import Server as ServerConfig
+from broadcasterd.edge.http2 import Protocol
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -133,6 +144,40 @@ class ConnectionListener(trio.abc.Listener[Connection]):
         await self._listener.aclose()
 
 
+class Tasks(TaskGroup):
+    """A connection's tasks. What comes for an application that has ended goes nowhere.
+
+    Upstream it waits for room in a queue that nobody reads, and the connection with it.
+    """
+
+    async def spawn_app(
+        self,
+        app: AppWrapper,
+        config: HypercornConfig,
+        scope: Scope,
+        send: Callable[[ASGISendEvent | None], Awaitable[None]],
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        """Run the application for one request; return what takes the messages for it."""
+        queue, messages = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
+
+        async def run_app(
+            scope: Scope,
+            receive: ASGIReceiveCallable,
+            send: ASGISendCallable,
+            *threads: Callable[..., object],
+        ) -> None:
+            with messages:
+                await app(scope, receive, send, *threads)
+
+        async def put(message: ASGIReceiveEvent) -> None:
+            with suppress(trio.BrokenResourceError):
+                await queue.send(message)
+
+        threads = trio.to_thread.run_sync, trio.from_thread.run
+        self.spawn(_handle, run_app, config, scope, messages.receive, send, *threads)
+        return put
+
+
 class ConnectionServer(TCPServer):
     """Hypercorn's handling of one connection, without what endless streams cannot bear."""
 
@@ -159,8 +204,8 @@ class ConnectionServer(TCPServer):
             alpn_protocol = await self._handshake()
             # Over TLS there is no socket to take over: records have to be encrypted.
             taken_from = None if self._tls else self._connection
-            async with TaskGroup() as self._task_group:
-                self.protocol = ProtocolWrapper(
+            async with Tasks() as self._task_group:
+                self.protocol = Protocol(
                     self.app,
                     self.config,
                     self.context,
@@ -182,6 +227,11 @@ class ConnectionServer(TCPServer):
         finally:
             await self._close()
 
+    def abort(self) -> None:
+        """Reset the connection, and tell what it was serving."""
+        self._connection.abort()
+        self._reading.cancel()
+
     async def _handshake(self) -> str:
         if not self._tls:
             return "http/1.1"
@@ -199,20 +249,23 @@ class ConnectionServer(TCPServer):
             pass  # no request can come: an idle timer would only keep the socket
         else:
             await super().protocol_send(event)
+            if isinstance(event, Closed):
+                self._reading.cancel()
 
     async def _send(self, data: bytes) -> None:
         # What is written in part would spoil the connection for all its streams, so the write
         # outlives a handler that is cancelled. It does not outlive its deadline (fact A).
         async with self.send_lock:
-            try:
-                with trio.move_on_after(WRITE_TIMEOUT_S, shield=True) as in_time:
-                    await self.stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            sent = False
+            with (
+                suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+                trio.move_on_after(WRITE_TIMEOUT_S, shield=True),
+            ):
+                await self.stream.send_all(data)
+                sent = True
+            if not sent:
                 await self.protocol.handle(Closed())
-            else:
-                if in_time.cancelled_caught:
-                    self._connection.abort()
-                    await self.protocol.handle(Closed())
+                self.abort()  # the reader may wait for the end of this very response (fact G)
 
     async def _read_data(self) -> None:
         with self._reading:
@@ -234,7 +287,6 @@ class ConnectionServer(TCPServer):
         protocol = self.protocol.protocol
         return (
             isinstance(protocol, H11Protocol)
-            and not self._tls
             and not self._read_ended
             and not self._lingering
             and not self._connection.detached
@@ -245,7 +297,7 @@ class ConnectionServer(TCPServer):
         self._lingering = True
         self._reading.deadline = trio.current_time() + LINGER_S
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self.stream.send_eof()
+            await self._connection.send_eof()
         await self.protocol.handle(Closed())
 
     async def _close(self) -> None:
@@ -266,14 +318,16 @@ class Server:
     def __init__(
         self, app: ASGIFramework, config: ServerConfig, sockets: Sequence[socket.socket]
     ) -> None:
-        self._app = ASGIWrapper(app)
+        self._app = ASGIWrapper(self._contain)
+        self._framework = app
         self._config = _hypercorn_config(config)
         self._context = WorkerContext(None)
         self._tls = self._config.create_ssl_context()
         self._sockets = sockets
         self._accepting = trio.CancelScope()
-        self._connections: set[Connection] = set()
+        self._connections: set[ConnectionServer] = set()
         self.failed_connections = 0
+        self.failed_responses = 0
 
     @property
     def urls(self) -> list[str]:
@@ -307,15 +361,24 @@ class Server:
             connection.abort()
 
     async def _serve(self, stream: Connection | trio.SSLStream[Connection]) -> None:
-        connection = _connection_of(stream)
+        connection = ConnectionServer(self._app, self._config, self._context, stream)
         self._connections.add(connection)
         try:
-            await ConnectionServer(self._app, self._config, self._context, stream).run()
+            await connection.run()
         except Exception:
             self.failed_connections += 1
             log.exception("a connection failed")
         finally:
             self._connections.discard(connection)
+
+    async def _contain(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        try:
+            await self._framework(scope, receive, send)
+        except Exception:
+            self.failed_responses += 1
+            log.exception("a response failed")
 
 
 def bind(config: ServerConfig) -> list[socket.socket]:
@@ -367,6 +430,8 @@ def _hypercorn_config(config: ServerConfig) -> HypercornConfig:
     hypercorn.include_server_header = False
     hypercorn.keep_alive_timeout = KEEP_ALIVE_TIMEOUT_S
     hypercorn.h2_max_concurrent_streams = H2_STREAMS
+    # On HTTP/2 the thousandth request would end all others, without a word.
+    hypercorn.keep_alive_max_requests = sys.maxsize
     hypercorn.max_app_queue_size = 2  # pieces of a body: backpressure is to reach the client
     if config.tls_certificate and config.tls_key:
         hypercorn.certfile = str(config.tls_certificate)

@@ -97,6 +97,8 @@ def _room(name: str, hub: Hub) -> tuple[EndReason, Session | None]:
     """Return the session if there is room for a stream, else ``None`` and the reason."""
     if hub.draining:
         return EndReason.DRAINING, None
+    if hub.pressure.refuses_subscriber():
+        return EndReason.MEMORY, None
     full = len(hub.streams) >= hub.limits.max_subscribers or (
         name not in hub.sessions and len(hub.sessions) >= hub.limits.max_sessions
     )

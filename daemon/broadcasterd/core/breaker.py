@@ -1,0 +1,134 @@
+"""The memory circuit breaker: samples in, transitions out. No clock, no I/O.
+
+The machine is this table. A rule fires when its condition was true in every sample for as long
+as ``held`` says; the rules of a state are tried in order, and one sample may fire several, so
+that no state is ever skipped.
+
+============ ============ ================================================ =======
+from         to           when                                             held
+============ ============ ================================================ =======
+closed       warning      used >= warning                                  -
+warning      open         used >= critical                                 -
+warning      closed       used < recover                                   5 s
+open         half-open    used < recover                                   5 s
+open         half-open    used < critical (all that could be freed is)     30 s
+half-open    open         used >= critical                                 -
+half-open    closed       used < recover                                   5 s
+half-open    closed       used < critical                                  30 s
+============ ============ ================================================ =======
+
+``recover`` lies below ``warning``: between the two nothing changes (hysteresis). The rules of 30 s
+are what keeps the breaker from latching: a daemon whose live subscribers alone take more than
+``recover`` would otherwise never accept an event again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+MIB = 1024 * 1024
+
+SETTLED_S = 5.0
+"""Memory that is back only for a moment is not back: several samples have to agree."""
+
+PATIENCE_S = 30.0
+"""After so long of shedding, what still is used is in use."""
+
+CRITICAL_SHARE = 0.8
+WARNING_SHARE = 0.5
+"""Of a cgroup's limit: what is left is for the kernel's buffers, and for the time to act."""
+
+
+class State(StrEnum):
+    """What the breaker says."""
+
+    CLOSED = "closed"
+    WARNING = "warning"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Bytes: ``recover`` < ``warning`` < ``critical``."""
+
+    warning: int
+    critical: int
+    recover: int
+
+    @classmethod
+    def derive(
+        cls,
+        *,
+        warning_mb: float,
+        critical_mb: float,
+        recover_below: float,
+        limit: int | None = None,
+    ) -> Thresholds:
+        """Return the thresholds of these settings, lower where a cgroup's limit requires it."""
+        warning, critical = warning_mb * MIB, critical_mb * MIB
+        if limit is not None:
+            warning = min(warning, limit * WARNING_SHARE)
+            critical = min(critical, limit * CRITICAL_SHARE)
+        return cls(int(warning), int(critical), int(warning * recover_below))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A row of the table."""
+
+    before: State
+    after: State
+    when: Callable[[int, Thresholds], bool]
+    held: float = 0.0
+
+
+RULES = (
+    Rule(State.CLOSED, State.WARNING, lambda used, t: used >= t.warning),
+    Rule(State.WARNING, State.OPEN, lambda used, t: used >= t.critical),
+    Rule(State.WARNING, State.CLOSED, lambda used, t: used < t.recover, SETTLED_S),
+    Rule(State.OPEN, State.HALF_OPEN, lambda used, t: used < t.recover, SETTLED_S),
+    Rule(State.OPEN, State.HALF_OPEN, lambda used, t: used < t.critical, PATIENCE_S),
+    Rule(State.HALF_OPEN, State.OPEN, lambda used, t: used >= t.critical),
+    Rule(State.HALF_OPEN, State.CLOSED, lambda used, t: used < t.recover, SETTLED_S),
+    Rule(State.HALF_OPEN, State.CLOSED, lambda used, t: used < t.critical, PATIENCE_S),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of state, at ``now``, with so many bytes used."""
+
+    before: State
+    after: State
+    used: int
+    now: float
+
+
+class Breaker:
+    """The machine. It starts closed."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self.thresholds = thresholds
+        self.state = State.CLOSED
+        self._true_since: dict[Rule, float] = {}
+
+    def observe(self, used: int, *, now: float) -> list[Transition]:
+        """Take a sample of the bytes used; return the transitions that it makes, in order."""
+        transitions = []
+        while (rule := self._due(used, now)) is not None:
+            self.state = rule.after
+            self._true_since.clear()
+            transitions.append(Transition(rule.before, rule.after, used, now))
+        return transitions
+
+    def _due(self, used: int, now: float) -> Rule | None:
+        due = None
+        for rule in RULES:
+            if rule.before is not self.state or not rule.when(used, self.thresholds):
+                self._true_since.pop(rule, None)
+            elif now - self._true_since.setdefault(rule, now) >= rule.held:
+                due = due or rule
+        return due

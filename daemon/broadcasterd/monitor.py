@@ -1,0 +1,68 @@
+"""The daemon's figures in one place: what the supervisor acts on, and what /health shows."""
+
+from __future__ import annotations
+
+import trio
+
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.supervisor import MemoryHost
+from broadcasterd.config import Memory
+from broadcasterd.core.breaker import MIB, Thresholds
+from broadcasterd.core.trend import Trend
+from broadcasterd.edge.health import Vitals
+from broadcasterd.host.memory import MemoryProbe, release_free_memory
+from broadcasterd.observe.looplag import LoopWatch
+
+
+class Monitor:
+    """Joins the probe of the host, the loop's watch and the hub's own counts.
+
+    Args:
+        config: the ``[memory]`` settings.
+        probe: reads the kernel's figures.
+
+    """
+
+    def __init__(self, config: Memory, probe: MemoryProbe) -> None:
+        self._config = config
+        self._probe = probe
+        self._started_at = trio.current_time()
+        self._trend = Trend()
+        self.loop = LoopWatch()
+        self.thresholds = Thresholds.derive(
+            warning_mb=config.warning_mb,
+            critical_mb=config.critical_mb,
+            recover_below=config.recover_below,
+            limit=probe.read().cgroup_limit,
+        )
+
+    def memory_host(self) -> MemoryHost:
+        """Return what the supervisor needs."""
+        return MemoryHost(self._used, release_free_memory, self._config.sample_interval)
+
+    def vitals(self, hub: Hub) -> Vitals:
+        """Return all figures of this moment."""
+        reading = self._probe.read()
+        return Vitals(
+            rss_bytes=reading.rss,
+            used_bytes=reading.used,
+            accounted_bytes=hub.accounted_bytes,
+            cgroup_limit_bytes=reading.cgroup_limit,
+            stalled_percent=reading.stalled,
+            thresholds=self.thresholds,
+            breaker=hub.pressure.state,
+            trend=self._trend.figures,
+            trend_per_minute=self._trend.per_minute,
+            loop_lag=self.loop.lag,
+            max_loop_lag=self.loop.max_lag,
+            long_steps=self.loop.long_steps,
+            sessions=len(hub.sessions),
+            subscribers=len(hub.streams),
+            uptime=trio.current_time() - self._started_at,
+            draining=hub.draining,
+        )
+
+    def _used(self) -> int:
+        used = self._probe.read().used
+        self._trend.add(used / MIB, now=trio.current_time())
+        return used
