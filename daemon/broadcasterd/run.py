@@ -7,6 +7,7 @@ resets what is left. A failure of any of the three ends the daemon: the error go
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -69,6 +70,7 @@ async def serve(config: Config, on_ready: OnReady | None = None, takeover: bool 
             root.start_soon(supervise, hub, monitor.memory_host())
             if not config.memory.breaker:
                 log.warning("the memory breaker is off: nothing bounds what events may take")
+            spare_the_garbage_collector()
             log.info("ready", urls=urls, version=__version__, python=sys.version.split()[0])
             if on_ready is not None:
                 on_ready(urls)
@@ -85,6 +87,17 @@ async def serve(config: Config, on_ready: OnReady | None = None, takeover: bool 
                 await served.wait()
             root.cancel_scope.cancel()
     log.info("stopped")
+
+
+def spare_the_garbage_collector() -> None:
+    """Let it look less often, and not at what lives as long as the daemon.
+
+    Each of its full passes visits every object and stops the loop meanwhile. What it is needed
+    for, the cycles that a request leaves behind, is found just as well in thousands.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5000, 10, 10)
 
 
 async def _serve_until_closed(

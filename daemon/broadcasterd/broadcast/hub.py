@@ -13,6 +13,7 @@ from itertools import islice
 import structlog
 import trio
 
+from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.pressure import Pressure
 from broadcasterd.broadcast.session import FAN_OUT_SLICE, Clock, Session
 from broadcasterd.broadcast.subscriber import Subscriber
@@ -73,6 +74,7 @@ class Hub:
         self.counters: Counter[str] = Counter()
         self.ended_by_reason: Counter[EndReason] = Counter()
         self.draining = False
+        self.poller = Poller()
         self.logs = Account()
         self.bodies = Account()  # requests that are being read, and what is made of them
         self.pressure = Pressure(
@@ -87,10 +89,13 @@ class Hub:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the session tasks, until cancelled."""
-        async with trio.open_nursery() as self._nursery:
-            task_status.started()
-            await trio.sleep_forever()
+        """Own the session tasks and the poller, until cancelled."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await self.poller.run()
+        finally:
+            self.poller.close()  # after the sessions: they take their sockets back from it
 
     @property
     def counted_bytes(self) -> int:

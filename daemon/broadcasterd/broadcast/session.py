@@ -118,6 +118,7 @@ class Session:
 
     def __init__(self, hub: Hub, name: str, *, incarnation: str, limits: Sessions) -> None:
         self.hub = hub
+        self.poller = hub.poller
         self.name = name
         self.limits = limits
         self.log = ReplayLog(
@@ -219,9 +220,10 @@ class Session:
         except trio.ClosedResourceError:
             pass  # it was closed while this waited
         except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
-            self._crashed(subscriber, error)
+            self.failed(subscriber, error)
 
-    def _crashed(self, subscriber: Subscriber, error: Exception) -> None:
+    def failed(self, subscriber: Subscriber, error: Exception) -> None:
+        """Record the failure of one stream and close it; the others go on."""
         log.error("a stream failed", session=self.name, stream=subscriber.stream_id, exc_info=error)
         subscriber.close(EndReason.CRASHED)
 
@@ -351,7 +353,7 @@ class Session:
                 try:
                     act(subscriber)
                 except Exception as error:  # noqa: BLE001 (likewise)
-                    self._crashed(subscriber, error)
+                    self.failed(subscriber, error)
             if count % FAN_OUT_SLICE == 0:
                 await trio.lowlevel.checkpoint()
 

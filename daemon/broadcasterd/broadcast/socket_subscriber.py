@@ -1,6 +1,7 @@
 """A stream on a socket that was taken over: one non-blocking write delivers.
 
-One parked task waits for the client to hang up; a second one exists only while it catches up.
+It has no task: the poller tells it when the client hangs up, and, while it catches up, when the
+socket takes more.
 """
 
 from __future__ import annotations
@@ -8,8 +9,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-import trio
 
 from broadcasterd.broadcast.subscriber import MAX_WRITE_BYTES, Batch, Ending, Subscriber
 from broadcasterd.core.replaylog import Entry, Position
@@ -26,13 +25,14 @@ LAST_WORDS_BUFFER_BYTES = 1024 * 1024
 """The send buffer while the reason is written: room behind whatever a stuck reader left."""
 
 
+_HEARTBEAT = chunk(HEARTBEAT)
+_NOTHING = memoryview(b"")  # one for all: there are many streams, and nothing pends at most
+
+
 class SocketSubscriber(Subscriber):
-    """A stream on a socket of its own: non-blocking, and connected.
+    """A stream on a socket of its own: non-blocking, and connected."""
 
-    One parked task waits for the client to hang up. A second one exists only while it catches up.
-    """
-
-    __slots__ = ("_catching_up", "_pending", "_socket")
+    __slots__ = ("_catching_up", "_heard", "_pending", "_socket")
 
     def __init__(
         self,
@@ -45,8 +45,9 @@ class SocketSubscriber(Subscriber):
     ) -> None:
         super().__init__(session, stream_id=stream_id, peer=peer, position=position)
         self._socket = sock
-        self._pending = memoryview(b"")
+        self._pending = _NOTHING
         self._catching_up = False
+        self._heard = 0
 
     @property
     def pending_bytes(self) -> int:  # noqa: D102
@@ -57,7 +58,7 @@ class SocketSubscriber(Subscriber):
         return self._catching_up
 
     def open(self) -> None:  # noqa: D102
-        self.session.spawn(self, self._watch)
+        self.session.poller.add(self._socket, self)
         self._write_what_is_owed()
 
     def deliver(self, batch: Batch) -> None:  # noqa: D102
@@ -75,7 +76,7 @@ class SocketSubscriber(Subscriber):
 
     def beat(self) -> None:  # noqa: D102
         if not self._catching_up:
-            self._pending = memoryview(chunk(HEARTBEAT))
+            self._pending = memoryview(_HEARTBEAT)
             self._write_what_is_owed()
 
     def finish(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
@@ -103,38 +104,40 @@ class SocketSubscriber(Subscriber):
         if self.closed:
             return
         self.closed = True
-        trio.lowlevel.notify_closing(self._socket)
+        self.session.poller.remove(self._socket)
         self._socket.close()
-        self._pending = memoryview(b"")
+        self._pending = _NOTHING
         self.session.forget(self, reason)
 
-    async def _watch(self) -> None:
-        """Wait for the hang-up; what the client says meanwhile is nothing to us."""
-        heard = 0
-        while not self.closed:
-            await trio.lowlevel.wait_readable(self._socket)
-            try:
-                data = self._socket.recv(4096)
-            except BlockingIOError:
-                continue
-            except OSError:
-                data = b""
-            heard += len(data)
-            if not data:
-                self.close(EndReason.CLIENT_GONE)
-            elif heard > MAX_HEARD_BYTES:
-                self.close(EndReason.CLIENT_SPOKE)
+    # What the poller tells
+
+    def on_readable(self) -> None:
+        """Notice a hang-up; what the client says otherwise is nothing to us."""
+        try:
+            data = self._socket.recv(MAX_HEARD_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._heard += len(data)
+        if not data:
+            self.close(EndReason.CLIENT_GONE)
+        elif self._heard > MAX_HEARD_BYTES:
+            self.close(EndReason.CLIENT_SPOKE)
+
+    def on_writable(self) -> None:
+        """Catch up."""
+        if not self._write_some() and not self.closed:
+            self.session.poller.await_room(self._socket, wanted=False)
+
+    def on_failure(self, error: Exception) -> None:
+        """Let the session record it."""
+        self.session.failed(self, error)
 
     def _catch_up_soon(self) -> None:
         if not self.closed and not self._catching_up:
             self._catching_up = True
-            self.session.spawn(self, self._catch_up)
-
-    async def _catch_up(self) -> None:
-        while not self.closed:
-            await trio.lowlevel.wait_writable(self._socket)
-            if not self._write_some():
-                break
+            self.session.poller.await_room(self._socket, wanted=True)
 
     def _write_what_is_owed(self) -> None:
         if not self.closed and self._write_some():
@@ -160,7 +163,7 @@ class SocketSubscriber(Subscriber):
             if sent < len(batch.frames) or batch.end < log.last:
                 return not self.closed
         self._catching_up = False
-        self._pending = memoryview(b"")  # an empty view would keep the whole frame it is of
+        self._pending = _NOTHING  # an empty view would keep the whole frame that it is of
         self._is_up_to_date()
         if self._ending is not None:
             self.cut(self._ending.reason, retry_ms=self._ending.retry_ms)

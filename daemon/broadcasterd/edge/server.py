@@ -36,6 +36,7 @@ from hypercorn.typing import (
     ASGISendCallable,
     ASGISendEvent,
     ConnectionState,
+    HTTPDisconnectEvent,
     LifespanState,
     Scope,
 )
@@ -145,9 +146,10 @@ class ConnectionListener(trio.abc.Listener[Connection]):
 
 
 class Tasks(TaskGroup):
-    """A connection's tasks. What comes for an application that has ended goes nowhere.
+    """A connection's tasks. No application holds up its connection, or is left uninformed.
 
-    Upstream it waits for room in a queue that nobody reads, and the connection with it.
+    Upstream, what comes for one that has ended waits for room in a queue that nobody reads; and
+    so does the news that the client is gone, which whoever brings it may not live to deliver.
     """
 
     async def spawn_app(
@@ -170,11 +172,20 @@ class Tasks(TaskGroup):
                 await app(scope, receive, send, *threads)
 
         async def put(message: ASGIReceiveEvent) -> None:
-            with suppress(trio.BrokenResourceError):
-                await queue.send(message)
+            if message["type"] == "http.disconnect":
+                queue.close()
+            else:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await queue.send(message)
+
+        async def receive() -> ASGIReceiveEvent:
+            try:
+                return await messages.receive()
+            except trio.EndOfChannel:
+                return HTTPDisconnectEvent(type="http.disconnect")
 
         threads = trio.to_thread.run_sync, trio.from_thread.run
-        self.spawn(_handle, run_app, config, scope, messages.receive, send, *threads)
+        self.spawn(_handle, run_app, config, scope, receive, send, *threads)
         return put
 
 
@@ -253,19 +264,19 @@ class ConnectionServer(TCPServer):
                 self._reading.cancel()
 
     async def _send(self, data: bytes) -> None:
-        # What is written in part would spoil the connection for all its streams, so the write
-        # outlives a handler that is cancelled. It does not outlive its deadline (fact A).
-        async with self.send_lock:
-            sent = False
-            with (
-                suppress(trio.BrokenResourceError, trio.ClosedResourceError),
-                trio.move_on_after(WRITE_TIMEOUT_S, shield=True),
-            ):
+        # To the protocol it is written already: what is missing, or there in part, would spoil
+        # the connection for all that follows. So a write, and the wait for its turn, outlives a
+        # handler that is cancelled. It does not outlive its deadline (fact A).
+        sent = False
+        with (
+            suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+            trio.move_on_after(WRITE_TIMEOUT_S, shield=True),
+        ):
+            async with self.send_lock:
                 await self.stream.send_all(data)
                 sent = True
-            if not sent:
-                await self.protocol.handle(Closed())
-                self.abort()  # the reader may wait for the end of this very response (fact G)
+        if not sent:
+            self.abort()  # the reader may wait for the end of this very response (fact G)
 
     async def _read_data(self) -> None:
         with self._reading:
