@@ -25,7 +25,6 @@ from broadcasterd.core.policy import (
     CutLaggards,
     ExpireEarly,
     Forget,
-    ReleaseMemory,
     SessionVitals,
     Trim,
 )
@@ -237,8 +236,6 @@ class Hub:
                     for stream in tuple(self.streams.values()):
                         if stream.is_behind:
                             stream.cut(EndReason.MEMORY, retry_ms=self.jittered_retry_ms())
-                case ReleaseMemory():
-                    pass  # the supervisor asks the host
 
     def _trimmed(self, events: int) -> None:
         self.counters["events_shed"] += events

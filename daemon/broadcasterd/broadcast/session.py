@@ -80,6 +80,7 @@ class Publication:
             self.problem = outcome
         else:
             self.receipt = outcome
+        self.drafts = ()  # whoever still refers to this keeps no bodies
         self.settled.set()
 
 

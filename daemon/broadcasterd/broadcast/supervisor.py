@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import trio
 
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.core.policy import ReleaseMemory, plan
+from broadcasterd.core.policy import plan
 
 TICK_S = 1.0
 """How often heartbeats are looked at, at most: they are late by no more than this."""
+
+WORTH_RELEASING_BYTES = 1024 * 1024
+"""To give memory back takes time, and the loop waits: not for less than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ def relieve_memory(hub: Hub, memory: MemoryHost) -> None:
     if state is None or thresholds is None:
         return
     actions = plan(state, used, thresholds, hub.vitals)
+    before = hub.counted_bytes
     hub.relieve(actions)
-    if ReleaseMemory() in actions:
+    if before - hub.counted_bytes >= WORTH_RELEASING_BYTES:
         memory.release()

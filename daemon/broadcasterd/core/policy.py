@@ -3,9 +3,10 @@
 Both stages give up first what is missed least: the histories that nobody has touched for the
 longest time. The stages differ in how deep they cut.
 
-- *Warning* shortens histories, to a quarter each, until enough is freed.
-- *Open* forgets sessions that nobody listens to, then shortens the histories of the others, to
-  nothing if it must; it drops all events past half their lifetime, and readers that lag.
+- *Warning*, and half-open likewise, shortens histories, to a quarter each. A session that nobody listens to and that has
+  next to nothing left costs more than its history is worth, and is forgotten.
+- *Open* drops all events past half their lifetime and all readers that lag, forgets sessions that
+  nobody listens to, and empties the histories of the others.
 
 What is freed is an estimate, and counted again with the next sample.
 """
@@ -19,6 +20,12 @@ from broadcasterd.core.breaker import State, Thresholds
 
 KEPT_SHARE = 4
 """A history that is shortened keeps one part in so many: a reconnect still finds the newest."""
+
+SMALL_BYTES = 16 * 1024
+"""A history below it is not worth shortening: an open session alone takes half of that."""
+
+IDLE_S = 5.0
+"""A session that was published to within so many seconds is in use, whoever listens."""
 
 TARGET = 0.9
 """Of ``recover``: what is freed has to bring memory below it, not just up to it."""
@@ -61,12 +68,7 @@ class CutLaggards:
     """End the streams that are not up to date: they come back and resume by id."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseMemory:
-    """Give what was freed back to the kernel."""
-
-
-Action = Trim | Forget | ExpireEarly | CutLaggards | ReleaseMemory
+Action = Trim | Forget | ExpireEarly | CutLaggards
 
 
 def plan(
@@ -80,38 +82,30 @@ def plan(
     ``sessions`` is asked only where it is: there may be thousands.
     """
     excess = used - int(thresholds.recover * TARGET)
-    if state not in {State.WARNING, State.OPEN} or excess <= 0:
+    if state is State.CLOSED or excess <= 0:
         return []
     idlest_first = sorted(sessions(), key=lambda session: -session.idle)
     actions: list[Action] = []
     if state is State.OPEN:
         actions += [ExpireEarly(share=0.5), CutLaggards()]
-        excess = _forget(idlest_first, excess, actions)
-        idlest_first = [session for session in idlest_first if session.subscribers]
-    excess = _trim(idlest_first, KEPT_SHARE, excess, actions)
-    if state is State.OPEN and excess > 0:
-        actions += [Trim(session.name, 0) for session in idlest_first if session.bytes]
-    return [*actions, ReleaseMemory()]
-
-
-def _forget(sessions: Sequence[SessionVitals], excess: int, actions: list[Action]) -> int:
-    for session in sessions:
+    for session in idlest_first:
         if excess <= 0:
             break
-        if not session.subscribers:
-            actions.append(Forget(session.name))
-            excess -= session.bytes
-    return excess
+        action = _empty(session) if state is State.OPEN else _shorten(session)
+        if action is not None:
+            actions.append(action)
+            excess -= session.bytes - (action.to_bytes if isinstance(action, Trim) else 0)
+    return actions
 
 
-def _trim(
-    sessions: Sequence[SessionVitals], kept_share: int, excess: int, actions: list[Action]
-) -> int:
-    for session in sessions:
-        if excess <= 0:
-            break
-        kept = session.bytes // kept_share
-        if kept < session.bytes:
-            actions.append(Trim(session.name, kept))
-            excess -= session.bytes - kept
-    return excess
+def _shorten(session: SessionVitals) -> Trim | Forget | None:
+    kept = session.bytes // KEPT_SHARE
+    if not session.subscribers and kept < SMALL_BYTES and session.idle >= IDLE_S:
+        return Forget(session.name)
+    return Trim(session.name, kept) if kept >= SMALL_BYTES else None
+
+
+def _empty(session: SessionVitals) -> Trim | Forget | None:
+    if not session.subscribers:
+        return Forget(session.name)
+    return Trim(session.name, 0) if session.bytes else None

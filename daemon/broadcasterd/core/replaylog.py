@@ -228,6 +228,8 @@ class ReplayLog:
         before = len(self._entries)
         while self._entries and self.bytes > to_bytes:
             self._evict_oldest()
+        if not self._entries:
+            self._entries = {}  # the old one keeps its table
         return before - len(self._entries)
 
     def expire(self, now: float, *, share: float = 1.0) -> int:

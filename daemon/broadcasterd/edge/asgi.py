@@ -80,11 +80,19 @@ class ASGIConnection(TrioASGIHTTPConnection):
         request.body.discard()
         if request.body.was_cut_short:
             return
+        if _has_body(request) and not request.body.complete and request.http_version < "2":
+            # The rest is not read: the client is to know that this connection is over.
+            response.headers["Connection"] = "close"
         timeout = getattr(response, "timeout", ...)
         if timeout is ...:
             timeout = self.app.config["RESPONSE_TIMEOUT"]
         with trio.move_on_after(inf if timeout is None else timeout):
             await self._send_response(send, response)
+
+
+def _has_body(request: Request) -> bool:
+    # Of a request without one, too, the end may be on its way here while the handler answers.
+    return bool(request.content_length) or "Transfer-Encoding" in request.headers
 
 
 class Application(QuartTrio):

@@ -276,8 +276,8 @@ class _RelayedEvents:
 
     def feed(self, piece: bytes) -> Iterator[Event]:
         for received in self._decoder.feed(piece):
-            self._events += 1
             yield self._relayed(received)
+            self._events += 1  # not before: it may be this one that is refused
 
     def finish(self) -> Iterator[Event]:
         return iter(())  # an event without its blank line is none, by the standard

@@ -251,15 +251,20 @@ class ConnectionServer(TCPServer):
         return self.stream.selected_alpn_protocol() or "http/1.1"
 
     async def protocol_send(self, event: Event) -> None:
-        """Send what the protocol wrote; close the connection where it says so."""
+        """Send what the protocol wrote; close the connection where it says so.
+
+        It says everything once. So all of this is done, also for a handler that is cancelled.
+        """
         if isinstance(event, RawData):
             await self._send(event.data)
-        elif isinstance(event, Closed) and self._client_goes_on():
-            await self._linger()
         elif isinstance(event, Updated) and event.idle and self._read_ended:
             pass  # no request can come: an idle timer would only keep the socket
         else:
-            await super().protocol_send(event)
+            with trio.move_on_after(2 * CLOSE_TIMEOUT_S, shield=True):
+                if isinstance(event, Closed) and self._client_goes_on():
+                    await self._linger()
+                    return
+                await super().protocol_send(event)
             if isinstance(event, Closed):
                 self._reading.cancel()
 

@@ -46,6 +46,7 @@ class LoopWatch(trio.abc.Instrument):
 
     async def run(self) -> None:
         """Measure until cancelled."""
+        self._step_began = perf_counter()
         trio.lowlevel.add_instrument(self)
         try:
             while True:
