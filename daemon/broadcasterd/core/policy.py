@@ -3,8 +3,9 @@
 Both stages give up first what is missed least: the histories that nobody has touched for the
 longest time. The stages differ in how deep they cut.
 
-- *Warning*, and half-open likewise, shortens histories, to a quarter each. A session that nobody listens to and that has
-  next to nothing left costs more than its history is worth, and is forgotten.
+- *Warning*, and half-open likewise, shortens histories, to a quarter each. A session that nobody
+  listens to and that has next to nothing left costs more than its history is worth, and is
+  forgotten.
 - *Open* drops all events past half their lifetime and all readers that lag, forgets sessions that
   nobody listens to, and empties the histories of the others.
 
