@@ -18,7 +18,8 @@ TICK_S = 1.0
 """How often heartbeats are looked at, at most: they are late by no more than this."""
 
 WORTH_RELEASING_BYTES = 1024 * 1024
-"""To give memory back takes time, and the loop waits: not for less than this."""
+RELEASE_INTERVAL_S = 1.0
+"""To give memory back takes up to 0.1 s, and the loop waits: not for less, and not more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,19 @@ async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
         tick = min(tick, memory.sample_interval)
     next_beat = trio.current_time() + tick
     next_sweep = trio.current_time() + limits.cleanup_interval
+    next_release = trio.current_time()
+    freed = 0
     while True:
         with trio.move_on_after(tick):
             await hub.pressure.wait_for_growth()
-        if memory is not None:
-            relieve_memory(hub, memory)
         now = trio.current_time()
+        if memory is not None:
+            # Before the next sample, not after the last: forgotten sessions have to end first.
+            if freed >= WORTH_RELEASING_BYTES and now >= next_release:
+                freed = 0
+                next_release = now + RELEASE_INTERVAL_S
+                memory.release()
+            freed += relieve_memory(hub, memory)
         if now >= next_beat:
             next_beat = now + tick
             await hub.beat()
@@ -59,15 +67,16 @@ async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
             await hub.sweep()
 
 
-def relieve_memory(hub: Hub, memory: MemoryHost) -> None:
-    """Sample, plan and act, in one step: what was planned on is still so when it is done."""
+def relieve_memory(hub: Hub, memory: MemoryHost) -> int:
+    """Sample, plan and act; return the bytes freed.
+
+    In one step, without a checkpoint: what was planned on is still so when it is done.
+    """
     used = memory.used()
     hub.pressure.sample(used)
     state, thresholds = hub.pressure.state, hub.pressure.thresholds
     if state is None or thresholds is None:
-        return
-    actions = plan(state, used, thresholds, hub.vitals)
+        return 0
     before = hub.counted_bytes
-    hub.relieve(actions)
-    if before - hub.counted_bytes >= WORTH_RELEASING_BYTES:
-        memory.release()
+    hub.relieve(plan(state, used, thresholds, hub.vitals))
+    return before - hub.counted_bytes
