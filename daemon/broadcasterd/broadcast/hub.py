@@ -42,8 +42,8 @@ PRESSURE_RETRY_AFTER_S = 10
 SESSION_BYTES = 8 * 1024
 """What an open session takes beside its log: a task, a channel, a nursery (measured)."""
 
-STREAM_BYTES = 6 * 1024
-"""What an idle stream takes: a task, a socket, a cursor (measured); and likewise the kernel."""
+STREAM_BYTES = 4 * 1024
+"""What an idle stream takes: a socket and a cursor, 2 KB (measured), and as much in the kernel."""
 
 
 class Hub:

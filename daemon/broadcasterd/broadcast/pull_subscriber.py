@@ -28,7 +28,7 @@ class PullSubscriber(Subscriber):
 
     """
 
-    __slots__ = ("_abort", "_beats", "_bell", "_ring", "_sending", "_with_us")
+    __slots__ = ("_abort", "_beats", "_bell", "_opening", "_ring", "_sending", "_with_us")
 
     def __init__(
         self,
@@ -38,9 +38,11 @@ class PullSubscriber(Subscriber):
         peer: str,
         position: Position,
         abort: Callable[[], None],
+        opening: bytes = b"",
     ) -> None:
         super().__init__(session, stream_id=stream_id, peer=peer, position=position)
         self._abort = abort
+        self._opening = opening
         self._ring, self._bell = trio.open_memory_channel[None](1)
         self._beats = False
         self._with_us = False  # the body waits here, it is not busy sending
@@ -103,6 +105,9 @@ class PullSubscriber(Subscriber):
                 self._abort()
 
     def _take(self) -> bytes:
+        if self._opening:
+            opening, self._opening = self._opening, b""
+            return opening
         log = self.session.log
         if self.cursor < log.floor:
             self._check_lag()

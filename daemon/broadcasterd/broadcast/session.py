@@ -196,7 +196,10 @@ class Session:
         ):  # others were admitted at the same time
             subscriber.cut(EndReason.MEMORY, retry_ms=self.hub.jittered_retry_ms())
         else:
-            subscriber.open()
+            try:
+                subscriber.open()
+            except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
+                self.failed(subscriber, error)
 
     def forget(self, subscriber: Subscriber, reason: EndReason) -> None:
         """Note that a subscriber has closed. Only subscribers call this, once each."""

@@ -30,7 +30,10 @@ _NOTHING = memoryview(b"")  # one for all: there are many streams, and nothing p
 
 
 class SocketSubscriber(Subscriber):
-    """A stream on a socket of its own: non-blocking, and connected."""
+    """A stream on a socket of its own: non-blocking, and connected.
+
+    ``opening`` is sent first, before the history.
+    """
 
     __slots__ = ("_catching_up", "_heard", "_pending", "_socket")
 
@@ -42,10 +45,11 @@ class SocketSubscriber(Subscriber):
         stream_id: str,
         peer: str,
         position: Position,
+        opening: bytes = b"",
     ) -> None:
         super().__init__(session, stream_id=stream_id, peer=peer, position=position)
         self._socket = sock
-        self._pending = _NOTHING
+        self._pending = memoryview(chunk(opening)) if opening else _NOTHING
         self._catching_up = False
         self._heard = 0
 

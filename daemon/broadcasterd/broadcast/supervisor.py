@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import trio
 
 from broadcasterd.broadcast.hub import Hub
+from broadcasterd.core.breaker import State
 from broadcasterd.core.policy import plan
 
 TICK_S = 1.0
@@ -47,17 +48,20 @@ async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
     next_beat = trio.current_time() + tick
     next_sweep = trio.current_time() + limits.cleanup_interval
     next_release = trio.current_time()
-    freed = 0
+    freed = highest = 0  # by relief, and counted at most, since memory was given back
     while True:
         with trio.move_on_after(tick):
             await hub.pressure.wait_for_growth()
         now = trio.current_time()
         if memory is not None:
             # Before the next sample, not after the last: forgotten sessions have to end first.
-            if freed >= WORTH_RELEASING_BYTES and now >= next_release:
-                freed = 0
+            freed = max(freed, highest - hub.counted_bytes)  # sessions end by themselves, too
+            under_pressure = hub.pressure.state not in {None, State.CLOSED}
+            if under_pressure and freed >= WORTH_RELEASING_BYTES and now >= next_release:
+                freed = highest = 0
                 next_release = now + RELEASE_INTERVAL_S
                 memory.release()
+            highest = max(highest, hub.counted_bytes)
             freed += relieve_memory(hub, memory)
         if now >= next_beat:
             next_beat = now + tick

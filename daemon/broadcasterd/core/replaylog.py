@@ -228,9 +228,8 @@ class ReplayLog:
         before = len(self._entries)
         while self._entries and self.bytes > to_bytes:
             self._evict_oldest()
-        if not self._entries:
-            self._entries = {}  # the old one keeps its table
-        return before - len(self._entries)
+        self._prune_short_lived()
+        return self._evicted_since(before)
 
     def expire(self, now: float, *, share: float = 1.0) -> int:
         """Drop what is too old at ``now``; return how many events that were.
@@ -244,7 +243,7 @@ class ReplayLog:
         max_age = self._max_age * share
         while (oldest := self._oldest()) is not None and oldest.appended_at + max_age <= now:
             self._evict_oldest()
-        return before - len(self._entries)
+        return self._evicted_since(before)
 
     def _after(self, first: int) -> Iterator[Entry]:
         if self.last - first < len(self._entries):
@@ -260,9 +259,18 @@ class ReplayLog:
     def _remember_short_lived(self, entry: Entry) -> None:
         heappush(self._short_lived, (entry.expires_at, entry.seq))
         if len(self._short_lived) > 2 * self._max_events:
-            # Most of them were evicted before their time: forget those.
-            self._short_lived = [item for item in self._short_lived if item[1] in self._entries]
-            heapify(self._short_lived)
+            self._prune_short_lived()
+
+    def _prune_short_lived(self) -> None:
+        """Forget those that were evicted before their time."""
+        self._short_lived = [item for item in self._short_lived if item[1] in self._entries]
+        heapify(self._short_lived)
+
+    def _evicted_since(self, before: int) -> int:
+        """Return how many events fewer there are; give an empty log's tables back."""
+        if before and not self._entries:
+            self._entries, self._keys, self._short_lived = {}, {}, []  # the old ones keep theirs
+        return before - len(self._entries)
 
     def _before(self, seqs: list[int]) -> int:
         return seqs[0] - 1 if seqs else self.last

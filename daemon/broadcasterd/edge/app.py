@@ -160,12 +160,16 @@ def _add_cors(app: Application, origins: tuple[str, ...]) -> None:
         if origin in allowed:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Credentials"] = "true"
-            if request.method == "OPTIONS":
-                response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
-                response.headers["Access-Control-Allow-Headers"] = (
-                    "Authorization, Content-Type, Last-Event-ID, Cache-Control"
-                )
-                response.headers["Access-Control-Max-Age"] = str(CORS_MAX_AGE_S)
+        elif "*" in allowed:
+            response.headers["Access-Control-Allow-Origin"] = "*"  # and so without credentials
+        else:
+            return response
+        if request.method == "OPTIONS":
+            response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
+            response.headers["Access-Control-Allow-Headers"] = (
+                "Authorization, Content-Type, Last-Event-ID, Cache-Control"
+            )
+            response.headers["Access-Control-Max-Age"] = str(CORS_MAX_AGE_S)
         return response
 
 

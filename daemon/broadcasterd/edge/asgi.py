@@ -20,6 +20,7 @@ from quart_trio.wrappers import TrioRequest
 
 from broadcasterd.broadcast.pull_subscriber import PullSubscriber
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
+from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.edge.body import RequestBody
 from broadcasterd.edge.server import Connection
 from broadcasterd.edge.subscribe import Admission
@@ -105,15 +106,14 @@ class Application(QuartTrio):
 class TakenOverBody(ResponseBody):
     """A response that Hypercorn begins, and a :class:`SocketSubscriber` goes on with.
 
-    It yields the opening; when it is asked for more, that has been sent, and it takes the
-    socket. What Hypercorn sends to end the response goes nowhere.
+    When it is asked for its first piece, the response's head has been sent. It has none: it takes
+    the socket. What Hypercorn sends to end the response goes nowhere.
     """
 
     def __init__(self, admission: Admission, connection: Connection, peer: str) -> None:
         self._admission = admission
         self._connection = connection
         self._peer = peer
-        self._opened = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,20 +130,18 @@ class TakenOverBody(ResponseBody):
         return self
 
     async def __anext__(self) -> bytes:
-        if not self._opened:
-            self._opened = True
-            return self._admission.opening
         try:
             taken = self._connection.detach()
         except trio.ClosedResourceError:
             raise StopAsyncIteration from None  # the client did not stay for the answer
-        self._admission.session.attach(
+        _attach(
             SocketSubscriber(
                 self._admission.session,
                 taken,
                 stream_id=self._admission.stream_id,
                 peer=self._peer,
                 position=self._admission.position,
+                opening=self._admission.opening,
             )
         )
         raise StopAsyncIteration
@@ -156,7 +154,6 @@ class PulledBody(ResponseBody):
         self._admission = admission
         self._abort = abort
         self._peer = peer
-        self._opened = False
         self._subscriber: PullSubscriber  # from __aenter__ on: its place in the log is then
 
     async def __aenter__(self) -> Self:
@@ -166,8 +163,9 @@ class PulledBody(ResponseBody):
             peer=self._peer,
             position=self._admission.position,
             abort=self._abort,
+            opening=self._admission.opening,
         )
-        self._admission.session.attach(self._subscriber)
+        _attach(self._subscriber)
         return self
 
     async def __aexit__(
@@ -182,10 +180,15 @@ class PulledBody(ResponseBody):
         return self
 
     async def __anext__(self) -> bytes:
-        if not self._opened:
-            self._opened = True
-            return self._admission.opening
         piece = await self._subscriber.next_bytes()
         if piece is None:
             raise StopAsyncIteration
         return piece
+
+
+def _attach(subscriber: Subscriber) -> None:
+    try:
+        subscriber.session.attach(subscriber)
+    except Exception:
+        subscriber.close(EndReason.CRASHED)  # nobody else knows of it, nor of its socket
+        raise

@@ -313,7 +313,8 @@ class ConnectionServer(TCPServer):
         self._lingering = True
         self._reading.deadline = trio.current_time() + LINGER_S
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._connection.send_eof()
+            async with self.send_lock:  # after what is being written: it may be the answer
+                await self._connection.send_eof()
         await self.protocol.handle(Closed())
 
     async def _close(self) -> None:
@@ -392,9 +393,18 @@ class Server:
     ) -> None:
         try:
             await self._framework(scope, receive, send)
-        except Exception:
-            self.failed_responses += 1
-            log.exception("a response failed")
+        except Exception as error:  # noqa: BLE001 (one response's failure is its own)
+            self._note_failure(error)
+        except BaseExceptionGroup as group:  # it failed while it was being cancelled
+            cancelled, others = group.split(trio.Cancelled)
+            if others is not None:
+                self._note_failure(others)
+            if cancelled is not None:
+                raise cancelled from None
+
+    def _note_failure(self, error: BaseException) -> None:
+        self.failed_responses += 1
+        log.error("a response failed", exc_info=error)
 
 
 def bind(config: ServerConfig) -> list[socket.socket]:

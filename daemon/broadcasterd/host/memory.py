@@ -106,12 +106,7 @@ def release_free_memory() -> None:
 
 
 def _limited_cgroups(cgroups: Path, membership: Path) -> Iterator[_Cgroup]:
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
+    for controllers, path in _memberships(membership):
         if controllers == "":
             roots = [cgroups, cgroups / "unified"]
             limits, usage = ["memory.max", "memory.high"], "memory.current"
@@ -132,13 +127,26 @@ def _limited_cgroups(cgroups: Path, membership: Path) -> Iterator[_Cgroup]:
                     yield _Cgroup(min(found), level / usage, level / "memory.stat", cache)
 
 
+def _memberships(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield the controllers and the path of each cgroup: ``4:memory:/a/path``."""
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, ValueError):
+        return
+    for line in lines:
+        _, found, rest = line.partition(":")
+        controllers, also_found, path = rest.partition(":")
+        if found and also_found:
+            yield controllers, path
+
+
 def _limit(file: Path) -> int | None:
     try:
         text = file.read_text().strip()
-    except OSError:
+        limit = _UNLIMITED_BYTES if text == "max" else int(text)
+    except (OSError, ValueError):
         return None
-    limit = _UNLIMITED_BYTES if text == "max" else int(text)
-    return limit if limit < _UNLIMITED_BYTES else None
+    return limit if 0 < limit < _UNLIMITED_BYTES else None
 
 
 def _stalled(file: Path) -> float | None:

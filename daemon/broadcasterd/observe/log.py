@@ -91,6 +91,7 @@ def logging_to_stderr(config: Log) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
+        records.join()  # stop() fails where it finds the queue full
         listener.stop()
         if handler.dropped:
             stream.handle(
