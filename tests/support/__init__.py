@@ -1,6 +1,8 @@
 """What several tests lean on.
 
 daemon.py       the daemon as a real process
+talk.py         one conversation with the daemon: a request, a stream, an answer
+broadcast.py    a hub without HTTP, and sockets that take as much as a test lets them
 inprocess.py    the daemon inside the test's own Trio run
 proxy.py        a TCP proxy that cuts connections, and remembers what was asked through it
 http1.py        an HTTP/1.1 client that can be as slow or rude as a test needs it

@@ -63,9 +63,9 @@ def dechunk(taken: bytes) -> tuple[bytes, bool]:
     A chunk that was cut short fails the test.
     """
     body = bytearray()
-    rest = memoryview(taken)
+    rest = taken
     while rest:
-        head, found, _ = bytes(rest[:20]).partition(b"\r\n")
+        head, found, _ = rest[:20].partition(b"\r\n")
         size = int(head, 16)
         rest = rest[len(head) + 2 :]
         assert found
@@ -105,7 +105,7 @@ class ThrottledSocket(socket.socket):
         self._window = window
         self._close_if_full()
 
-    def setsockopt(self, *option: object) -> None:  # type: ignore[override]
+    def setsockopt(self, *option: object) -> None:
         """Take any option, TCP's too; a larger buffer has room for all that is written next."""
         if self.fileno() < 0:
             raise OSError
@@ -208,6 +208,10 @@ class Recorder(Subscriber):
     @property
     def pending_bytes(self) -> int:
         return 7
+
+    @property
+    def is_behind(self) -> bool:
+        return False
 
     def open(self) -> None:
         pass

@@ -35,7 +35,7 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 }
 
 # With --examples, the daemon prints how to subscribe as soon as it can be subscribed to.
-_EXAMPLE = re.compile(r"http://127\.0\.0\.1:(\d+)/v1/sessions/")
+_EXAMPLE = re.compile(r"https?://127\.0\.0\.1:(\d+)/v1/sessions/")
 
 
 @dataclass(slots=True)

@@ -76,7 +76,7 @@ class Clients:
         shared = await self.http2()
         stream = await shared.ask("GET", target)
         shared.stalled.add(stream)
-        return Stalled(lambda: shared.until(lambda: stream in shared.resets))
+        return Stalled(lambda: shared.until(lambda: stream in shared.ended | set(shared.errors)))
 
     async def fetch(
         self,
@@ -91,9 +91,9 @@ class Clients:
             stream = await client.ask(method, target, headers, body=body)
             status, answer = await client.answer(stream)
             return status, json.loads(answer) if answer else {}
-        stream = await self.connect()
-        async with stream:
-            http1 = Http1(stream)
+        connection = await self.connect()
+        async with connection:
+            http1 = Http1(connection)
             await http1.ask(method, target, headers, body)
             return await http1.answer()
 

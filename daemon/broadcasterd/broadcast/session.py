@@ -19,7 +19,7 @@ from broadcasterd.broadcast.subscriber import Batch, Subscriber
 from broadcasterd.config import Sessions
 from broadcasterd.core.replaylog import Entry, LogStatistics, Position, ReplayLog
 from broadcasterd.core.start import Since, Start
-from broadcasterd.errors import Problem, SessionEnded
+from broadcasterd.errors import Problem, SessionEnded, Unavailable
 from broadcasterd.reasons import EndReason
 
 if TYPE_CHECKING:
@@ -168,11 +168,16 @@ class Session:
         try:
             await self._inbox.send(publication)
         except (trio.ClosedResourceError, trio.BrokenResourceError):
-            raise SessionEnded(self.name) from None
+            raise self._refusal() from None
         await publication.settled.wait()
         if publication.receipt is None:
-            raise publication.problem or SessionEnded(self.name)
+            raise publication.problem or self._refusal()
         return publication.receipt
+
+    def _refusal(self) -> Problem:
+        if self.ending is EndReason.SESSION_CLOSED:
+            return SessionEnded(self.name)
+        return Unavailable("the session was lost: publish again", retry_after=1)
 
     # Subscribing
 
@@ -260,7 +265,7 @@ class Session:
         self._inbox.close()
         while (message := self._next()) is not None:
             if isinstance(message, Publication):
-                message.settle(SessionEnded(self.name))
+                message.settle(self._refusal())
         self._outlet.close()
         for subscriber in tuple(self.subscribers):
             subscriber.close(self.ending)
@@ -309,7 +314,7 @@ class Session:
 
     async def _accept(self, publication: Publication, fresh: list[Entry]) -> list[Entry]:
         """Log a publication and settle it; return what is still to be broadcast, with ``fresh``."""
-        outcome: Receipt | Problem = SessionEnded(self.name)  # what is told if this is cut short
+        outcome: Receipt | Problem = self._refusal()  # what is told if this is cut short
         try:
             for draft in publication.drafts:
                 self.log.check_fits(draft.block, key=draft.key)

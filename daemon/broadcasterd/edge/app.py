@@ -47,7 +47,7 @@ def create_app(
     """
     app = Application(__name__, static_folder=None)
     app.url_map.merge_slashes = False
-    _add_errors(app)
+    _add_errors(app, hub)
     _add_cors(app, config.server.cors_origins)
     _add_streams(app, hub, config, takeover=takeover)
     _add_sessions(app, hub)
@@ -124,7 +124,7 @@ def _add_health(app: Application, hub: Hub, vitals: Callable[[], health.Vitals])
         return _json({"status": "draining"}, 503) if hub.draining else _json({"status": "ready"})
 
 
-def _add_errors(app: Application) -> None:
+def _add_errors(app: Application, hub: Hub) -> None:
     @app.errorhandler(Problem)
     async def problem(error: Problem) -> Response:
         return problem_response(error)
@@ -139,6 +139,7 @@ def _add_errors(app: Application) -> None:
 
     @app.errorhandler(Exception)
     async def crash(error: Exception) -> Response:
+        hub.counters["requests_failed"] += 1
         return problem_response(from_crash(error))
 
 

@@ -22,7 +22,7 @@ from broadcasterd.broadcast.pull_subscriber import PullSubscriber
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.edge.body import RequestBody
-from broadcasterd.edge.server import Connection
+from broadcasterd.edge.connection import Connection
 from broadcasterd.edge.subscribe import Admission
 from broadcasterd.reasons import EndReason
 

@@ -165,7 +165,8 @@ async def _whole(
     if length.isdecimal() and int(length[:18]) > max_body_bytes:
         raise too_large  # before it is read
     whole = bytearray()
-    async for piece in _until_drain(body, hub):
+    pieces = aiter(body)
+    while piece := await _next_piece(pieces, hub):
         whole += piece
         held.take(BODY_COPIES * len(piece))
         if len(whole) > max_body_bytes:
@@ -173,17 +174,19 @@ async def _whole(
     return bytes(whole)
 
 
-async def _until_drain(body: AsyncIterable[bytes], hub: Hub) -> AsyncIterator[bytes]:
-    pieces = aiter(body)
-    while True:
-        piece = None
-        with hub.until_drain():
-            piece = await anext(pieces, b"")
-        if piece is None:
-            raise draining()
-        if not piece:
-            return
-        yield piece
+async def _next_piece(pieces: AsyncIterator[bytes], hub: Hub) -> bytes:
+    """Wait for the next piece of a body; empty at its end.
+
+    Raises:
+        Unavailable: the daemon drains; a stream may last for ever, and this is not waited for.
+
+    """
+    piece = None
+    with hub.until_drain():
+        piece = await anext(pieces, b"")
+    if piece is None:
+        raise draining()
+    return piece
 
 
 def _decode_text(body: bytes) -> str:
@@ -309,7 +312,8 @@ async def _publish_stream(
             raise problem
 
     try:
-        async for piece in _until_drain(body, hub):
+        pieces = aiter(body)
+        while piece := await _next_piece(pieces, hub):
             await accept(events.feed(piece))
         await accept(events.finish())
     except Problem as problem:

@@ -1,4 +1,4 @@
-"""Everything that leans on Hypercorn: the listener, the connection that can be taken over.
+"""The server: listens, and has Hypercorn serve each connection, within limits of our own.
 
 Hypercorn parses requests and writes responses (HTTP/1.1 and, over TLS, HTTP/2). This module
 hands it each connection as a stream of our own, which a handler can *detach*: from then on the
@@ -6,16 +6,16 @@ socket is ours and Hypercorn keeps an empty shell. Its Trio worker has habits th
 endless streams cannot live with; each is met here, and held by a test of its letter in
 ``tests/integration/test_stack_facts.py``.
 
-Pinned to Hypercorn 0.18: ``TCPServer``'s internals are not its public interface.
+All that leans on Hypercorn is here and in ``connection.py``, ``tasks.py`` and ``http2.py``; it is
+pinned to 0.18, for ``TCPServer``'s internals are not its public interface.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
-import struct
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import h11
@@ -25,25 +25,23 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import (
     AppWrapper,
     ASGIFramework,
     ASGIReceiveCallable,
-    ASGIReceiveEvent,
     ASGISendCallable,
-    ASGISendEvent,
     ConnectionState,
-    HTTPDisconnectEvent,
     LifespanState,
     Scope,
 )
 from hypercorn.utils import parse_socket_addr
 
 from broadcasterd.config import Server as ServerConfig
+from broadcasterd.edge.connection import Connection, ConnectionListener
 from broadcasterd.edge.http2 import Protocol
+from broadcasterd.edge.tasks import Tasks
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -70,123 +68,6 @@ CLOSE_TIMEOUT_S = 1.0
 
 H2_STREAMS = 256
 """Streams of one HTTP/2 connection: a browser opens one per EventSource, all on the same."""
-
-
-class Connection(trio.abc.HalfCloseableStream):
-    """A TCP connection that a handler can take away from Hypercorn.
-
-    Once detached it is empty: what Hypercorn still writes is swallowed, reading says closed.
-    """
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self.detached = False
-        self.socket = stream.socket  # Hypercorn reads its addresses
-
-    def detach(self) -> socket.socket:
-        """Return the socket, non-blocking; this stream lets go of it.
-
-        All that was written before has been handed to the kernel: nothing is buffered here.
-
-        Raises:
-            trio.ClosedResourceError: the connection was closed before.
-
-        """
-        if self.socket.fileno() < 0:
-            raise trio.ClosedResourceError
-        family, kind = self.socket.family, self.socket.type
-        # Hypercorn's reader is parked on it: it must leave before somebody else waits there.
-        trio.lowlevel.notify_closing(self.socket)
-        self.detached = True
-        taken = socket.socket(family, kind, fileno=self.socket.detach())
-        taken.settimeout(0)
-        return taken
-
-    def abort(self) -> None:
-        """Reset the connection, whoever waits for it."""
-        if not self.detached and self.socket.fileno() >= 0:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._stream.socket.close()
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:  # noqa: D102
-        if self.detached:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:  # noqa: D102
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:  # noqa: D102
-        if self.detached:
-            await trio.lowlevel.checkpoint()
-            raise trio.ClosedResourceError
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_eof(self) -> None:  # noqa: D102
-        if not self.detached:
-            await self._stream.send_eof()
-
-    async def aclose(self) -> None:  # noqa: D102
-        if not self.detached:
-            await self._stream.aclose()
-
-
-class ConnectionListener(trio.abc.Listener[Connection]):
-    """Accepts connections as :class:`Connection`."""
-
-    def __init__(self, listener: trio.SocketListener) -> None:
-        self._listener = listener
-
-    async def accept(self) -> Connection:  # noqa: D102
-        return Connection(await self._listener.accept())
-
-    async def aclose(self) -> None:  # noqa: D102
-        await self._listener.aclose()
-
-
-class Tasks(TaskGroup):
-    """A connection's tasks. No application holds up its connection, or is left uninformed.
-
-    Upstream, what comes for one that has ended waits for room in a queue that nobody reads; and
-    so does the news that the client is gone, which whoever brings it may not live to deliver.
-    """
-
-    async def spawn_app(
-        self,
-        app: AppWrapper,
-        config: HypercornConfig,
-        scope: Scope,
-        send: Callable[[ASGISendEvent | None], Awaitable[None]],
-    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
-        """Run the application for one request; return what takes the messages for it."""
-        queue, messages = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
-
-        async def run_app(
-            scope: Scope,
-            receive: ASGIReceiveCallable,
-            send: ASGISendCallable,
-            *threads: Callable[..., object],
-        ) -> None:
-            with messages:
-                await app(scope, receive, send, *threads)
-
-        async def put(message: ASGIReceiveEvent) -> None:
-            if message["type"] == "http.disconnect":
-                queue.close()
-            else:
-                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    await queue.send(message)
-
-        async def receive() -> ASGIReceiveEvent:
-            try:
-                return await messages.receive()
-            except trio.EndOfChannel:
-                return HTTPDisconnectEvent(type="http.disconnect")
-
-        threads = trio.to_thread.run_sync, trio.from_thread.run
-        self.spawn(_handle, run_app, config, scope, receive, send, *threads)
-        return put
 
 
 class ConnectionServer(TCPServer):

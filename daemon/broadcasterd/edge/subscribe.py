@@ -176,8 +176,8 @@ async def _wait_for_news(head: Head, session: Session, wait: float) -> None:
         position=Position(session.log.last),
         abort=lambda: None,
     )
-    session.attach(waiter)
     try:
+        session.attach(waiter)
         with trio.move_on_after(wait):
             while await waiter.next_bytes() == HEARTBEAT:
                 pass

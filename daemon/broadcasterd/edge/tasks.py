@@ -1,0 +1,63 @@
+"""The tasks of one connection, and how they are told what comes for them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio.task_group import TaskGroup, _handle
+from hypercorn.typing import (
+    AppWrapper,
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPDisconnectEvent,
+    Scope,
+)
+
+
+class Tasks(TaskGroup):
+    """A connection's tasks. No application holds up its connection, or is left uninformed.
+
+    Upstream, what comes for one that has ended waits for room in a queue that nobody reads; and
+    so does the news that the client is gone, which whoever brings it may not live to deliver.
+    """
+
+    async def spawn_app(
+        self,
+        app: AppWrapper,
+        config: HypercornConfig,
+        scope: Scope,
+        send: Callable[[ASGISendEvent | None], Awaitable[None]],
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        """Run the application for one request; return what takes the messages for it."""
+        queue, messages = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
+
+        async def run_app(
+            scope: Scope,
+            receive: ASGIReceiveCallable,
+            send: ASGISendCallable,
+            *threads: Callable[..., object],
+        ) -> None:
+            with messages:
+                await app(scope, receive, send, *threads)
+
+        async def put(message: ASGIReceiveEvent) -> None:
+            if message["type"] == "http.disconnect":
+                queue.close()
+            else:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await queue.send(message)
+
+        async def receive() -> ASGIReceiveEvent:
+            try:
+                return await messages.receive()
+            except trio.EndOfChannel:
+                return HTTPDisconnectEvent(type="http.disconnect")
+
+        threads = trio.to_thread.run_sync, trio.from_thread.run
+        self.spawn(_handle, run_app, config, scope, receive, send, *threads)
+        return put

@@ -1,0 +1,162 @@
+"""The daemon inside the test's own Trio run: its tasks, sockets and state can be looked at.
+
+``async with serving(sessions={"max_lag_events": 5}) as daemon:`` starts the hub, the application,
+the listener and the supervisor on a free loopback port, and stops them after it, as run.py does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+import trio
+import trio.testing
+
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.session import Session
+from broadcasterd.broadcast.supervisor import supervise
+from broadcasterd.config import Config, from_mapping
+from broadcasterd.edge.app import create_app
+from broadcasterd.edge.asgi import Application
+from broadcasterd.edge.server import Server, bind
+from broadcasterd.reasons import EndReason
+from tests.support.certificate import Certificate
+
+SOON = 10.0
+"""Seconds, for a loaded machine; what is waited for takes milliseconds."""
+
+STOP_S = 5.0
+"""How long the end of a test waits for what still runs."""
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER for 0 s: close then sends a RST
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A daemon in this Trio run."""
+
+    hub: Hub
+    app: Application
+    server: Server
+    url: str
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on loopback."""
+        return int(self.url.rpartition(":")[2])
+
+    def events(self, name: str) -> str:
+        """Return the URL of a session's events."""
+        return f"{self.url}/v1/sessions/{name}/events"
+
+    def session(self, name: str) -> Session:
+        """Return an open session."""
+        return self.hub.find(name)
+
+    async def connect(self, *, receive_buffer: int | None = None) -> trio.SocketStream:
+        """Open a connection; ``receive_buffer`` bounds what the kernel reads ahead."""
+        sock = trio.socket.socket()
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await sock.connect(("127.0.0.1", self.port))
+        return trio.SocketStream(sock)
+
+
+@asynccontextmanager
+async def serving(
+    *,
+    takeover: bool = True,
+    certificate: Certificate | None = None,
+    **sections: Mapping[str, object],
+) -> AsyncIterator[Daemon]:
+    """Run a daemon on a free loopback port while inside.
+
+    Args:
+        takeover: see :func:`broadcasterd.edge.app.create_app`.
+        certificate: makes it speak TLS.
+        sections: keys of the configuration by section.
+
+    """
+    config = _config(certificate, sections)
+    hub = Hub(config.sessions)
+    app = create_app(hub, config, vitals=_no_vitals, takeover=takeover)
+    server = Server(app, config.server, bind(config.server))
+    async with trio.open_nursery() as root:
+        await root.start(hub.run)
+        [url] = await root.start(server.run)
+        root.start_soon(supervise, hub)
+        try:
+            yield Daemon(hub, app, server, url)
+        finally:
+            with trio.move_on_after(STOP_S, shield=True):
+                await server.stop_accepting()
+                for stream in tuple(hub.streams.values()):
+                    stream.close(EndReason.DRAINING)
+                server.abort()
+                while server._connections:
+                    await trio.testing.wait_all_tasks_blocked(0.001)
+            left = len(server._connections)
+            root.cancel_scope.cancel()
+    assert left == 0, f"{left} connections outlived a reset"
+
+
+def _config(
+    certificate: Certificate | None, sections: Mapping[str, Mapping[str, object]]
+) -> Config:
+    server: dict[str, object] = {"host": "127.0.0.1", "port": 0}
+    if certificate is not None:
+        server["tls_certificate"] = str(certificate.chain)
+        server["tls_key"] = str(certificate.key)
+    server |= sections.get("server", {})
+    return from_mapping({"auth": {"mode": "none"}, **sections, "server": server})
+
+
+def _no_vitals() -> NoReturn:
+    raise AssertionError("the figures of a test's own process mean nothing")
+
+
+async def until(condition: Callable[[], object], *, within: float = SOON) -> None:
+    """Let everything run until ``condition`` holds; fail if it does not ``within`` seconds."""
+    with trio.fail_after(within):
+        while not condition():
+            with trio.move_on_after(0.01):  # some tests keep somebody busy all the time
+                await trio.testing.wait_all_tasks_blocked(0.001)
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What this process holds: tasks of this Trio run, and open file descriptors."""
+
+    tasks: int
+    descriptors: int
+
+    @classmethod
+    async def settled(cls) -> Footprint:
+        """Count both when everything waits."""
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        return cls.now()
+
+    @classmethod
+    def now(cls) -> Footprint:
+        """Count both."""
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        return cls(tasks, len(os.listdir("/proc/self/fd")))  # noqa: PTH208 (names are enough)
+
+
+async def until_back_to(before: Footprint) -> None:
+    """Wait until nothing is left of what was started since; fail, saying what is, if it stays."""
+    try:
+        await until(lambda: Footprint.now() == before)
+    except trio.TooSlowError:
+        assert before == Footprint.now()
+
+
+def reset(stream: trio.SocketStream) -> None:
+    """Close a connection with a RST, as crashed machines and impatient middleboxes do."""
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    stream.socket.close()

@@ -1,0 +1,101 @@
+"""Conversations with a daemon over real connections, each step with a deadline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import trio
+
+from tests.support.daemon import Daemon
+from tests.support.following import Following
+from tests.support.http1 import Http1
+
+SOON = 10.0
+"""Seconds, for a loaded machine; what is waited for takes milliseconds."""
+
+CONVERSATION_S = 20.0
+"""How long a whole connection may take: on a stream with heartbeats, each line may come soon."""
+
+JSON = {"Content-Type": "application/json"}
+NDJSON = {"Content-Type": "application/x-ndjson"}
+TEXT = {"Content-Type": "text/plain"}
+STREAM = {"Content-Type": "text/event-stream"}
+CHUNKED = {"Transfer-Encoding": "chunked"}
+
+
+def target(session: str, query: str = "") -> str:
+    """Return the path of a session's events."""
+    return f"/v1/sessions/{session}/events{'?' if query else ''}{query}"
+
+
+def publish(daemon: Daemon, session: str, *data: object) -> list[str]:
+    """Publish events with this data; return their ids."""
+    body = json.dumps([{"data": item} for item in data])
+    answer = httpx.post(daemon.session(session), content=body, headers=JSON)
+
+    assert answer.status_code == 200, answer.text
+    incarnation, _, last = answer.json()["last_id"].rpartition("-")
+    return [f"{incarnation}-{int(last) - len(data) + 1 + index}" for index in range(len(data))]
+
+
+@asynccontextmanager
+async def connected(daemon: Daemon) -> AsyncIterator[Http1]:
+    """Open a connection."""
+    with trio.fail_after(CONVERSATION_S):
+        async with await trio.open_tcp_stream("127.0.0.1", daemon.port) as stream:
+            yield Http1(stream)
+
+
+@asynccontextmanager
+async def following(
+    daemon: Daemon, session: str, query: str = "", headers: Mapping[str, str] | None = None
+) -> AsyncIterator[Following]:
+    """Subscribe, and wait for the opening of the stream."""
+    async with connected(daemon) as client:
+        yield await client.follow(target(session, query), headers)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Ask again and again until the condition holds; fail if it does not soon."""
+    with trio.fail_after(SOON):
+        while not await condition():  # noqa: ASYNC110 (what changes it is another process)
+            await trio.sleep(0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, object]:
+        document: dict[str, object] = json.loads(self.body)
+        return document
+
+
+async def answer(client: Http1) -> Answer:
+    """Wait for the whole response."""
+    head = await client.head()
+    with trio.fail_after(SOON):
+        body = b"".join([piece async for piece in client.body()])
+    headers = {name.decode().lower(): value.decode() for name, value in head.headers}
+    return Answer(head.status_code, headers, body)
+
+
+async def ask(
+    daemon: Daemon,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+) -> Answer:
+    """Make one request on a connection of its own."""
+    async with connected(daemon) as client:
+        await client.ask(method, path, headers, body)
+        return await answer(client)
