@@ -182,8 +182,9 @@ class Session:
     # Subscribing
 
     def resolve(self, start: Start) -> Position:
-        """Return where a stream starts that asks for ``start``."""
-        self.log.expire(self.now())
+        """Return where a stream or a page starts that asks for ``start``."""
+        self.active_at = self.now()
+        self.log.expire(self.active_at)
         if isinstance(start, Since):
             start = Since(start.moment - self.hub.wall_clock() + self.now())
         return self.log.resolve(start)

@@ -114,7 +114,7 @@ async def publish(
     if charset.lower() not in _UTF8:
         msg = f"charset {charset!r} is not supported: send UTF-8"
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg)
-    if "content-encoding" in head.headers:
+    if head.headers.get("content-encoding", "identity").lower() != "identity":
         msg = "a compressed body is not supported: send it as it is"
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg)
     if media_type == "application/x-ndjson":

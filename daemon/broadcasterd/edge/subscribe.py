@@ -115,7 +115,9 @@ def _unavailable(reason: EndReason) -> Unavailable:
 
 
 def _start(head: Head) -> Start:
-    start = parse_start(head.headers.get("last-event-id"), head.query)
+    # Header values arrive as Latin-1, but this one is UTF-8 (WHATWG HTML §9.2.2).
+    header = head.headers.get("last-event-id", "").encode("latin-1").decode(errors="replace")
+    start = parse_start(header, head.query)
     if isinstance(start, ById) and len(start.event_id) > MAX_ID_CHARS:
         msg = f"an event id has at most {MAX_ID_CHARS} characters"
         raise BadRequest(msg)

@@ -1,0 +1,645 @@
+"""Publishing over HTTP: every kind of body, and every way in which one can be wrong."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+
+import h11
+import httpx
+import pytest
+import trio
+
+from tests.support.daemon import Daemon
+from tests.support.http1 import Http1
+from tests.support.sse import Event
+from tests.support.talk import (
+    CHUNKED,
+    JSON,
+    NDJSON,
+    SOON,
+    STREAM,
+    TEXT,
+    Answer,
+    answer,
+    ask,
+    connected,
+    eventually,
+    following,
+    target,
+)
+
+MAX_BODY = 100_000
+MAX_HISTORY = 50_000
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Start one daemon for all tests of this file; each has a session of its own."""
+    daemon = Daemon.start(
+        tmp_path_factory.mktemp("daemon"),
+        server={"max_body_bytes": MAX_BODY},
+        sessions={"max_history_bytes": MAX_HISTORY},
+    )
+    yield daemon
+    daemon.stop_cleanly()
+
+
+@pytest.fixture
+def name() -> str:
+    """Return the name of a session that no other test uses."""
+    return f"s{next(_numbers)}"
+
+
+async def post(
+    daemon: Daemon, name: str, headers: Mapping[str, str], body: bytes, query: str = ""
+) -> Answer:
+    return await ask(daemon, "POST", target(name, query), headers, body)
+
+
+async def page(daemon: Daemon, name: str) -> list[dict[str, str]]:
+    """Return all that is retained."""
+    found = await ask(daemon, "GET", target(name, "limit=1000"), {"Accept": "application/json"})
+    events: list[dict[str, str]] = json.loads(found.body)["events"]
+    return events
+
+
+async def retained(daemon: Daemon, name: str) -> list[str]:
+    """Return the data of all that is retained."""
+    return [event["data"] for event in await page(daemon, name)]
+
+
+def problem(response: Answer, status: int) -> dict[str, object]:
+    """Return the problem document of a refusal, whose form is checked."""
+    assert response.status == status, response.body
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-control"] == "no-store"
+    document = response.json()
+    assert document["type"] == "about:blank"
+    assert document["status"] == status
+    assert document["title"]
+    assert document["detail"]
+    return document
+
+
+# --- one request, one body -------------------------------------------------------------------
+
+
+async def test_an_event_is_answered_with_its_id(daemon: Daemon, name: str) -> None:
+    async with following(daemon, name) as stream:
+        response = await post(daemon, name, JSON, b'{"data": "hello", "event": "greeting"}')
+        event = await stream.event()
+    document = response.json()
+
+    assert response.status == 200
+    assert response.headers["content-type"] == "application/json"
+    assert document == {
+        "session": name,
+        "accepted": 1,
+        "first_id": document["first_id"],
+        "last_id": document["first_id"],
+    }
+    assert event == Event(str(document["first_id"]), "hello", "greeting")
+
+
+async def test_an_array_is_published_in_order(daemon: Daemon, name: str) -> None:
+    body = json.dumps([{"data": number} for number in range(100)]).encode()
+    document = (await post(daemon, name, JSON, body)).json()
+    ids = [event["id"] for event in await page(daemon, name)]
+
+    assert document["accepted"] == 100
+    assert [document["first_id"], document["last_id"]] == [ids[0], ids[-1]]
+    assert await retained(daemon, name) == [str(number) for number in range(100)]
+
+
+async def test_an_empty_array_is_nothing(daemon: Daemon, name: str) -> None:
+    response = await post(daemon, name, JSON, b" [] ")
+
+    assert response.status == 200
+    assert response.json() == {"session": name, "accepted": 0, "first_id": None, "last_id": None}
+
+
+@pytest.mark.parametrize(
+    ("sent", "broadcast"),
+    [
+        pytest.param('"text"', "text", id="a string as it is"),
+        pytest.param(r'"\u00e9\ud83d\ude00\"\\\/"', 'é😀"\\/', id="escapes resolved"),
+        pytest.param('""', "", id="an empty string"),
+        pytest.param('"a\\nb\\r\\nc\\rd"', "a\nb\nc\nd", id="every kind of line break"),
+        pytest.param('"\\n"', "\n", id="nothing but a line break"),
+        pytest.param('" leading"', " leading", id="leading space"),
+        pytest.param('"id: 5\\ndata: x\\n\\nevent: y"', "id: 5\ndata: x\n\nevent: y", id="fields"),
+        pytest.param('"\\u0000"', "\0", id="NUL"),
+        pytest.param("null", "null", id="null"),
+        pytest.param('{ "a" : [ 1, true, null ] }', '{"a":[1,true,null]}', id="compact"),
+        pytest.param(
+            '{"b":123456789012345678901234567890,"a":-0.10,"c":1E+400,"d":1.0}',
+            '{"b":123456789012345678901234567890,"a":-0.10,"c":1E+400,"d":1.0}',
+            id="every digit of a number",
+        ),
+        pytest.param("12345678901234567890123", "12345678901234567890123", id="a big number"),
+        pytest.param('{"a":1,"a":2}', '{"a":1,"a":2}', id="names twice"),
+        pytest.param('{"\\u00e9":"\\n"}', '{"\\u00e9":"\\n"}', id="escapes within"),
+    ],
+)
+async def test_data_is_broadcast_as_it_was_meant(
+    sent: str, broadcast: str, daemon: Daemon, name: str
+) -> None:
+    async with following(daemon, name) as stream:
+        response = await post(daemon, name, JSON, b'{"data": %b}' % sent.encode())
+        event = await stream.event()
+
+    assert response.status == 200
+    assert event == Event(str(response.json()["last_id"]), broadcast)
+
+
+async def test_a_text_is_the_data(daemon: Daemon, name: str) -> None:
+    async with following(daemon, name) as stream:
+        for kind, query, body in [
+            ("text/plain", "", "grüße\n"),
+            ("text/markdown; charset=UTF-8", "event=note", "# A\n\nB"),
+            ("text/html", "event=first&event=&event=la+st", ""),
+        ]:
+            response = await post(daemon, name, {"Content-Type": kind}, body.encode() or b"", query)
+            assert response.status == 200, response.body
+        events = [await stream.event() for _ in range(3)]
+
+    assert [(event.type, event.data) for event in events if event] == [
+        ("message", "grüße\n"),
+        ("note", "# A\n\nB"),
+        ("la st", ""),
+    ]
+
+
+async def test_retry_reaches_the_client(daemon: Daemon, name: str) -> None:
+    async with following(daemon, name) as stream:
+        await post(daemon, name, JSON, b'{"data": "a", "retry": 1500}')
+        await stream.event()
+
+    assert "retry: 1500" in stream.heard[2:]
+
+
+async def test_an_event_with_a_ttl_is_not_replayed_after_it(daemon: Daemon, name: str) -> None:
+    async with following(daemon, name) as stream:
+        await post(daemon, name, JSON, b'[{"data": "short", "ttl": 0.05}, {"data": "long"}]')
+
+        assert await stream.data(2) == ["short", "long"]
+
+    async def only_the_other_is_left() -> bool:
+        return await retained(daemon, name) == ["long"]
+
+    await eventually(only_the_other_is_left)
+    async with following(daemon, name) as late:
+        assert await late.data(1) == ["long"]
+
+
+async def test_who_comes_after_the_last_event_expired_gets_the_next(
+    daemon: Daemon, name: str
+) -> None:
+    await post(daemon, name, JSON, b'{"data": "short", "ttl": 0.01}')
+
+    async def nothing_is_left() -> bool:
+        return not await retained(daemon, name)
+
+    await eventually(nothing_is_left)
+    async with following(daemon, name) as stream:
+        await post(daemon, name, JSON, b'{"data": "next"}')
+
+        assert await stream.data(1) == ["next"]
+
+
+async def test_the_same_key_again_is_not_broadcast_twice(daemon: Daemon, name: str) -> None:
+    body = b'{"data": "once", "idempotency_key": "k"}'
+    async with following(daemon, name) as stream:
+        first = (await post(daemon, name, JSON, body)).json()
+        again = (await post(daemon, name, JSON, body)).json()
+        await post(daemon, name, JSON, b'{"data": "next", "idempotency_key": "other"}')
+
+        assert await stream.data(2) == ["once", "next"]
+
+    assert "duplicates" not in first
+    assert again == {**first, "accepted": 0, "duplicates": 1}
+
+
+async def test_keys_count_within_a_session_only(daemon: Daemon, name: str) -> None:
+    body = b'{"data": "a", "idempotency_key": "k"}'
+    await post(daemon, name, JSON, body)
+
+    assert (await post(daemon, f"{name}.other", JSON, body)).json()["accepted"] == 1
+
+
+async def test_a_connection_takes_one_request_after_the_other(daemon: Daemon, name: str) -> None:
+    async with connected(daemon) as client:
+        for number in range(3):
+            await client.ask("POST", target(name), JSON, b'{"data": %d}' % number)
+            assert (await answer(client)).status == 200
+            client.next_request()
+
+    assert await retained(daemon, name) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("session", ["a", "x" * 128, "A-Z.a_z~0:9", "...", "-"])
+async def test_these_are_names(session: str, daemon: Daemon) -> None:
+    assert (await post(daemon, session, TEXT, b"a")).status == 200
+
+
+# --- bodies that are streams -----------------------------------------------------------------
+
+
+async def test_a_line_is_broadcast_before_the_request_ends(daemon: Daemon, name: str) -> None:
+    async with following(daemon, name) as stream, connected(daemon) as client:
+        await client.begin("POST", target(name), {**NDJSON, **CHUNKED})
+        for number in range(20):
+            await client.go_on(b'{"data": "%d"}\n' % number)
+
+            assert await stream.data(1) == [str(number)]
+
+        await client.go_on(b'{"data": "half')
+        await client.go_on(b' a line"}\n{"data": "last, without a line break"}')
+
+        assert await stream.data(1) == ["half a line"]
+
+        await client._send(h11.EndOfMessage())
+
+        assert await stream.data(1) == ["last, without a line break"]
+
+        document = (await answer(client)).json()
+
+    assert document["accepted"] == 22
+    assert document["last_id"] == stream.cursor
+
+
+async def test_lines_may_be_cut_anywhere_and_empty_lines_mean_nothing(
+    daemon: Daemon, name: str
+) -> None:
+    body = '\n\r\n{"data": "é"}\r\n  \n{"data":"b","event":"x"}\n'.encode()
+    async with connected(daemon) as client:
+        await client.begin("POST", target(name), {**NDJSON, **CHUNKED})
+        for index in range(len(body)):
+            await client.go_on(body[index : index + 1])
+        await client._send(h11.EndOfMessage())
+        document = (await answer(client)).json()
+
+    assert document["accepted"] == 2
+    assert await retained(daemon, name) == ["é", "b"]
+
+
+async def test_a_stream_may_be_longer_than_the_limit_of_a_body(daemon: Daemon, name: str) -> None:
+    line = json.dumps({"data": "x" * 10_000}).encode() + b"\n"
+    async with connected(daemon) as client:
+        await client.begin("POST", target(name), {**NDJSON, **CHUNKED})
+        for _ in range(5 * MAX_BODY // len(line)):
+            await client.go_on(line)
+        await client._send(h11.EndOfMessage())
+        response = await answer(client)
+
+    assert response.status == 200
+    assert response.json()["accepted"] == 5 * MAX_BODY // len(line)
+
+
+async def test_an_empty_stream_is_nothing(daemon: Daemon, name: str) -> None:
+    response = await post(daemon, name, {**NDJSON, "Content-Length": "0"}, b"")
+
+    assert response.status == 200
+    assert response.json()["accepted"] == 0
+
+
+async def test_another_event_stream_is_relayed_as_it_arrives(daemon: Daemon, name: str) -> None:
+    async with following(daemon, name) as stream, connected(daemon) as client:
+        await client.begin("POST", target(name), {**STREAM, **CHUNKED})
+        await client.go_on(b"\xef\xbb\xbfretry: 1234\n: a comment\n\nid: theirs\nevent: tok")
+        await client.go_on(b"en\ndata: a\ndata:  b\r\n\r")
+        first = await stream.event()
+        await client.go_on(b"\ndata\n\nid: none of its data\n\ndata: never ended")
+        second = await stream.event()
+        await client._send(h11.EndOfMessage())
+        document = (await answer(client)).json()
+
+    assert first == Event(str(document["first_id"]), "a\n b", "token")
+    assert second == Event(str(document["last_id"]), "")
+    assert document["accepted"] == 2
+
+
+async def test_a_client_that_dies_loses_nothing_but_its_last_line(
+    daemon: Daemon, name: str
+) -> None:
+    async with following(daemon, name) as stream, connected(daemon) as client:
+        await client.begin("POST", target(name), {**NDJSON, **CHUNKED})
+        await client.go_on(b'{"data": "a"}\n{"data": "b"}\n{"data": "c"}')
+
+        assert await stream.data(2) == ["a", "b"]
+
+        assert isinstance(client.stream, trio.SocketStream)
+        client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await client.stream.aclose()
+        await post(daemon, name, TEXT, b"after")
+
+        assert await stream.data(1) == ["after"]
+
+    assert await retained(daemon, name) == ["a", "b", "after"]
+
+
+@pytest.mark.parametrize("kind", [JSON, TEXT], ids=["JSON", "text"])
+async def test_of_a_body_that_was_cut_short_nothing_is_published(
+    kind: Mapping[str, str], daemon: Daemon, name: str
+) -> None:
+    async with connected(daemon) as client:
+        await client.begin("POST", target(name), {**kind, "Content-Length": "1000"})
+        await client.go_on(b'[{"data": "a"}]')
+        assert isinstance(client.stream, trio.SocketStream)
+        await client.stream.send_eof()
+        await client.closed()
+
+    assert await retained(daemon, name) == []
+
+
+async def test_a_publisher_of_a_stream_learns_that_its_session_was_ended(
+    daemon: Daemon, name: str
+) -> None:
+    async with following(daemon, name) as stream, connected(daemon) as client:
+        await client.begin("POST", target(name), {**NDJSON, **CHUNKED})
+        await client.go_on(b'{"data": "a"}\n')
+        await stream.data(1)
+        await ask(daemon, "DELETE", f"/v1/sessions/{name}")
+        await client.go_on(b'{"data": "b"}\n')
+        document = problem(await answer(client), 409)
+
+        assert document["accepted"] == 1
+
+
+# --- what is refused -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status"),
+    [
+        pytest.param("", b"{}", 415, id="no content type"),
+        pytest.param("application/octet-stream", b"{}", 415, id="bytes"),
+        pytest.param("application/x-www-form-urlencoded", b"a=b", 415, id="a form, as curl -d"),
+        pytest.param("application/xml", b"<a/>", 415, id="XML"),
+        pytest.param("text", b"a", 415, id="no type at all"),
+        pytest.param("text/plain; charset=iso-8859-1", b"a", 415, id="Latin-1"),
+        pytest.param("application/json; charset=utf-16", b"a", 415, id="UTF-16"),
+        pytest.param("application/json", b"", 400, id="nothing"),
+        pytest.param("application/json", b"{", 400, id="not JSON"),
+        pytest.param("application/json", b'{"data": 01}', 400, id="not a number"),
+        pytest.param("application/json", b'{"data": NaN}', 400, id="NaN"),
+        pytest.param("application/json", b'{"data": [1,]}', 400, id="a comma too many"),
+        pytest.param("application/json", b'{"data": 1}{"data": 2}', 400, id="two documents"),
+        pytest.param("application/json", b'{"data": "\xff"}', 400, id="not UTF-8"),
+        pytest.param("application/json", b'{"data": {"a": "\xc3"}}', 400, id="not UTF-8 within"),
+        pytest.param("application/json", rb'{"data": "\ud800"}', 400, id="half a surrogate pair"),
+        pytest.param("text/plain", b"\xe9", 400, id="text that is not UTF-8"),
+        pytest.param("application/json", b"1", 422, id="a number"),
+        pytest.param("application/json", b'["a"]', 422, id="an array of strings"),
+        pytest.param("application/json", b'[[{"data": 1}]]', 422, id="an array of arrays"),
+        pytest.param("application/json", b'{"event": "a"}', 422, id="no data"),
+        pytest.param("application/json", b'{"data": 1, "id": "a"}', 422, id="an unknown field"),
+        pytest.param("application/json", b'{"data": 1, "event": 5}', 422, id="event a number"),
+        pytest.param("application/json", b'{"data": 1, "retry": "5"}', 422, id="retry a string"),
+        pytest.param("application/json", b'{"data": 1, "retry": 1.5}', 422, id="half a ms"),
+        pytest.param("application/json", b'{"data": 1, "retry": true}', 422, id="retry true"),
+        pytest.param("application/json", b'{"data": 1, "retry": -1}', 422, id="negative retry"),
+        pytest.param("application/json", b'{"data": 1, "ttl": 0}', 422, id="no time to live"),
+        pytest.param("application/json", b'{"data": 1, "ttl": 1e999}', 422, id="infinite ttl"),
+        pytest.param(
+            "application/json", b'{"data": 1, "idempotency_key": ""}', 422, id="an empty key"
+        ),
+        pytest.param(
+            "application/json",
+            b'{"data": 1, "idempotency_key": "%b"}' % (b"k" * 257),
+            422,
+            id="a long key",
+        ),
+        pytest.param(
+            "application/json", b'{"data": 1, "event": "%b"}' % (b"e" * 257), 422, id="a long type"
+        ),
+        pytest.param("application/json", rb'{"data": 1, "event": "a\nb"}', 400, id="LF in event"),
+        pytest.param("application/json", rb'{"data": 1, "event": "a\rb"}', 400, id="CR in event"),
+        pytest.param("application/json", rb'{"data": 1, "event": "\u0000"}', 400, id="NUL in it"),
+        pytest.param(
+            "application/json", b'{"data": %b}' % (b"[" * 50_000 + b"]" * 49_000), 400, id="deep"
+        ),
+        pytest.param("application/json", b"[" * 90_000, 422, id="an array of arrays of arrays"),
+        pytest.param(
+            "application/json", b'{"data": "%b"}' % (b"x" * MAX_HISTORY), 413, id="over the log"
+        ),
+        pytest.param("text/plain", b"x" * MAX_HISTORY, 413, id="text over the log"),
+        pytest.param("text/plain", b"x" * (MAX_BODY + 1), 413, id="over the limit"),
+    ],
+)
+async def test_a_bad_body_is_refused(
+    content_type: str, body: bytes, status: int, daemon: Daemon, name: str
+) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    problem(await post(daemon, name, headers, body), status)
+
+    assert await retained(daemon, name) == []
+
+
+@pytest.mark.parametrize("depth", [100, 500, 900, 990, 1000, 1010, 1100, 5000])
+async def test_nesting_is_taken_or_refused_but_never_a_failure(
+    depth: int, daemon: Daemon, name: str
+) -> None:
+    event = b'{"data": %b}' % (b"[" * depth + b"]" * depth)
+    one = await post(daemon, name, JSON, event)
+    line = await post(daemon, name, NDJSON, event)
+    array = await post(daemon, name, JSON, b"[%b]" % event)
+
+    assert {one.status, line.status, array.status} <= {200, 400}
+
+
+async def test_the_type_of_a_text_is_checked_as_well(daemon: Daemon, name: str) -> None:
+    problem(await post(daemon, name, TEXT, b"a", "event=a%0Ab"), 400)
+    problem(await post(daemon, name, TEXT, b"a", f"event={'e' * 257}"), 422)
+
+
+async def test_a_compressed_body_is_refused(daemon: Daemon, name: str) -> None:
+    problem(await post(daemon, name, {**JSON, "Content-Encoding": "gzip"}, b"\x1f\x8b"), 415)
+
+
+@pytest.mark.parametrize(
+    "path_name", ["%20", "a%2Fb", "a+b", "%C3%A9", "x" * 129, "a%00", "a@b", "%0A", "a,b", ""]
+)
+async def test_these_are_no_names(path_name: str, daemon: Daemon) -> None:
+    response = await post(daemon, path_name, TEXT, b"a")
+
+    assert response.status in ({404} if path_name in {"", "a%2Fb"} else {400})
+    problem(response, response.status)
+
+
+async def test_of_an_array_with_a_bad_event_nothing_is_accepted(daemon: Daemon, name: str) -> None:
+    wrong = rb'[{"data": 1}, {"data": 2}, {"data": 3, "event": "a\nb"}]'
+    shape = b'[{"data": 1}, {"data": 2}, {"data": 3, "x": 1}]'
+    large = b'[{"data": 1}, {"data": "%b"}]' % (b"x" * MAX_HISTORY)
+
+    assert problem(await post(daemon, name, JSON, wrong), 400)["index"] == 2
+    assert "$[2]" in str(problem(await post(daemon, name, JSON, shape), 422)["detail"])
+    problem(await post(daemon, name, JSON, large), 413)
+    assert await retained(daemon, name) == []
+
+
+async def test_a_key_that_makes_an_event_too_large_refuses_the_whole_array(
+    daemon: Daemon, name: str
+) -> None:
+    overhead = 64 + 320  # what the log adds to an event without a key, at most
+    data = b"x" * (MAX_HISTORY - overhead - len("data: \n\n") - 50)
+    body = b'[{"data": 1}, {"data": "%b", "idempotency_key": "%b"}]' % (data, b"k" * 200)
+    problem(await post(daemon, name, JSON, body), 413)
+
+    assert await retained(daemon, name) == []
+
+    fits = await post(daemon, name, JSON, b'{"data": "%b"}' % data)
+
+    assert fits.status == 200
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        pytest.param(b"not JSON", 400, id="not JSON"),
+        pytest.param(b'{"data": 1, "unknown": 2}', 422, id="an unknown field"),
+        pytest.param(b'{"data": "\xff"}', 400, id="not UTF-8"),
+        pytest.param(rb'{"data": 1, "event": "\r"}', 400, id="CR in event"),
+        pytest.param(b'{"data": "%b"}' % (b"x" * MAX_HISTORY), 413, id="over the log"),
+        pytest.param(
+            b'{"data": "%b", "idempotency_key": "%b"}' % (b"x" * (MAX_HISTORY - 450), b"k" * 200),
+            413,
+            id="over the log with its key",
+        ),
+        pytest.param(b'{"data": "%b"}' % (b"x" * MAX_BODY), 413, id="over the limit"),
+        pytest.param(b'{"data": ' + b"[" * 40_000, 400, id="too deep"),
+    ],
+)
+@pytest.mark.parametrize("size", [1 << 20, 1000], ids=["at once", "in pieces"])
+async def test_what_comes_before_a_bad_line_stands(
+    size: int, line: bytes, status: int, daemon: Daemon, name: str
+) -> None:
+    body = b'{"data": "a"}\n\n{"data": "b"}\n' + line + b'\n{"data": "c"}\n'
+    async with connected(daemon) as client:
+        await client.begin("POST", target(name), {**NDJSON, **CHUNKED})
+        for start in range(0, len(body), size):
+            await client.go_on(body[start : start + size])
+        await client._send(h11.EndOfMessage())
+        document = problem(await answer(client), status)
+    stands = await page(daemon, name)
+
+    assert document["line"] == 4
+    assert document["accepted"] == 2
+    assert [document["first_id"], document["last_id"]] == [event["id"] for event in stands]
+    assert [event["data"] for event in stands] == ["a", "b"]
+
+
+async def test_what_comes_before_a_bad_relayed_event_stands(daemon: Daemon, name: str) -> None:
+    body = b"data: a\n\ndata: b\n\nevent: %b\ndata: c\n\ndata: d\n\n" % (b"e" * 300)
+    document = problem(await post(daemon, name, STREAM, body), 422)
+
+    assert document["event"] == 3
+    assert document["accepted"] == 2
+    assert await retained(daemon, name) == ["a", "b"]
+
+
+# --- too much --------------------------------------------------------------------------------
+
+
+async def test_a_body_that_says_that_it_is_too_large_is_refused_before_it_comes(
+    daemon: Daemon, name: str
+) -> None:
+    async with connected(daemon) as client:
+        await client.begin("POST", target(name), {**JSON, "Content-Length": str(MAX_BODY + 1)})
+        document = problem(await answer(client), 413)
+
+    assert "max_body_bytes" in str(document["detail"])
+
+
+async def send_slowly(client: Http1, piece: bytes, count: int) -> None:
+    """Send pieces until they are all sent, or nobody takes them any more."""
+    try:
+        for _ in range(count):
+            await client.go_on(piece)
+    except (trio.BrokenResourceError, h11.LocalProtocolError):
+        pass
+
+
+@pytest.mark.parametrize(
+    "kind", [JSON, TEXT, NDJSON, STREAM], ids=lambda kind: kind["Content-Type"]
+)
+@pytest.mark.parametrize(
+    "framing", [CHUNKED, {"Content-Length": "20000000"}], ids=["chunked", "length"]
+)
+async def test_who_sends_far_too_much_gets_to_read_why_that_was_refused(
+    framing: Mapping[str, str], kind: Mapping[str, str], daemon: Daemon, name: str
+) -> None:
+    async with connected(daemon) as client, trio.open_nursery() as nursery:
+        await client.begin("POST", target(name), {**kind, **framing})
+        nursery.start_soon(send_slowly, client, b"x" * 50_000, 40)
+        problem(await answer(client), 413)
+        nursery.cancel_scope.cancel()
+
+    assert await retained(daemon, name) == []
+
+
+def test_a_client_that_writes_before_it_reads_gets_its_answer_too(
+    daemon: Daemon, name: str
+) -> None:
+    def body() -> Iterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 20_000
+
+    chunked = httpx.post(daemon.session(name), content=body(), headers=TEXT)
+    whole = httpx.post(daemon.session(name), content=b"x" * 400_000, headers=TEXT)
+
+    assert (chunked.status_code, whole.status_code) == (413, 413)
+
+
+def read_status(client: socket.socket) -> int:
+    """Read one head of a response, and not a byte more; return its status."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = client.recv(1)
+        assert byte, head
+        head += byte
+    return int(head.split()[1])
+
+
+def test_who_asks_before_it_sends_is_answered_first(daemon: Daemon, name: str) -> None:
+    # As curl does with a body of more than a mebibyte.
+    with socket.create_connection(("127.0.0.1", daemon.port), SOON) as client:
+        client.sendall(
+            f"POST {target(name)} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+            f"Content-Length: {MAX_BODY + 1}\r\nExpect: 100-continue\r\n\r\n".encode()
+        )
+
+        # Hypercorn says "100 Continue" in any case.
+        assert [100, 413] == [read_status(client), read_status(client)]
+
+    with socket.create_connection(("127.0.0.1", daemon.port), SOON) as client:
+        client.sendall(
+            f"POST {target(name)} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+            "Content-Length: 1\r\nExpect: 100-continue\r\n\r\n".encode()
+        )
+
+        assert read_status(client) == 100
+
+        client.sendall(b"a")
+
+        assert read_status(client) == 200
+
+
+async def test_more_sessions_than_there_may_be_are_refused_for_now(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    daemon = Daemon.start(tmp_path_factory.mktemp("daemon"), sessions={"max_sessions": 1})
+    try:
+        assert (await post(daemon, "a", TEXT, b"1")).status == 200
+        refused = await post(daemon, "b", TEXT, b"1")
+        problem(refused, 503)
+        assert int(refused.headers["retry-after"]) > 0
+        assert (await post(daemon, "a", TEXT, b"2")).status == 200
+    finally:
+        daemon.stop_cleanly()

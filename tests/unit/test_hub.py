@@ -1,0 +1,370 @@
+"""The hub: which sessions there are, how many of what, and how all of it ends."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import trio
+import trio.testing
+
+from broadcasterd.broadcast.hub import RETRY_AFTER_S, Hub
+from broadcasterd.broadcast.session import FAN_OUT_SLICE
+from broadcasterd.core.start import ById
+from broadcasterd.errors import NoSuchSession, SessionEnded, Unavailable
+from broadcasterd.reasons import EndReason
+from tests.support.broadcast import (
+    Recorder,
+    ThrottledSocket,
+    attach,
+    data_of,
+    draft,
+    drafts,
+    events_of,
+    retained,
+    start_hub,
+    taken,
+)
+
+
+@pytest.fixture
+async def hub(nursery: trio.Nursery) -> Hub:
+    """Start a hub with the default settings."""
+    return await start_hub(nursery)
+
+
+# --- opening and finding ---------------------------------------------------------------------
+
+
+async def test_a_session_is_opened_once(hub: Hub) -> None:
+    assert hub.open("s") is hub.open("s") is hub.find("s")
+    assert hub.open("other") is not hub.open("s")
+
+
+async def test_only_what_is_open_is_found(hub: Hub) -> None:
+    with pytest.raises(NoSuchSession, match="'s'"):
+        hub.find("s")
+
+
+async def test_there_are_only_so_many_sessions(nursery: trio.Nursery) -> None:
+    hub = await start_hub(nursery, max_sessions=2)
+    hub.open("a")
+    hub.open("b")
+    with pytest.raises(Unavailable, match="max_sessions") as refusal:
+        hub.open("c")
+
+    assert refusal.value.headers == {"Retry-After": str(RETRY_AFTER_S)}
+    assert hub.open("a") is hub.find("a")
+
+    hub.end("a")
+    hub.open("c")
+
+
+async def test_every_incarnation_of_a_session_has_ids_of_its_own(hub: Hub) -> None:
+    first = await hub.open("s").publish(drafts("a"))
+    hub.end("s")
+    second = await hub.open("s").publish(drafts("a"))
+
+    assert first.last_id != second.last_id
+    assert hub.find("s").resolve(ById(first.last_id or "")).gap is not None
+
+
+async def test_two_sessions_do_not_hear_each_other(hub: Hub) -> None:
+    one, other = attach(hub.open("one")), attach(hub.open("other"))
+    await hub.open("one").publish(drafts("a"))
+    await hub.open("other").publish(drafts("b"))
+
+    assert (data_of(one), data_of(other)) == (["a"], ["b"])
+
+
+# --- ending ----------------------------------------------------------------------------------
+
+
+async def test_a_session_that_is_ended_is_gone_and_remembered(hub: Hub) -> None:
+    session = hub.open("s")
+    live = attach(session)
+    hub.end("s")
+
+    assert hub.was_ended("s")
+    assert hub.sessions == {}
+    with pytest.raises(SessionEnded):
+        await session.publish(drafts("late"))
+
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert data_of(live) == ['{"reason":"session_closed","reconnect":false}']
+    assert hub.ended_by_reason == {EndReason.SESSION_CLOSED: 1}
+    assert hub.streams == {}
+
+
+async def test_ending_twice_is_ending_once_and_of_what_never_was_there_is_no_end(hub: Hub) -> None:
+    hub.open("s")
+    hub.end("s")
+    hub.end("s")
+
+    assert hub.was_ended("s")
+    with pytest.raises(NoSuchSession):
+        hub.end("unknown")
+    assert not hub.was_ended("unknown")
+
+
+async def test_publishing_to_an_ended_session_opens_it_anew(hub: Hub) -> None:
+    hub.open("s")
+    hub.end("s")
+    await hub.open("s").publish(drafts("a"))
+
+    assert not hub.was_ended("s")
+
+
+async def test_the_names_of_ended_sessions_are_bounded(nursery: trio.Nursery) -> None:
+    hub = await start_hub(nursery, max_sessions=3)
+    for number in range(5):
+        hub.open(f"s{number}")
+        hub.end(f"s{number}")
+    hub.end("s2")  # again: that makes it the newest
+    hub.open("s5")
+    hub.end("s5")
+
+    assert [name for name in (f"s{n}" for n in range(6)) if hub.was_ended(name)] == [
+        "s2",
+        "s4",
+        "s5",
+    ]
+
+
+async def test_a_session_that_fails_takes_nothing_with_it(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a defect")
+
+    failing, other = hub.open("failing"), hub.open("other")
+    lost, kept = Recorder(failing), Recorder(other)
+    monkeypatch.setattr(failing.log, "append", fail)
+    with pytest.raises(Unavailable):
+        await failing.publish(drafts("a"))
+    await trio.testing.wait_all_tasks_blocked()
+    await other.publish(drafts("b"))
+    await hub.open("failing").publish(drafts("again"))
+
+    assert lost.closed
+    assert hub.counters["sessions_crashed"] == 1
+    assert hub.ended_by_reason == {EndReason.CRASHED: 1}
+    assert kept.data == ["b"]
+    assert retained(hub.find("failing")) == ["again"]
+
+
+# --- streams ---------------------------------------------------------------------------------
+
+
+async def test_streams_that_were_admitted_together_are_cut_down_to_the_limit(
+    nursery: trio.Nursery,
+) -> None:
+    hub = await start_hub(nursery, max_subscribers=3)
+    streams = [Recorder(hub.open(name)) for name in ("a", "b", "a", "b")]
+
+    assert [stream.closed for stream in streams] == [False, False, False, True]
+    assert streams[3].last_words is not None
+    assert streams[3].last_words[:2] == ("cut", EndReason.MEMORY)
+    assert streams[3].last_words[2] is not None
+    assert len(hub.streams) == 3
+
+
+async def test_so_are_those_of_one_session(nursery: trio.Nursery) -> None:
+    hub = await start_hub(nursery, max_subscribers_per_session=1)
+    streams = [Recorder(hub.open(name)) for name in ("a", "a", "b")]
+
+    assert [stream.closed for stream in streams] == [False, True, False]
+
+
+async def test_streams_are_known_by_their_id_until_they_end(hub: Hub) -> None:
+    stream = Recorder(hub.open("s"))
+
+    assert hub.streams == {stream.stream_id: stream}
+
+    stream.close(EndReason.CLIENT_GONE)
+    stream.close(EndReason.CRASHED)
+
+    assert hub.streams == {}
+    assert hub.ended_by_reason == {EndReason.CLIENT_GONE: 1}
+
+
+async def test_what_is_accounted_for_goes_up_and_down_with_what_there_is(hub: Hub) -> None:
+    before = hub.accounted_bytes
+    session = hub.open("s")
+    sock = ThrottledSocket(window=1)
+    attach(session, sock)
+    await session.publish(drafts("x" * 10_000))
+    [stream] = hub.streams.values()
+
+    assert hub.accounted_bytes > before + session.log.bytes + stream.pending_bytes > 20_000
+
+    sock.allow()
+    hub.end("s")
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert hub.accounted_bytes == before
+
+
+async def test_reconnections_are_spread_over_twice_the_time(hub: Hub) -> None:
+    retries = {hub.jittered_retry_ms() for _ in range(200)}
+
+    assert min(retries) >= hub.limits.retry_ms
+    assert max(retries) <= 2 * hub.limits.retry_ms
+    assert len(retries) > 100
+
+
+# --- the sweep -------------------------------------------------------------------------------
+
+
+async def test_a_sweep_drops_what_is_too_old(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await start_hub(nursery, event_ttl=10)
+    session = hub.open("s")
+    await session.publish([draft("short-lived", ttl=1), draft("old")])
+    await trio.sleep(9)
+    await session.publish(drafts("young"))
+    await hub.sweep()
+
+    assert retained(session) == ["old", "young"]
+
+    await trio.sleep(1)
+    await hub.sweep()
+
+    assert retained(session) == ["young"]
+    # Of two, the first was noticed by the publication already.
+    assert hub.counters["events_expired"] == 1
+
+
+async def test_a_sweep_ends_sessions_that_nobody_used(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await start_hub(nursery, session_ttl=100)
+    hub.open("idle")
+    Recorder(hub.open("listened-to"))
+    await trio.sleep(50)
+    await hub.open("published-to").publish(drafts("a"))
+    await trio.sleep(50)
+    await hub.sweep()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert sorted(hub.sessions) == ["listened-to", "published-to"]
+    assert hub.counters["sessions_expired"] == 1
+    assert not hub.was_ended("idle")  # who comes back may open it again
+
+
+async def test_a_sweep_forgets_the_names_of_sessions_that_ended_long_ago(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await start_hub(nursery, session_ttl=100)
+    for name in ("first", "second"):
+        hub.open(name)
+        hub.end(name)
+        await trio.sleep(60)
+    await hub.sweep()
+
+    assert (hub.was_ended("first"), hub.was_ended("second")) == (False, True)
+
+
+async def test_a_sweep_of_many_sessions_lets_others_run(hub: Hub) -> None:
+    for number in range(6 * FAN_OUT_SLICE):
+        hub.open(f"s{number}")
+    await trio.testing.wait_all_tasks_blocked()
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tick)
+        await hub.sweep()
+        nursery.cancel_scope.cancel()
+
+    assert ticks >= 4
+
+
+# --- draining --------------------------------------------------------------------------------
+
+
+async def test_draining_tells_everyone_to_come_back_at_different_times(hub: Hub) -> None:
+    streams = [attach(hub.open(f"s{number}")) for number in range(FAN_OUT_SLICE + 50)]
+    await hub.open("s0").publish(drafts("a"))
+    with trio.fail_after(1):
+        await hub.drain()
+    retries = {re.search(rb"retry: (\d+)\n", taken(stream)) for stream in streams}
+
+    assert data_of(streams[0]) == ["a", '{"reason":"draining","reconnect":true}']
+    assert len({match[1] for match in retries if match}) > 100
+    assert hub.ended_by_reason == {EndReason.DRAINING: len(streams)}
+
+
+async def test_draining_waits_for_those_who_are_still_owed_something(
+    hub: Hub, nursery: trio.Nursery
+) -> None:
+    sock = ThrottledSocket(window=1)
+    attach(hub.open("s"), sock)
+    await hub.open("s").publish(drafts("a"))
+    drained = trio.Event()
+
+    async def drain() -> None:
+        await hub.drain()
+        drained.set()
+
+    nursery.start_soon(drain)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert not drained.is_set()
+
+    sock.allow()
+    with trio.fail_after(1):
+        await drained.wait()
+
+    assert [event.type for event in events_of(bytes(sock.taken))] == ["message", "end"]
+
+
+async def test_draining_with_nobody_there_is_over_at_once(hub: Hub) -> None:
+    with trio.fail_after(1):
+        await hub.drain()
+
+
+async def test_while_it_drains_no_session_is_opened(hub: Hub) -> None:
+    hub.open("s")
+    await hub.drain()
+    with pytest.raises(Unavailable, match="restarting"):
+        hub.open("another")
+
+    assert hub.open("s") is hub.find("s")
+
+
+async def test_what_waits_for_a_client_is_cancelled_by_the_drain(hub: Hub) -> None:
+    cancelled: list[bool] = []
+
+    async def wait() -> None:
+        with hub.until_drain() as scope:
+            await trio.Event().wait()
+        cancelled.append(scope.cancelled_caught)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        await hub.drain()
+    await wait()
+
+    assert cancelled == [True, True]
+
+
+async def test_cutting_ends_every_stream_now(hub: Hub) -> None:
+    sock = ThrottledSocket(window=1)
+    attach(hub.open("s"), sock)
+    other = Recorder(hub.open("other"))
+    await hub.open("s").publish(drafts("a"))
+    hub.cut(EndReason.DRAINING)
+
+    assert not hub.streams
+    assert other.last_words is not None
+    assert other.last_words[:2] == ("cut", EndReason.DRAINING)
+    assert [event.type for event in events_of(bytes(sock.taken))] == ["message", "end"]

@@ -1,0 +1,231 @@
+"""A stream that is asked for its bytes: the same events, framed by somebody else."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from broadcasterd.broadcast.pull_subscriber import LAST_WORDS_TIMEOUT_S, PullSubscriber
+from broadcasterd.broadcast.session import Session
+from broadcasterd.broadcast.subscriber import MAX_WRITE_BYTES
+from broadcasterd.core.start import ById, Start
+from broadcasterd.core.wire import HEARTBEAT, encode_end, encode_gap, unchunk
+from broadcasterd.reasons import EndReason
+from tests.support.broadcast import ALL, FIRST, draft, drafts, start_hub
+from tests.support.sse import parse
+
+
+class Body:
+    """The response body: comes for bytes when the test says so."""
+
+    def __init__(self, session: Session, start: Start = FIRST) -> None:
+        self.aborted = 0
+        self.subscriber = PullSubscriber(
+            session,
+            stream_id=f"pull-{id(self)}",
+            peer="127.0.0.1",
+            position=session.resolve(start),
+            abort=self._abort,
+        )
+        session.attach(self.subscriber)
+
+    async def next(self) -> bytes | None:
+        with trio.fail_after(1):
+            return await self.subscriber.next_bytes()
+
+    def _abort(self) -> None:
+        self.aborted += 1
+
+
+@pytest.fixture
+async def session(nursery: trio.Nursery) -> Session:
+    """Open a session of a hub with the default settings."""
+    return (await start_hub(nursery)).open("s")
+
+
+def unframed(session: Session, *, after: int = 0) -> bytes:
+    """Return what is retained after a cursor, without the chunk framing."""
+    return b"".join(unchunk(entry.frame) for entry in session.log.since(after, max_bytes=ALL))
+
+
+async def test_it_is_given_what_is_retained_and_then_what_comes(session: Session) -> None:
+    await session.publish(drafts("a", "b"))
+    body = Body(session)
+
+    assert await body.next() == unframed(session)
+
+    await session.publish(drafts("c"))
+
+    assert await body.next() == unframed(session, after=2)
+    assert body.subscriber.sent_bytes == len(unframed(session))
+
+
+async def test_it_waits_for_what_is_not_there_yet(session: Session, nursery: trio.Nursery) -> None:
+    body = Body(session)
+    received: list[bytes | None] = []
+
+    async def receive() -> None:
+        received.append(await body.next())
+
+    nursery.start_soon(receive)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert received == []
+
+    await session.publish(drafts("a"))
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert received == [unframed(session)]
+
+
+async def test_a_long_history_comes_in_pieces(session: Session) -> None:
+    await session.publish(drafts(*["x" * 10_000] * 20))
+    body = Body(session)
+    received = b""
+    pieces = 0
+    while len(received) < len(unframed(session)):
+        received += await body.next() or b""
+        pieces += 1
+
+    assert received == unframed(session)
+    assert pieces > 20 * 10_000 / MAX_WRITE_BYTES
+
+
+async def test_a_gap_comes_first_and_once(session: Session) -> None:
+    await session.publish(drafts("a"))
+    body = Body(session, ById("0-lost"))
+
+    assert await body.next() == encode_gap(asked="0-lost", oldest=session.log.id_of(1))
+    assert await body.next() == unframed(session)
+
+
+async def test_heartbeats_come_only_where_there_is_nothing_else(session: Session) -> None:
+    body = Body(session)
+    body.subscriber.beat()
+    await session.publish(drafts("a"))
+
+    assert await body.next() == unframed(session)
+
+    body.subscriber.beat()
+    body.subscriber.beat()
+
+    assert await body.next() == HEARTBEAT
+
+
+async def test_it_goes_on_behind_events_that_expired(
+    session: Session, autojump_clock: trio.testing.MockClock
+) -> None:
+    body = Body(session)
+    await session.publish([draft("short-lived", ttl=1)])
+    await trio.sleep(2)
+    session.log.expire(session.now())
+    await session.publish(drafts("next"))
+
+    assert await body.next() == unframed(session)
+
+
+async def test_past_the_lag_limit_it_is_told_why_and_ends(nursery: trio.Nursery) -> None:
+    hub = await start_hub(nursery, max_lag_events=2)
+    session = hub.open("s")
+    body = Body(session)
+    for data in "abc":
+        await session.publish(drafts(data))
+
+    assert await body.next() == encode_end(EndReason.SLOW_CONSUMER)
+    assert await body.next() is None
+    assert hub.ended_by_reason == {EndReason.SLOW_CONSUMER: 1}
+    assert body.aborted == 0
+
+
+async def test_past_the_lag_limit_one_that_may_skip_is_told_of_the_gap(
+    nursery: trio.Nursery,
+) -> None:
+    session = (await start_hub(nursery, max_lag_events=2, slow_consumer="skip")).open("s")
+    body = Body(session)
+    for data in "abcdef":
+        await session.publish(drafts(data))
+    gap = await body.next()
+    rest = await body.next() or b""
+    events = list(parse(rest.decode().split("\n")))
+
+    assert gap == encode_gap(asked=session.log.id_of(0), oldest=events[0].id)
+    assert unframed(session).endswith(rest)
+    assert events[-1].data == "f"
+
+
+async def test_one_that_finishes_is_given_what_it_is_owed_first(session: Session) -> None:
+    body = Body(session)
+    await session.publish(drafts("a"))
+    body.subscriber.finish(EndReason.DRAINING, retry_ms=1234)
+    body.subscriber.finish(EndReason.SESSION_CLOSED)
+
+    assert await body.next() == unframed(session)
+    assert await body.next() == encode_end(EndReason.DRAINING, retry_ms=1234)
+    assert await body.next() is None
+    assert session.hub.ended_by_reason == {EndReason.DRAINING: 1}
+
+
+async def test_one_that_is_cut_is_told_only_why(session: Session) -> None:
+    body = Body(session)
+    await session.publish(drafts("a"))
+    body.subscriber.cut(EndReason.MEMORY)
+
+    assert await body.next() == encode_end(EndReason.MEMORY)
+    assert await body.next() is None
+
+
+async def test_a_body_that_does_not_come_for_its_last_bytes_is_aborted(
+    session: Session, autojump_clock: trio.testing.MockClock
+) -> None:
+    body = Body(session)
+    body.subscriber.cut(EndReason.MEMORY)
+    await trio.sleep(LAST_WORDS_TIMEOUT_S - 0.1)
+
+    assert body.aborted == 0
+
+    await trio.sleep(0.2)
+
+    assert body.aborted == 1
+    assert session.hub.ended_by_reason == {EndReason.MEMORY: 1}
+
+
+async def test_closing_ends_a_body_that_waits(session: Session, nursery: trio.Nursery) -> None:
+    body = Body(session)
+    received: list[bytes | None] = []
+
+    async def receive() -> None:
+        received.append(await body.next())
+
+    nursery.start_soon(receive)
+    await trio.testing.wait_all_tasks_blocked()
+    body.subscriber.close(EndReason.CLIENT_GONE)
+    body.subscriber.close(EndReason.CRASHED)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert received == [None]
+    assert body.aborted == 0
+    assert session.hub.ended_by_reason == {EndReason.CLIENT_GONE: 1}
+
+
+async def test_closing_aborts_a_body_that_is_busy_sending(session: Session) -> None:
+    body = Body(session)
+    await session.publish(drafts("a"))
+    await body.next()
+    body.subscriber.close(EndReason.CRASHED)
+
+    assert body.aborted == 1
+    assert await body.next() is None
+
+
+async def test_what_a_body_is_busy_sending_is_accounted_for(session: Session) -> None:
+    body = Body(session)
+    await session.publish(drafts("a"))
+    taken = await body.next() or b""
+
+    assert body.subscriber.pending_bytes == len(taken) > 0
+    assert not body.subscriber.is_behind
+
+    await session.publish(drafts("b"))
+
+    assert body.subscriber.is_behind

@@ -1,0 +1,133 @@
+"""The supervisor: what happens because time passes, in hours that take no time."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.supervisor import TICK_S, supervise
+from tests.support.broadcast import Recorder, draft, drafts, retained, start_hub
+
+SLACK_S = 2 * TICK_S
+"""How late the supervisor may be: it looks once a tick."""
+
+
+async def supervised(nursery: trio.Nursery, **limits: object) -> Hub:
+    """Start a hub and its supervisor."""
+    hub = await start_hub(nursery, **limits)
+    nursery.start_soon(supervise, hub)
+    return hub
+
+
+async def test_a_silent_stream_gets_a_heartbeat_each_interval(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await supervised(nursery, heartbeat_interval=15)
+    live = Recorder(hub.open("s"))
+    await trio.sleep(15 * 100)
+
+    assert 100 * 15 / (15 + SLACK_S) - 1 <= live.beats <= 100
+
+
+async def test_a_stream_that_is_not_silent_gets_none(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await supervised(nursery, heartbeat_interval=15)
+    live = Recorder(hub.open("s"))
+    for number in range(100):
+        await trio.sleep(14)
+        await hub.open("s").publish(drafts(str(number)))
+
+    assert live.beats == 0
+    assert len(live.data) == 100
+
+
+@pytest.mark.parametrize("interval", [0.1, 1, 60])
+async def test_heartbeats_are_as_frequent_as_asked(
+    interval: float, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await supervised(nursery, heartbeat_interval=interval)
+    live = Recorder(hub.open("s"))
+    await trio.sleep(interval * 20)
+
+    assert 12 <= live.beats <= 20
+
+
+async def test_events_are_gone_after_their_ttl(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await supervised(nursery, event_ttl=600, cleanup_interval=60)
+    session = hub.open("s")
+    await session.publish(drafts("a"))
+    await session.publish([draft("short-lived", ttl=100)])
+    await trio.sleep(100 + 60 + SLACK_S)
+
+    assert retained(session) == ["a"]
+
+    await trio.sleep(500 - 60 - 2 * SLACK_S)
+
+    assert retained(session) == ["a"]
+
+    await trio.sleep(60 + 2 * SLACK_S)
+
+    assert retained(session) == []
+    assert hub.counters["events_expired"] == 2
+
+
+async def test_a_session_is_gone_after_its_ttl_without_anyone(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await supervised(nursery, session_ttl=3600, cleanup_interval=60)
+    await hub.open("s").publish(drafts("a"))
+    await trio.sleep(3600 - 1)
+
+    assert "s" in hub.sessions
+
+    await trio.sleep(60 + SLACK_S)
+
+    assert "s" not in hub.sessions
+    assert hub.counters["sessions_expired"] == 1
+
+
+async def test_a_session_with_a_subscriber_never_expires(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await supervised(nursery, session_ttl=3600, cleanup_interval=60)
+    live = Recorder(hub.open("s"))
+    await trio.sleep(3 * 3600)
+
+    assert not live.closed
+    assert "s" in hub.sessions
+
+
+async def test_the_name_of_an_ended_session_is_forgotten_after_the_ttl(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await supervised(nursery, session_ttl=3600, cleanup_interval=60)
+    hub.open("s")
+    hub.end("s")
+    await trio.sleep(3600 - 1)
+
+    assert hub.was_ended("s")
+
+    await trio.sleep(60 + SLACK_S)
+
+    assert not hub.was_ended("s")
+
+
+async def test_hours_of_idle_sessions_leave_nothing_behind(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await supervised(nursery, session_ttl=3600, cleanup_interval=600)
+    before = hub.accounted_bytes
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    for number in range(40):
+        await hub.open(f"s{number}").publish(drafts("x" * 1000))
+        await trio.sleep(300)
+    await trio.sleep(2 * 3600)
+
+    assert hub.sessions == {}
+    assert hub.accounted_bytes == before
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
