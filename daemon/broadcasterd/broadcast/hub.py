@@ -39,7 +39,7 @@ RETRY_AFTER_S = 5
 PRESSURE_RETRY_AFTER_S = 10
 """The breaker does not close within less."""
 
-SESSION_BYTES = 8 * 1024
+SESSION_BYTES = 20 * 1024
 """What an open session takes beside its log: a task, a channel, a nursery (measured)."""
 
 STREAM_BYTES = 4 * 1024

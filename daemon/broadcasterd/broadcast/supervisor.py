@@ -12,15 +12,11 @@ from dataclasses import dataclass
 import trio
 
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.core.breaker import State
 from broadcasterd.core.policy import plan
+from broadcasterd.core.release import ReleaseRule
 
 TICK_S = 1.0
 """How often heartbeats are looked at, at most: they are late by no more than this."""
-
-WORTH_RELEASING_BYTES = 1024 * 1024
-RELEASE_INTERVAL_S = 1.0
-"""To give memory back takes up to 0.1 s, and the loop waits: not for less, and not more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +43,16 @@ async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
         tick = min(tick, memory.sample_interval)
     next_beat = trio.current_time() + tick
     next_sweep = trio.current_time() + limits.cleanup_interval
-    next_release = trio.current_time()
-    freed = highest = 0  # by relief, and counted at most, since memory was given back
+    release = ReleaseRule()
     while True:
         with trio.move_on_after(tick):
             await hub.pressure.wait_for_growth()
         now = trio.current_time()
         if memory is not None:
-            # Before the next sample, not after the last: forgotten sessions have to end first.
-            freed = max(freed, highest - hub.counted_bytes)  # sessions end by themselves, too
-            under_pressure = hub.pressure.state not in {None, State.CLOSED}
-            if under_pressure and freed >= WORTH_RELEASING_BYTES and now >= next_release:
-                freed = highest = 0
-                next_release = now + RELEASE_INTERVAL_S
+            counted, state = hub.counted_bytes, hub.pressure.state
+            if release.is_due(counted=counted, state=state, now=now):
                 memory.release()
-            highest = max(highest, hub.counted_bytes)
-            freed += relieve_memory(hub, memory)
+            relieve_memory(hub, memory)
         if now >= next_beat:
             next_beat = now + tick
             await hub.beat()

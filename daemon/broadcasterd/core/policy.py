@@ -23,7 +23,7 @@ KEPT_SHARE = 4
 """A history that is shortened keeps one part in so many: a reconnect still finds the newest."""
 
 SMALL_BYTES = 16 * 1024
-"""A history below it is not worth shortening: an open session alone takes half of that."""
+"""A history below it is not worth shortening: an open session alone takes more."""
 
 IDLE_S = 5.0
 """A session that was published to within so many seconds is in use, whoever listens."""

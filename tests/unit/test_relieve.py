@@ -1,0 +1,661 @@
+"""Relief: what is shed in which state, who stays, and that the account is exact all along."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pytest
+import structlog
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.typing import EventDict
+
+from broadcasterd.broadcast.hub import SESSION_BYTES, STREAM_BYTES, Hub
+from broadcasterd.broadcast.session import Session
+from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
+from broadcasterd.broadcast.supervisor import MemoryHost, relieve_memory, supervise
+from broadcasterd.config import Sessions
+from broadcasterd.core.breaker import MIB, SETTLED_S, Thresholds
+from broadcasterd.core.policy import CutLaggards, ExpireEarly, Forget, Trim
+from broadcasterd.core.release import RELEASE_INTERVAL_S
+from broadcasterd.core.start import ById
+from broadcasterd.errors import SessionEnded, Unavailable
+from broadcasterd.reasons import EndReason
+from tests.support.broadcast import (
+    Recorder,
+    ThrottledSocket,
+    attach,
+    data_of,
+    draft,
+    drafts,
+    events_of,
+    retained,
+    taken,
+)
+
+T = Thresholds(warning=200 * MIB, critical=500 * MIB, recover=180 * MIB)
+
+
+class Host:
+    """What the supervisor needs of a machine: a figure, and a count of what was given back."""
+
+    def __init__(self) -> None:
+        self.used = 0
+        self.looked = 0
+        self.released_at: list[float] = []
+
+    def memory(self, *, sample_interval: float = 1.0) -> MemoryHost:
+        return MemoryHost(self._look, self._release, sample_interval)
+
+    def _look(self) -> int:
+        self.looked += 1
+        return self.used
+
+    def _release(self) -> None:
+        self.released_at.append(trio.current_time())
+
+
+@pytest.fixture
+def host() -> Host:
+    """Return a machine that uses nothing."""
+    return Host()
+
+
+async def hub_under(
+    nursery: trio.Nursery, thresholds: Thresholds | None = T, **limits: object
+) -> Hub:
+    """Start a hub with a breaker."""
+    hub = Hub(Sessions(**limits), thresholds=thresholds)  # type: ignore[arg-type] # as meant
+    await nursery.start(hub.run)
+    return hub
+
+
+@pytest.fixture
+async def hub(nursery: trio.Nursery) -> Hub:
+    """Start a hub with a breaker and the default settings."""
+    return await hub_under(nursery)
+
+
+async def settle() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def filled(hub: Hub, name: str, *, events: int = 10, size: int = 5_000) -> Session:
+    """Open a session with some history: its data is numbers."""
+    session = hub.open(name)
+    await session.publish(drafts(*[f"{n} ".ljust(size, "x") for n in range(events)]))
+    return session
+
+
+def numbers(data: list[str]) -> list[int]:
+    return [int(text.split()[0]) for text in data]
+
+
+def behind(session: Session) -> SocketSubscriber:
+    """Attach a reader that has stopped reading."""
+    return attach(session, ThrottledSocket(window=100))
+
+
+# --- when nothing is to be done --------------------------------------------------------------
+
+
+async def test_a_closed_breaker_touches_nothing(hub: Hub, host: Host) -> None:
+    session = await filled(hub, "s")
+    before = hub.accounted_bytes
+    host.used = T.warning - 1
+
+    relieve_memory(hub, host.memory())
+
+    assert before == hub.accounted_bytes
+    assert 10 == len(session.log)
+
+
+async def test_without_a_breaker_nothing_is_touched(nursery: trio.Nursery, host: Host) -> None:
+    hub = await hub_under(nursery, None)
+    session = await filled(hub, "s")
+    stuck = behind(session)
+    host.used = 10**15
+
+    relieve_memory(hub, host.memory())
+
+    assert 1 == host.looked, "the trend of /health is made of these"
+    assert 10 == len(session.log)
+    assert not stuck.closed
+
+
+# --- warning ---------------------------------------------------------------------------------
+
+
+async def test_a_warning_trims_the_oldest_of_a_history(hub: Hub, host: Host) -> None:
+    session = await filled(hub, "s", events=20)
+    host.used = T.warning
+    before = session.log.bytes
+    relieve_memory(hub, host.memory())
+
+    assert list(range(20))[-len(session.log) :] == numbers(retained(session))
+    assert 0 < session.log.bytes <= before // 4
+    assert hub.logs.bytes == session.log.bytes
+    assert 20 - len(session.log) == hub.counters["events_shed"]
+
+
+async def test_a_warning_trims_the_idlest_and_stops_when_it_is_enough(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    sessions = []
+    for name in ("idlest", "idle", "busy"):
+        sessions.append(await filled(hub, name))
+        await trio.sleep(10)
+    host.used = T.warning
+    hub.pressure.sample(T.warning)
+    host.used = int(T.recover * 0.9) + sessions[0].log.bytes // 2
+    relieve_memory(hub, host.memory())
+
+    assert [False, True, True] == [10 == len(session.log) for session in sessions]
+
+
+async def test_a_warning_disturbs_nobody_who_listens(hub: Hub, host: Host) -> None:
+    session = await filled(hub, "s", events=20)
+    live, slow = attach(session), behind(session)
+    await settle()
+    host.used = T.critical - 1
+    relieve_memory(hub, host.memory())
+
+    assert {} == hub.ended_by_reason
+
+    await session.publish(drafts("20"))
+    await settle()
+
+    assert list(range(21)) == numbers(data_of(live))
+    assert slow.closed, "what it was owed is gone: it is told, and may resume"
+    assert {EndReason.SLOW_CONSUMER: 1} == hub.ended_by_reason
+
+
+async def test_a_warning_forgets_what_is_small_and_idle_but_it_may_come_back(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    first = await hub.open("s").publish(drafts("a"))
+    await trio.sleep(60)
+    host.used = T.warning
+    relieve_memory(hub, host.memory())
+    await settle()
+
+    assert {} == hub.sessions
+    assert 1 == hub.counters["sessions_shed"]
+    assert not hub.was_ended("s"), "a reconnect must not be told to stop"
+
+    second = await hub.open("s").publish(drafts("b"))
+
+    assert first.last_id != second.last_id
+    assert hub.find("s").resolve(ById(first.last_id or "")).gap is not None
+
+
+# --- open ------------------------------------------------------------------------------------
+
+
+async def test_an_open_breaker_keeps_those_who_are_up_to_date(hub: Hub, host: Host) -> None:
+    session = await filled(hub, "s")
+    live = [attach(session) for _ in range(5)]
+    host.used = T.critical
+    relieve_memory(hub, host.memory())
+
+    assert 0 == session.log.bytes
+
+    await session.publish(drafts("10", "11"))
+    await settle()
+
+    assert [list(range(12))] * 5 == [numbers(data_of(stream)) for stream in live]
+    assert {} == hub.ended_by_reason
+
+
+async def test_an_open_breaker_forgets_where_nobody_listens(hub: Hub, host: Host) -> None:
+    await filled(hub, "left")
+    followed = await filled(hub, "followed")
+    Recorder(followed)
+    host.used = T.critical
+    relieve_memory(hub, host.memory())
+    await settle()
+
+    assert {"followed": followed} == hub.sessions
+    assert 0 == hub.logs.bytes
+    assert 1 == hub.counters["sessions_shed"]
+    assert 20 == hub.counters["events_shed"]
+
+
+async def test_an_open_breaker_ends_laggards_and_tells_them_to_come_back(
+    hub: Hub, host: Host
+) -> None:
+    session = await filled(hub, "s")
+    slow, live = behind(session), attach(session)
+    host.used = T.critical
+    relieve_memory(hub, host.memory())
+    await settle()
+
+    assert slow.closed
+    assert not live.closed
+    assert {EndReason.MEMORY: 1} == hub.ended_by_reason
+    last = events_of(taken(slow))[-1]
+    assert ("end", '{"reason":"memory","reconnect":true}') == (last.type, last.data)
+    [retry] = re.findall(rb"retry: ?([0-9]+)", taken(slow))
+    assert 3000 <= int(retry) <= 6000
+
+
+async def test_what_is_past_half_its_lifetime_goes_even_where_little_is_needed(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery, event_ttl=600)
+    sessions = [await filled(hub, name, events=2) for name in ("a", "b")]
+    for session in sessions:
+        Recorder(session)
+    await trio.sleep(301)
+    for session in sessions:
+        await session.publish(drafts("3"))
+    hub.pressure.sample(T.critical)
+    host.used = int(T.recover * 0.9) + 1  # one session is emptied; of the other, what is old goes
+    relieve_memory(hub, host.memory())
+
+    assert [[], ["3"]] == sorted(retained(session) for session in sessions)
+
+
+async def test_a_publication_that_waits_in_a_forgotten_session_is_settled(
+    hub: Hub, host: Host, nursery: trio.Nursery
+) -> None:
+    session = await filled(hub, "s")
+    outcomes: list[object] = []
+
+    async def publish() -> None:
+        try:
+            outcomes.append((await session.publish(drafts("late"))).accepted)
+        except Unavailable:
+            outcomes.append(Unavailable)
+
+    async with trio.open_nursery() as publishers:
+        for _ in range(40):  # more than the inbox takes
+            publishers.start_soon(publish)
+        host.used = T.critical
+        publishers.start_soon(_relieve, hub, host)
+    await settle()
+
+    assert 40 == len(outcomes)
+    assert {1, Unavailable} >= set(outcomes)
+    assert 0 == hub.logs.bytes
+    assert {} == hub.sessions
+
+
+async def _relieve(hub: Hub, host: Host) -> None:
+    relieve_memory(hub, host.memory())
+
+
+async def test_again_and_again_finds_less_and_does_no_harm(hub: Hub, host: Host) -> None:
+    session = await filled(hub, "s")
+    live = attach(session)
+    host.used = T.critical
+    for _ in range(5):
+        relieve_memory(hub, host.memory())
+
+        assert SESSION_BYTES + STREAM_BYTES == hub.counted_bytes
+
+    assert not live.closed
+
+
+# --- each action by itself -------------------------------------------------------------------
+
+
+async def test_a_trim_is_of_the_named_session_alone(hub: Hub) -> None:
+    one, other = await filled(hub, "one"), await filled(hub, "other")
+    hub.relieve([Trim("one", 15_000)])
+
+    assert one.log.bytes <= 15_000
+    assert [8, 9] == numbers(retained(one))
+    assert 10 == len(other.log)
+
+
+async def test_a_forgotten_session_returns_its_bytes_at_once(hub: Hub) -> None:
+    await filled(hub, "s")
+    hub.relieve([Forget("s")])
+
+    assert 0 == hub.counted_bytes
+    assert {} == hub.sessions
+
+
+async def test_early_expiry_reaches_every_session(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery, event_ttl=600)
+    sessions = [await filled(hub, f"s{n}") for n in range(3)]
+    await trio.sleep(299)
+    hub.relieve([ExpireEarly(0.5)])
+
+    assert [10] * 3 == [len(session.log) for session in sessions]
+
+    await trio.sleep(1)
+    hub.relieve([ExpireEarly(0.5)])
+
+    assert [0] * 3 == [len(session.log) for session in sessions]
+    assert 30 == hub.counters["events_shed"]
+
+
+async def test_no_laggards_are_cut_where_there_are_none(hub: Hub) -> None:
+    live = attach(await filled(hub, "s"))
+    hub.relieve([CutLaggards()])
+
+    assert not live.closed
+
+
+# --- the record ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def records() -> Iterator[list[EventDict]]:
+    """Return what is logged."""
+    with structlog.testing.capture_logs() as records:
+        yield records
+
+
+async def test_each_transition_is_one_record_and_one_count(
+    records: list[EventDict],
+    nursery: trio.Nursery,
+    host: Host,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = await hub_under(nursery)
+    attach(await filled(hub, "s", events=1))
+    host.used = T.critical
+    relieve_memory(hub, host.memory())
+    host.used = 0
+    for _ in range(60):
+        await trio.sleep(1)
+        relieve_memory(hub, host.memory())
+    found = [record for record in records if record["event"] == "memory breaker"]
+
+    assert [
+        ("closed", "warning"),
+        ("warning", "open"),
+        ("open", "half-open"),
+        ("half-open", "closed"),
+    ] == [(record["before"], record["after"]) for record in found]
+    assert {"warning"} == {record["log_level"] for record in found}
+    assert [500.0, 500.0, 0.0, 0.0] == [record["used_mb"] for record in found]
+    assert [(1, 1)] * 4 == [(record["sessions"], record["streams"]) for record in found]
+    assert [1] * 4 == [
+        hub.counters[f"breaker_{state}"] for state in ("warning", "open", "half-open", "closed")
+    ]
+
+
+# --- the supervisor --------------------------------------------------------------------------
+
+
+async def test_the_supervisor_opens_and_closes_the_breaker(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    nursery.start_soon(supervise, hub, host.memory())
+    host.used = T.critical
+    await trio.sleep(1.5)
+
+    assert "open" == hub.pressure.state
+
+    host.used = 0
+    await trio.sleep(SETTLED_S + 1.5)
+
+    assert "half-open" == hub.pressure.state
+
+    await trio.sleep(SETTLED_S + 1.5)
+
+    assert "closed" == hub.pressure.state
+
+
+@pytest.mark.parametrize(("interval", "looks"), [(0.1, 100), (0.5, 20), (1.0, 10), (60.0, 10)])
+async def test_it_looks_as_often_as_asked_and_at_least_once_a_second(
+    interval: float,
+    looks: int,
+    nursery: trio.Nursery,
+    host: Host,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = await hub_under(nursery)
+    nursery.start_soon(supervise, hub, host.memory(sample_interval=interval))
+    await trio.sleep(10.05)
+
+    assert looks - 1 <= host.looked <= looks
+
+
+async def test_it_looks_early_when_much_was_taken_in(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    host.used = T.critical - MIB
+    nursery.start_soon(supervise, hub, host.memory())
+    await trio.sleep(1.5)
+    looked = host.looked
+    with hub.bodies.holding() as held:
+        held.take(MIB // 2)
+
+        assert not hub.pressure.refuses_publish()
+
+        await trio.sleep(0.1)
+
+    assert looked + 1 == host.looked
+
+
+async def test_memory_is_given_back_after_something_was_freed(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    await supervised_and_open(hub, host, nursery)
+    before = len(host.released_at)
+    for n in range(3):
+        await filled(hub, f"s{n}", events=120)
+    await trio.sleep(3)
+
+    assert 0 == hub.logs.bytes
+    assert before < len(host.released_at)
+
+
+async def test_nothing_is_given_back_while_nothing_is_freed(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    Recorder(await filled(hub, "s", events=5))
+    await supervised_and_open(hub, host, nursery)
+    before = len(host.released_at)
+    await filled(hub, "small", events=5)
+    await trio.sleep(100)
+
+    assert 0 == hub.logs.bytes
+    assert before == len(host.released_at)
+
+
+async def supervised_and_open(hub: Hub, host: Host, nursery: trio.Nursery) -> None:
+    """Open the breaker, and wait until what that changes is done. Ends between two looks."""
+    nursery.start_soon(supervise, hub, host.memory())
+    host.used = T.critical
+    await trio.sleep(20.5)
+
+    assert "open" == hub.pressure.state
+
+
+async def test_it_is_given_back_no_more_than_once_a_second(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    nursery.start_soon(supervise, hub, host.memory(sample_interval=0.1))
+    host.used = T.critical
+    for n in range(50):
+        await filled(hub, f"s{n}", events=100, size=20_000)
+        await trio.sleep(0.1)
+    apart = [b - a for a, b in zip(host.released_at, host.released_at[1:], strict=False)]
+
+    assert len(apart) > 2
+    assert min(apart) > RELEASE_INTERVAL_S - 0.001
+
+
+async def test_under_pressure_what_was_freed_by_others_is_given_back_too(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Else the breaker never closes: nothing is left to shed, and the heap keeps what it had."""
+    hub = await hub_under(nursery)
+    for n in range(100):
+        Recorder(await filled(hub, f"s{n}", events=8))  # too small to be shortened, and followed
+    nursery.start_soon(supervise, hub, host.memory())
+    host.used = T.warning
+    await trio.sleep(20.5)
+    before = len(host.released_at)
+    await trio.sleep(100)
+
+    assert before == len(host.released_at)
+
+    for n in range(100):
+        hub.end(f"s{n}")
+    await trio.sleep(3)
+
+    assert 0 == hub.logs.bytes
+    assert before < len(host.released_at)
+
+
+async def test_without_pressure_nothing_is_given_back(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    nursery.start_soon(supervise, hub, host.memory())
+    for _ in range(10):
+        await filled(hub, "s", events=100)
+        await trio.sleep(2)
+        hub.end("s")
+        await trio.sleep(2)
+
+    assert [] == host.released_at
+
+
+async def test_a_failure_to_look_ends_the_supervisor(
+    host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    def fail() -> int:
+        raise OSError("no /proc")
+
+    hub = Hub(Sessions(), thresholds=T)
+    with pytest.raises(OSError, match="no /proc"):
+        await supervise(hub, MemoryHost(fail, lambda: None, 1.0))
+
+
+# --- the account, all along ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happens: to which session or stream, and how much."""
+
+    what: str
+    which: int
+    much: int
+
+
+steps = st.lists(
+    st.builds(
+        Step,
+        st.sampled_from(
+            ["publish", "publish", "publish", "attach", "lag", "close", "end", "relieve", "time"]
+        ),
+        st.integers(0, 4),
+        st.integers(0, 100),
+    ),
+    max_size=40,
+)
+
+
+class Everything:
+    """A hub, all sessions that it ever had, and what the account has to be."""
+
+    def __init__(self, hub: Hub, host: Host, nursery: trio.Nursery) -> None:
+        self.hub = hub
+        self._host = host
+        self._nursery = nursery
+        self._sessions: list[Session] = []
+        self._streams: list[SocketSubscriber] = []
+
+    def check(self) -> None:
+        hub = self.hub
+        for session in self._sessions:
+            costs = [entry.cost for entry in session.log.since(0, max_bytes=1 << 40)]
+            assert session.log.bytes == sum(costs)
+        assert hub.logs.bytes == sum(session.log.bytes for session in self._sessions)
+        assert set(hub.streams.values()) == {s for s in self._streams if not s.closed}
+        assert hub.poller._polled.keys() == {
+            s._socket.fileno() for s in self._streams if not s.closed
+        }
+
+    async def take(self, step: Step, clock: trio.testing.MockClock) -> None:
+        match step.what:
+            case "publish":
+                self._nursery.start_soon(self._publish, step)
+            case "attach":
+                self._streams.append(attach(self._open(step.which)))
+            case "lag":
+                sock = ThrottledSocket(window=step.much)
+                self._streams.append(attach(self._open(step.which), sock))
+            case "close" if self._streams:
+                self._streams[step.much % len(self._streams)].close(EndReason.CLIENT_GONE)
+            case "end" if self._name(step.which) in self.hub.sessions:
+                self.hub.end(self._name(step.which))
+            case "relieve":
+                self._host.used = step.much * 10 * MIB
+                relieve_memory(self.hub, self._host.memory())
+            case "time":
+                clock.jump(step.much / 2)
+                await self.hub.sweep()
+
+    async def _publish(self, step: Step) -> None:
+        session = self._open(step.which)
+        some = [
+            draft("x" * (100 * n), ttl=n if n % 3 == 0 else None, key=str(n) if n % 2 else None)
+            for n in range(1, 1 + step.much // 4)
+        ]
+        with suppress(SessionEnded, Unavailable):
+            await session.publish(some)
+
+    def _open(self, which: int) -> Session:
+        session = self.hub.open(self._name(which))
+        if session not in self._sessions:
+            self._sessions.append(session)
+        return session
+
+    def _name(self, which: int) -> str:
+        return f"s{which}"
+
+
+@given(steps, st.booleans())
+def test_the_account_is_the_sum_of_the_logs_whatever_happens(
+    run: list[Step],
+    settles: bool,  # noqa: FBT001 (hypothesis passes positions)
+) -> None:
+    clock = trio.testing.MockClock()
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            hub = await hub_under(nursery, event_ttl=30, session_ttl=60, max_history_events=10)
+            async with trio.open_nursery() as publishers:
+                everything = Everything(hub, Host(), publishers)
+                for step in run:
+                    await everything.take(step, clock)
+                    everything.check()
+                    if settles:
+                        await settle()
+                        everything.check()
+            for name in tuple(hub.sessions):
+                hub.end(name)
+            await settle()
+            clock.jump(60)  # those who are stuck are cut after a while
+            await settle()
+            everything.check()
+
+            assert 0 == hub.counted_bytes == hub.accounted_bytes == hub.logs.bytes
+            assert {} == hub.poller._polled
+            nursery.cancel_scope.cancel()
+
+    trio.run(scenario, clock=clock)
