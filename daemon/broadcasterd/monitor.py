@@ -7,10 +7,10 @@ import trio
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import MemoryHost
 from broadcasterd.config import Memory
-from broadcasterd.core.breaker import MIB, Thresholds
+from broadcasterd.core.breaker import MIB, Thresholds, bytes_used
 from broadcasterd.core.trend import Trend
 from broadcasterd.edge.health import Vitals
-from broadcasterd.host.memory import MemoryProbe, release_free_memory
+from broadcasterd.host.memory import MemoryProbe, Reading, release_free_memory
 from broadcasterd.observe.looplag import LoopWatch
 
 
@@ -45,7 +45,7 @@ class Monitor:
         reading = self._probe.read()
         return Vitals(
             rss_bytes=reading.rss,
-            used_bytes=reading.used,
+            used_bytes=self._bytes_used(reading),
             accounted_bytes=hub.accounted_bytes,
             cgroup_limit_bytes=reading.cgroup_limit,
             stalled_percent=reading.stalled,
@@ -63,6 +63,14 @@ class Monitor:
         )
 
     def _used(self) -> int:
-        used = self._probe.read().used
+        used = self._bytes_used(self._probe.read())
         self._trend.add(used / MIB, now=trio.current_time())
         return used
+
+    def _bytes_used(self, reading: Reading) -> int:
+        return bytes_used(
+            rss=reading.rss,
+            cgroup_used=reading.cgroup_used,
+            limit=reading.cgroup_limit,
+            thresholds=self.thresholds,
+        )

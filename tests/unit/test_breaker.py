@@ -23,6 +23,7 @@ from broadcasterd.core.breaker import (
     State,
     Thresholds,
     Transition,
+    bytes_used,
 )
 
 CLOSED, WARNING, OPEN, HALF_OPEN = State.CLOSED, State.WARNING, State.OPEN, State.HALF_OPEN
@@ -420,3 +421,30 @@ def test_with_little_in_use_it_is_closed_in_a_quarter_of_a_minute(
         machine.observe(0, now=now)
 
     assert machine.state is CLOSED
+
+
+# --- what counts -------------------------------------------------------------------------------
+
+GIB = 1024 * MIB
+
+
+@pytest.mark.parametrize(
+    ("rss", "cgroup_used", "limit", "used"),
+    [
+        (10, None, None, 10),
+        (10, None, 400, 10),
+        # A limit that binds: what the cgroup uses counts as it is.
+        (10, 5, 400, 10),
+        (10, 50, 400, 50),
+        # A large cgroup: the others in it are no business of ours,
+        (15 * MIB, GIB, 16 * GIB, 15 * MIB),
+        # until it leaves as little as the critical threshold does of our own.
+        (15 * MIB, int(16 * GIB * CRITICAL_SHARE), 16 * GIB, 500 * MIB),
+    ],
+)
+def test_a_cgroup_counts_as_far_as_it_gets_full(
+    rss: int, cgroup_used: int | None, limit: int | None, used: int
+) -> None:
+    derived = Thresholds.derive(warning_mb=200, critical_mb=500, recover_below=0.9, limit=limit)
+
+    assert used == bytes_used(rss=rss, cgroup_used=cgroup_used, limit=limit, thresholds=derived)

@@ -13,6 +13,7 @@ from broadcasterd.core.breaker import State, Thresholds
 from broadcasterd.core.policy import (
     IDLE_S,
     KEPT_SHARE,
+    SESSION_BYTES,
     SMALL_BYTES,
     TARGET,
     Action,
@@ -132,8 +133,10 @@ def test_it_begins_with_the_idlest_and_stops_when_that_is_enough(state: State) -
 def test_an_open_breaker_stops_when_that_is_enough() -> None:
     sessions = [quiet(f"idle-{idle}", 4 * MIB, idle=float(idle)) for idle in (10, 30, 20)]
 
-    assert ["idle-30"] == names(decide(State.OPEN, *sessions, excess=4 * MIB))
-    assert ["idle-30", "idle-20"] == names(decide(State.OPEN, *sessions, excess=4 * MIB + 1))
+    one = 4 * MIB + SESSION_BYTES
+
+    assert ["idle-30"] == names(decide(State.OPEN, *sessions, excess=one))
+    assert ["idle-30", "idle-20"] == names(decide(State.OPEN, *sessions, excess=one + 1))
 
 
 # --- the whole planner -----------------------------------------------------------------------

@@ -8,7 +8,7 @@ import trio.testing
 
 from broadcasterd.broadcast.pull_subscriber import LAST_WORDS_TIMEOUT_S, PullSubscriber
 from broadcasterd.broadcast.session import Session
-from broadcasterd.broadcast.subscriber import MAX_WRITE_BYTES
+from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES
 from broadcasterd.core.start import ById, Start
 from broadcasterd.core.wire import HEARTBEAT, encode_end, encode_gap, unchunk
 from broadcasterd.reasons import EndReason
@@ -227,5 +227,7 @@ async def test_what_a_body_is_busy_sending_is_accounted_for(session: Session) ->
     assert not body.subscriber.is_behind
 
     await session.publish(drafts("b"))
+    clock = session.hub.clock
+    session.hub.clock = lambda: clock() + LAGGING_S
 
     assert body.subscriber.is_behind

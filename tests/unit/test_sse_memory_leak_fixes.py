@@ -31,7 +31,7 @@ from broadcasterd.broadcast.session import (
     Session,
 )
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
-from broadcasterd.broadcast.subscriber import Batch, Subscriber
+from broadcasterd.broadcast.subscriber import LAGGING_S, Batch, Subscriber
 from broadcasterd.core.policy import CutLaggards, ExpireEarly, Forget, Trim
 from broadcasterd.core.replaylog import Entry, Position, ReplayLog
 from broadcasterd.core.start import ById
@@ -293,6 +293,8 @@ async def a_reader_is_cut_for_its_lag(hub: Hub) -> None:
     session = hub.open("s")
     await session.publish(drafts("x" * 1000))
     attach(session, ThrottledSocket(window=50))
+    clock = hub.clock
+    hub.clock = lambda: clock() + LAGGING_S
     hub.relieve([ExpireEarly(0.5), CutLaggards(), Trim("s", 0)])
 
     assert {} == session.subscribers

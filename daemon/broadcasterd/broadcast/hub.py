@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 
 import structlog
@@ -19,8 +19,9 @@ from broadcasterd.broadcast.session import FAN_OUT_SLICE, Clock, Session
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.config import Sessions
 from broadcasterd.core.account import Account
-from broadcasterd.core.breaker import MIB, Thresholds, Transition
+from broadcasterd.core.breaker import MIB, State, Thresholds, Transition
 from broadcasterd.core.policy import (
+    SESSION_BYTES,
     Action,
     CutLaggards,
     ExpireEarly,
@@ -38,9 +39,6 @@ RETRY_AFTER_S = 5
 
 PRESSURE_RETRY_AFTER_S = 10
 """The breaker does not close within less."""
-
-SESSION_BYTES = 20 * 1024
-"""What an open session takes beside its log: a task, a channel, a nursery (measured)."""
 
 STREAM_BYTES = 4 * 1024
 """What an idle stream takes: a socket and a cursor, 2 KB (measured), and as much in the kernel."""
@@ -85,6 +83,7 @@ class Hub:
         self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
         self._emptied = trio.Event()  # set when the last stream ends
         self._until_drain: set[trio.CancelScope] = set()
+        self._until_short: set[trio.CancelScope] = set()
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -242,6 +241,9 @@ class Hub:
 
     def _record_transition(self, transition: Transition) -> None:
         self.counters[f"breaker_{transition.after.value}"] += 1
+        if transition.after is State.OPEN:
+            for scope in tuple(self._until_short):
+                scope.cancel()
         log.warning(
             "memory breaker",
             before=transition.before.value,
@@ -272,17 +274,13 @@ class Hub:
         for subscriber in tuple(self.streams.values()):
             subscriber.cut(reason)
 
-    @contextmanager
-    def until_drain(self) -> Iterator[trio.CancelScope]:
+    def until_drain(self) -> AbstractContextManager[trio.CancelScope]:
         """Cancel what is inside when the daemon drains: waits that only a client can end."""
-        with trio.CancelScope() as scope:
-            self._until_drain.add(scope)
-            try:
-                if self.draining:
-                    scope.cancel()
-                yield scope
-            finally:
-                self._until_drain.discard(scope)
+        return _registered(self._until_drain, cancelled=self.draining)
+
+    def until_short_of_memory(self) -> AbstractContextManager[trio.CancelScope]:
+        """Cancel what is inside when the breaker opens: waits that hold memory meanwhile."""
+        return _registered(self._until_short, cancelled=False)
 
     def _slices(self) -> Iterator[tuple[Session, ...]]:
         """Yield all sessions, some at a time: one step over thousands would stall the rest."""
@@ -306,6 +304,18 @@ class Hub:
         finally:
             if self.sessions.get(session.name) is session:
                 del self.sessions[session.name]
+
+
+@contextmanager
+def _registered(scopes: set[trio.CancelScope], *, cancelled: bool) -> Iterator[trio.CancelScope]:
+    with trio.CancelScope() as scope:
+        scopes.add(scope)
+        try:
+            if cancelled:
+                scope.cancel()
+            yield scope
+        finally:
+            scopes.discard(scope)
 
 
 def short_of_memory() -> Unavailable:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broadcasterd.broadcast.subscriber import MAX_WRITE_BYTES, Batch, Ending, Subscriber
+from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES, Batch, Ending, Subscriber
 from broadcasterd.core.replaylog import Position
 from broadcasterd.core.wire import HEARTBEAT, unchunk
 from broadcasterd.reasons import EndReason
@@ -28,7 +28,16 @@ class PullSubscriber(Subscriber):
 
     """
 
-    __slots__ = ("_abort", "_beats", "_bell", "_opening", "_ring", "_sending", "_with_us")
+    __slots__ = (
+        "_abort",
+        "_beats",
+        "_bell",
+        "_opening",
+        "_ring",
+        "_sending",
+        "_took_at",
+        "_with_us",
+    )
 
     def __init__(
         self,
@@ -47,6 +56,7 @@ class PullSubscriber(Subscriber):
         self._beats = False
         self._with_us = False  # the body waits here, it is not busy sending
         self._sending = 0  # bytes that the body took last
+        self._took_at = self.opened_at
 
     @property
     def pending_bytes(self) -> int:  # noqa: D102
@@ -54,7 +64,8 @@ class PullSubscriber(Subscriber):
 
     @property
     def is_behind(self) -> bool:  # noqa: D102
-        return not self._with_us and self.cursor < self.session.log.last
+        waited = self.session.now() - self._took_at
+        return not self._with_us and waited >= LAGGING_S and self.cursor < self.session.log.last
 
     def open(self) -> None:
         """Nothing to do: the body comes for its bytes by itself."""
@@ -66,6 +77,7 @@ class PullSubscriber(Subscriber):
             while not self.closed:
                 if owed := self._take():
                     self._sending = len(owed)
+                    self._took_at = self.session.now()
                     self.sent_bytes += self._sending
                     return owed
                 if self._ending is not None:
@@ -92,6 +104,8 @@ class PullSubscriber(Subscriber):
             self._wake()
 
     def cut(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
+        if self.closed:
+            return
         self.cursor = self.session.log.last
         self.finish(reason, retry_ms=retry_ms)
         self.session.spawn(self, self._abort_unless_taken)

@@ -194,7 +194,9 @@ class Session:
         self.active_at = self.now()
         self.subscribers[subscriber] = None
         self.hub.streams[subscriber.stream_id] = subscriber
-        if self.ending is not None:
+        if self.ending is EndReason.CRASHED:
+            subscriber.close(self.ending)  # it comes back, to a new session
+        elif self.ending is not None:
             subscriber.cut(self.ending)
         elif (
             len(self.hub.streams) > self.limits.max_subscribers

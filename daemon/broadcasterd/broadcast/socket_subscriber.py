@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from broadcasterd.broadcast.subscriber import MAX_WRITE_BYTES, Batch, Ending, Subscriber
+from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES, Batch, Ending, Subscriber
 from broadcasterd.core.replaylog import Entry, Position
 from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk
 from broadcasterd.reasons import EndReason
@@ -35,7 +35,7 @@ class SocketSubscriber(Subscriber):
     ``opening`` is sent first, before the history.
     """
 
-    __slots__ = ("_catching_up", "_heard", "_pending", "_socket")
+    __slots__ = ("_catching_up", "_heard", "_pending", "_socket", "_took_at")
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class SocketSubscriber(Subscriber):
         self._pending = memoryview(chunk(opening)) if opening else _NOTHING
         self._catching_up = False
         self._heard = 0
+        self._took_at = self.opened_at  # of a write while it catches up
 
     @property
     def pending_bytes(self) -> int:  # noqa: D102
@@ -59,7 +60,7 @@ class SocketSubscriber(Subscriber):
 
     @property
     def is_behind(self) -> bool:  # noqa: D102
-        return self._catching_up
+        return self._catching_up and self.session.now() - self._took_at >= LAGGING_S
 
     def open(self) -> None:  # noqa: D102
         self.session.poller.add(self._socket, self)
@@ -131,6 +132,7 @@ class SocketSubscriber(Subscriber):
 
     def on_writable(self) -> None:
         """Catch up."""
+        self._took_at = self.session.now()
         if not self._write_some() and not self.closed:
             self.session.poller.await_room(self._socket, wanted=False)
 
@@ -141,6 +143,7 @@ class SocketSubscriber(Subscriber):
     def _catch_up_soon(self) -> None:
         if not self.closed and not self._catching_up:
             self._catching_up = True
+            self._took_at = self.session.now()
             self.session.poller.await_room(self._socket, wanted=True)
 
     def _write_what_is_owed(self) -> None:

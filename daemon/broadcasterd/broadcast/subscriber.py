@@ -26,6 +26,9 @@ from broadcasterd.reasons import EndReason
 if TYPE_CHECKING:
     from broadcasterd.broadcast.session import Session
 
+LAGGING_S = 2.0
+"""A client that takes nothing for so long, though there is something, lags."""
+
 MAX_WRITE_BYTES = 64 * 1024
 """What one write of a reader that catches up joins: more than a socket takes at once."""
 
@@ -135,7 +138,7 @@ class Subscriber(ABC):
     @property
     @abstractmethod
     def is_behind(self) -> bool:
-        """Whether events wait for it because its client does not take them."""
+        """Whether events wait for it and its client has taken nothing for ``LAGGING_S``."""
 
     def _is_up_to_date(self) -> None:
         """Note that it has all there is: from now on the ordinary limit holds."""

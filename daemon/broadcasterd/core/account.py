@@ -35,5 +35,9 @@ class Holding:
 
     def take(self, size: int) -> None:
         """Take some more."""
-        self.bytes += size
-        self._account.bytes += size
+        self.hold(self.bytes + size)
+
+    def hold(self, size: int) -> None:
+        """Hold so much from now on."""
+        self._account.bytes += size - self.bytes
+        self.bytes = size

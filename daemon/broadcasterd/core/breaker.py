@@ -75,6 +75,20 @@ class Thresholds:
         return cls(int(warning), int(critical), int(warning * recover_below))
 
 
+def bytes_used(
+    *, rss: int, cgroup_used: int | None, limit: int | None, thresholds: Thresholds
+) -> int:
+    """Return what counts against the thresholds: this process, or a cgroup that gets full.
+
+    What a cgroup uses is mostly others' business, until it comes near the limit: of a large
+    one, that is counted which leaves as little as the critical threshold does of ours.
+    """
+    if cgroup_used is None or limit is None:
+        return rss
+    slack = max(0, int(limit * CRITICAL_SHARE) - thresholds.critical)
+    return max(rss, cgroup_used - slack)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A row of the table."""
@@ -120,7 +134,6 @@ class Breaker:
         transitions = []
         while (rule := self._due(used, now)) is not None:
             self.state = rule.after
-            self._true_since.clear()
             transitions.append(Transition(rule.before, rule.after, used, now))
         return transitions
 

@@ -25,6 +25,9 @@ KEPT_SHARE = 4
 SMALL_BYTES = 16 * 1024
 """A history below it is not worth shortening: an open session alone takes more."""
 
+SESSION_BYTES = 20 * 1024
+"""What an open session takes beside its log: a task, a channel, a nursery (measured)."""
+
 IDLE_S = 5.0
 """A session that was published to within so many seconds is in use, whoever listens."""
 
@@ -95,7 +98,7 @@ def plan(
         action = _empty(session) if state is State.OPEN else _shorten(session)
         if action is not None:
             actions.append(action)
-            excess -= session.bytes - (action.to_bytes if isinstance(action, Trim) else 0)
+            excess -= _freed(session, action)
     return actions
 
 
@@ -110,3 +113,9 @@ def _empty(session: SessionVitals) -> Trim | Forget | None:
     if not session.subscribers:
         return Forget(session.name)
     return Trim(session.name, 0) if session.bytes else None
+
+
+def _freed(session: SessionVitals, action: Trim | Forget) -> int:
+    if isinstance(action, Forget):
+        return session.bytes + SESSION_BYTES
+    return session.bytes - action.to_bytes

@@ -175,6 +175,11 @@ class StreamDecoder:
             self._rest_size += len(rest)
             self._check_size(self._rest_size)
 
+    @property
+    def kept_chars(self) -> int:
+        """What is kept of an event that is not complete."""
+        return self._size + self._rest_size
+
     def _check_size(self, line_size: int) -> None:
         if self._size + line_size > self._max_event_chars:
             msg = f"an event has at most {self._max_event_chars} characters"

@@ -166,11 +166,14 @@ async def _whole(
         raise too_large  # before it is read
     whole = bytearray()
     pieces = aiter(body)
-    while piece := await _next_piece(pieces, hub):
-        whole += piece
-        held.take(BODY_COPIES * len(piece))
-        if len(whole) > max_body_bytes:
-            raise too_large
+    with hub.until_short_of_memory() as wait:
+        while piece := await _next_piece(pieces, hub):
+            whole += piece
+            held.take(BODY_COPIES * len(piece))
+            if len(whole) > max_body_bytes:
+                raise too_large
+    if wait.cancelled_caught:
+        raise short_of_memory()
     return bytes(whole)
 
 
@@ -235,6 +238,10 @@ class _Events(Protocol):
     def where(self) -> dict[str, object]:
         """Say which part of the stream was being read."""
 
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept of an event that is not complete."""
+
 
 class _NdjsonEvents:
     """One event a line; empty lines mean nothing. Lines are counted from 1."""
@@ -262,6 +269,10 @@ class _NdjsonEvents:
     def where(self) -> dict[str, object]:
         return {"line": self._line}
 
+    @property
+    def kept_bytes(self) -> int:
+        return len(self._rest)
+
     def _keep(self, part: bytes) -> None:
         self._rest += part
         if len(self._rest) > self._max_line_bytes:
@@ -288,6 +299,10 @@ class _RelayedEvents:
     def where(self) -> dict[str, object]:
         return {"event": self._events + 1}
 
+    @property
+    def kept_bytes(self) -> int:
+        return self._decoder.kept_chars
+
     def _relayed(self, received: Received) -> Event:
         retry = received.retry if received.retry is None else min(received.retry, MAX_RETRY_MS)
         return Event(received.data, received.event, retry)
@@ -313,9 +328,11 @@ async def _publish_stream(
 
     try:
         pieces = aiter(body)
-        while piece := await _next_piece(pieces, hub):
-            await accept(events.feed(piece))
-        await accept(events.finish())
+        with hub.bodies.holding() as held:
+            while piece := await _next_piece(pieces, hub):
+                await accept(events.feed(piece))
+                held.hold(events.kept_bytes)
+            await accept(events.finish())
     except Problem as problem:
         problem.extra |= answer.document()
         raise

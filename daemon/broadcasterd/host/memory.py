@@ -35,11 +35,6 @@ class Reading:
     cgroup_limit: int | None = None
     stalled: float | None = None
 
-    @property
-    def used(self) -> int:
-        """What counts against the thresholds."""
-        return max(self.rss, self.cgroup_used or 0)
-
 
 @dataclass(frozen=True, slots=True)
 class _Cgroup:
