@@ -24,6 +24,7 @@ import click
 from broadcasterd.config import Config, ConfigError, check_exposure, load
 from broadcasterd.core.names import check_session_name
 from broadcasterd.errors import BadRequest
+from broadcasterd.host.allocator import use_allocator_that_gives_back
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 # RFC 7518, section 3.2: a key for HS256 is at least as long as its hash.
@@ -34,6 +35,8 @@ _INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
+    if argv is None and sys.argv[1:2] == ["serve"]:  # the process is ours, and will live long
+        use_allocator_that_gives_back()
     sys.exit(_run(argv))
 
 

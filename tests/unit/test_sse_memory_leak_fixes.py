@@ -13,6 +13,7 @@ import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Self
 
@@ -1096,3 +1097,25 @@ async def test_waves_of_everything_end_where_they_began(hub: Hub, autojump_clock
     await wave()
     async with leaving_nothing(hub):
         await wave()
+
+
+async def test_a_session_does_not_keep_the_request_that_opened_it(hub: Hub) -> None:
+    """A task runs in the context of whoever starts it, and that has the request in it."""
+
+    class Request:
+        pass
+
+    current: ContextVar[Request] = ContextVar("current")
+
+    def open_in_a_request() -> weakref.ref[Request]:
+        request = Request()
+        current.set(request)
+        hub.open("s")
+        return weakref.ref(request)
+
+    reference = Context().run(open_in_a_request)
+    await settle()
+    gc.collect()
+
+    assert ["s"] == list(hub.sessions)
+    assert reference() is None

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import Context
 from itertools import islice
 
 import structlog
@@ -85,6 +86,7 @@ class Hub:
         self._until_drain: set[trio.CancelScope] = set()
         self._until_short: set[trio.CancelScope] = set()
         self._nursery: trio.Nursery | None = None
+        self._context = Context()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the session tasks and the poller, until cancelled."""
@@ -129,7 +131,9 @@ class Hub:
         session = Session(self, name, incarnation=secrets.token_hex(4), limits=self.limits)
         self._ended.pop(name, None)
         self.sessions[name] = session
-        self._nursery.start_soon(self._contain, session)
+        # Not in the context of the request that happens to open it: the task would keep that
+        # request, with all that its framework knows of it, for as long as the session lives.
+        self._context.run(self._nursery.start_soon, self._contain, session)
         return session
 
     def find(self, name: str) -> Session:

@@ -25,7 +25,7 @@ KEPT_SHARE = 4
 SMALL_BYTES = 16 * 1024
 """A history below it is not worth shortening: an open session alone takes more."""
 
-SESSION_BYTES = 20 * 1024
+SESSION_BYTES = 8 * 1024
 """What an open session takes beside its log: a task, a channel, a nursery (measured)."""
 
 IDLE_S = 5.0
