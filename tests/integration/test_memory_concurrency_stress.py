@@ -62,7 +62,11 @@ async def test_fifty_publishers_of_two_hundred_events_on_one_session(
 ) -> None:
     total = PUBLISHERS * EACH
     daemon = start_daemon(
-        sessions={"max_history_events": total, "max_history_bytes": 16 * MIB, "max_lag_events": total}
+        sessions={
+            "max_history_events": total,
+            "max_history_bytes": 16 * MIB,
+            "max_lag_events": total,
+        }
     )
 
     async def publish(number: int) -> None:
@@ -121,11 +125,15 @@ async def _open_sessions(daemon: Daemon, wave: int, part: int) -> None:
 # --- 3: subscribers that come and go -------------------------------------------------------------
 
 
-async def test_subscribers_join_and_leave_all_the_time_during_a_flood(
+async def test_subscribers_join_and_leave_all_the_time_during_a_flood(  # noqa: C901 (a task each)
     start_daemon: StartDaemon,
 ) -> None:
     daemon = start_daemon(
-        sessions={"max_history_events": 50_000, "max_history_bytes": 64 * MIB, "max_lag_events": 50_000}
+        sessions={
+            "max_history_events": 50_000,
+            "max_history_bytes": 64 * MIB,
+            "max_lag_events": 50_000,
+        }
     )
     accepted: list[str] = []
     visits: list[list[str]] = []
@@ -194,8 +202,7 @@ async def test_a_thousand_readers_that_stop_reading_cost_nothing(
     data = [f"{number} {'x' * 1000}" for number in range(1500)]
     try:
         async with client_of(daemon) as client, reading(daemon, "s", count=2) as live:
-            for _ in range(STALLED):
-                stopped.append(await subscribe(daemon, "s", receive_buffer=4096))
+            stopped += [await subscribe(daemon, "s", receive_buffer=4096) for _ in range(STALLED)]
             await client.until(lambda h: h["subscribers"] == STALLED + 2, within=CYCLE_S)
             before_mb = memory.now_mb
             await publish_all(client, "s", data, at_once=20)
@@ -240,18 +247,18 @@ def idle_mb(tmp_path_factory: pytest.TempPathFactory) -> float:
 
 
 def bodies_of_all_kinds(prefix: str) -> Iterator[Request]:
-    """Yield publications of every kind, to new sessions and to ones that are there."""
+    """Yield publications of every kind of body, each to a session of its own."""
     text = "x" * 2000
     kinds = [
-        ("application/json", json.dumps([{"data": text}] * 60)),
+        ("application/json", json.dumps([{"data": text}] * 4)),
         ("application/json", json.dumps({"data": text, "idempotency_key": "k", "ttl": 60})),
-        ("application/x-ndjson", (json.dumps({"data": {"text": text}}) + "\n") * 60),
-        ("text/event-stream", f"event: e\ndata: {text}\n\n" * 60),
-        ("text/plain", "\n".join([text] * 60)),
+        ("application/x-ndjson", (json.dumps({"data": {"text": text}}) + "\n") * 4),
+        ("text/event-stream", f"event: e\ndata: {text}\n\n" * 4),
+        ("text/plain", "\n".join([text] * 4)),
     ]
     for number in itertools.count():
         kind, body = kinds[number % len(kinds)]
-        yield f"{prefix}-{number // 3}", body.encode(), kind
+        yield f"{prefix}-{number}", body.encode(), kind
 
 
 async def test_pressure_to_critical_and_back_three_times_over(
@@ -267,7 +274,7 @@ async def test_pressure_to_critical_and_back_three_times_over(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_publish_meanwhile, daemon, accepted, nursery)
                 seen: Flood = await flood(
-                    daemon, bodies_of_all_kinds(f"c{cycle}"), publishers=6, seconds=1, refusals=300
+                    daemon, bodies_of_all_kinds(f"c{cycle}"), publishers=6, seconds=1, refusals=200
                 )
                 await client.until_breaker("closed")
                 nursery.cancel_scope.cancel()
@@ -300,7 +307,7 @@ async def _publish_meanwhile(daemon: Daemon, accepted: list[str], nursery: trio.
             await trio.sleep(0.02)
 
 
-# --- what the old suite had beside these -----------------------------------------------------------
+# --- what the old suite had beside these ---------------------------------------------------------
 
 
 async def test_fifty_sessions_of_a_hundred_events_each_to_its_own_subscriber(
@@ -355,7 +362,7 @@ async def test_five_pipelines_of_four_stages_report_to_those_who_watch(daemon: D
         expected: list[dict[str, object]] = []
         async with client_of(daemon) as client, reading(daemon, name, count=2) as watching:
             for stage in stages:
-                events = [
+                events: list[dict[str, object]] = [
                     {
                         "pipeline_id": name,
                         "stage": stage,

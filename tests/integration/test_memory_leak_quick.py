@@ -7,7 +7,6 @@ threshold tells a small leak from none only after hours.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import trio
 
@@ -17,6 +16,7 @@ from tests.support.flood import (
     Client,
     Memory,
     client_of,
+    files_and_threads,
     reading,
     slope,
     subscribe,
@@ -71,19 +71,15 @@ async def test_memory_after_each_cycle_does_not_grow_with_their_number(
 
 
 async def test_files_and_threads_are_as_many_afterwards_as_before(daemon: Daemon) -> None:
-    files = Path(f"/proc/{daemon.pid}/fd")
-    threads = Path(f"/proc/{daemon.pid}/task")
     async with client_of(daemon) as client:
         await client.health()
-        before = (len(list(files.iterdir())), len(list(threads.iterdir())))
+        before = files_and_threads(daemon)
         for number in range(3):
             await a_cycle(daemon, client, number)
-        with trio.fail_after(ANSWER_S):
-            while (len(list(files.iterdir())), len(list(threads.iterdir()))) != before:
-                await trio.sleep(0.05)
+        await client.until(lambda _: files_and_threads(daemon) == before, within=ANSWER_S)
 
 
-# --- the four of the old suite ---------------------------------------------------------------------
+# --- the four of the old suite -------------------------------------------------------------------
 
 
 async def test_a_session_of_ten_events(daemon: Daemon) -> None:

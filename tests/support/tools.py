@@ -1,10 +1,12 @@
-"""Programs and npm packages that a test needs and a machine may lack."""
+"""What a test needs and a machine may lack: programs, npm packages, room."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from typing import NoReturn
 
 import pytest
 
@@ -25,8 +27,20 @@ def require(tool: str) -> str:
     else:
         path = shutil.which(tool)
     if path is None:
-        reason = f"{tool} is not installed"
-        if os.environ.get(STRICT) == "1":
-            pytest.fail(f"{reason}, and {STRICT} is 1")
-        pytest.skip(reason)
+        lack(f"{tool} is not installed")
     return path
+
+
+def raise_open_files(count: int) -> None:
+    """Let this process, and those that it starts, have so many open files; or :func:`lack` it."""
+    soft, hard = getrlimit(RLIMIT_NOFILE)
+    if hard < count:
+        lack(f"only {hard} open files are allowed, not {count}")
+    setrlimit(RLIMIT_NOFILE, (max(soft, count), hard))
+
+
+def lack(reason: str) -> NoReturn:
+    """Skip the test, or fail it where ``BROADCASTERD_TEST_STRICT`` is 1."""
+    if os.environ.get(STRICT) == "1":
+        pytest.fail(f"{reason}, and {STRICT} is 1")
+    pytest.skip(reason)

@@ -33,6 +33,13 @@ from broadcasterd.reasons import EndReason
 BODY_COPIES = 3
 """While a body is taken in, its bytes are there as sent, as text, and as encoded for the log."""
 
+MAX_ARRAY_EVENTS = 10_000
+"""An array is taken apart in memory, and of tiny events that takes fifty times its bytes; a stream
+has no such limit."""
+
+EVENT_BYTES = 512
+"""What an event of an array takes until it is in the log, beside its data (measured)."""
+
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
@@ -133,6 +140,7 @@ async def publish(
             events = _parse_json(whole)
         else:
             events = [Event(_decode_text(whole), head.parameter("event"))]
+        held.take(EVENT_BYTES * len(events))
         drafts = [_draft(event, hub) for event in events]
         answer = Answer(name)
         answer.add(await hub.open(name).publish(drafts))
@@ -207,6 +215,9 @@ def _parse_json(body: bytes) -> list[Event]:
         return [_decode(body, _one).to_event()]
     events = []
     posts: list[Posted] = _decode(body, _many)
+    if len(posts) > MAX_ARRAY_EVENTS:
+        msg = f"an array has at most {MAX_ARRAY_EVENTS} events: send more as application/x-ndjson"
+        raise TooLarge(msg)
     for index, posted in enumerate(posts):
         try:
             events.append(posted.to_event())

@@ -1,0 +1,98 @@
+"""In a cgroup with a limit: the thresholds keep below it, and the kernel never has to kill."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cgroup import MemoryCgroup, memory_cgroup
+from tests.support.daemon import Daemon
+from tests.support.flood import (
+    ANSWER_S,
+    CYCLE_S,
+    MIB,
+    client_of,
+    flood,
+    new_sessions,
+    reading,
+)
+
+LIMIT_MB = 160
+FLOOD_S = 6.0
+REFUSALS = 500
+
+Confined = Callable[..., tuple[Daemon, MemoryCgroup]]
+
+
+@pytest.fixture
+def confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Confined]:
+    """Start a daemon in a cgroup of its own, and remove that after it."""
+    with ExitStack() as stack:
+
+        def start(**sections: Mapping[str, Any]) -> tuple[Daemon, MemoryCgroup]:
+            cgroup = stack.enter_context(memory_cgroup(LIMIT_MB * MIB))
+            with monkeypatch.context() as patched:
+                patched.setattr(sys, "executable", cgroup.python(tmp_path))
+                daemon = Daemon.start(tmp_path, **sections)
+            stack.callback(daemon.stop_cleanly)
+
+            assert daemon.pid in cgroup.members()
+            return daemon, cgroup
+
+        yield start
+
+
+async def test_thresholds_keep_below_the_limit(confined: Confined) -> None:
+    daemon, _ = confined()
+    async with client_of(daemon) as client:
+        memory = (await client.health())["memory"]
+
+    assert memory["cgroup_limit_mb"] == LIMIT_MB
+    assert memory["critical_mb"] == pytest.approx(0.8 * LIMIT_MB, abs=0.1)
+    assert memory["warning_mb"] == pytest.approx(0.5 * LIMIT_MB, abs=0.1)
+    assert memory["used_mb"] >= memory["rss_mb"]
+
+
+async def test_lower_thresholds_of_the_configuration_hold(confined: Confined) -> None:
+    daemon, _ = confined(memory={"warning_mb": 70, "critical_mb": 90})
+    async with client_of(daemon) as client:
+        memory = (await client.health())["memory"]
+
+    assert (memory["warning_mb"], memory["critical_mb"]) == (70, 90)
+    assert memory["cgroup_limit_mb"] == LIMIT_MB
+
+
+async def test_a_flood_is_never_killed_and_never_even_reaches_the_limit(
+    confined: Confined,
+) -> None:
+    daemon, cgroup = confined()
+    async with client_of(daemon) as client, reading(daemon, "live", count=3) as live:
+        pid = cgroup.members()
+        told: list[str] = []
+        for number in range(2):
+            seen = await flood(
+                daemon,
+                new_sessions(f"flood{number}", events=8),
+                publishers=8,
+                seconds=1 if number else FLOOD_S,
+                refusals=REFUSALS,
+            )
+            assert set(seen.answers) == {200, 503}
+            await client.until_breaker("closed", within=CYCLE_S)
+            told.append(f"after {number}")
+            assert (await client.publish("live", told[-1])).status == 200
+        for reader in live:
+            await reader.until(lambda r: len(r.data) == 2, within=ANSWER_S)
+        health = await client.health()
+
+    assert cgroup.killed() == 0
+    assert cgroup.reached() == 0
+    assert cgroup.members() == pid == [daemon.pid]
+    assert health["memory"]["used_mb"] < health["memory"]["warning_mb"]
+    for reader in live:
+        assert reader.data == told
