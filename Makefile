@@ -67,6 +67,12 @@ test-e2e: test-ready ## run the tests with real clients: curl, browsers, librari
 bench: $(INSTALLED) ## measure fan-out, latency and memory
 	$(BIN)/python tests/performance/bench.py
 
+MINUTES ?= 5
+SEED ?= $(shell date +%s)
+.PHONY: soak
+soak: $(INSTALLED) ## random load from a seed, invariants checked all along (MINUTES=5 SEED=1)
+	$(BIN)/python tests/performance/soak.py --minutes $(MINUTES) --seed $(SEED)
+
 # --- check -----------------------------------------------------------------------------------
 
 .PHONY: lint

@@ -11,5 +11,5 @@ following.py    an event stream that is read as it comes
 sse.py          an event stream, parsed by the book: the oracle for what the daemon sends
 lines.py        the lines that a process writes, read with a deadline
 certificate.py  a certificate that nobody but the test trusts
-tools.py        programs that a test needs and a machine may lack
+tools.py        what a test needs and a machine may lack: programs, open files
 """
