@@ -28,7 +28,7 @@ async def test_the_idlest_histories_go_first_and_live_subscribers_keep_their_ord
         names: list[str] = []
         told: list[str] = []
         state = "closed"
-        while state == "closed" and len(names) < 60:
+        while state == "closed" and len(names) < 300:
             names.append(f"s{len(names)}")
             await client.publish(names[-1], *history(names[-1]))
             told.append(f"after {names[-1]}")
