@@ -163,7 +163,9 @@ used = st.integers(0, 2 * T.critical) | st.integers(ENOUGH - MIB, ENOUGH + 10 * 
 
 
 def freed(session: SessionVitals, action: Action) -> int:
-    return session.bytes - (action.to_bytes if isinstance(action, Trim) else 0)
+    if isinstance(action, Trim):
+        return session.bytes - action.to_bytes
+    return session.bytes + SESSION_BYTES
 
 
 @given(states, used, sessions())
