@@ -17,6 +17,41 @@ def history(name: str) -> list[str]:
     return [f"{name} {number} {'x' * SIZE}" for number in range(EVENTS)]
 
 
+async def test_the_idlest_histories_go_first_and_live_subscribers_keep_their_order(
+    start_daemon: StartDaemon, idle_mb: float
+) -> None:
+    daemon = start_daemon(
+        memory={"warning_mb": idle_mb + 25, "critical_mb": idle_mb + 400, "recover_below": 0.99},
+        log={"format": "json"},
+    )
+    async with client_of(daemon) as client, reading(daemon, "live", count=2) as live:
+        names: list[str] = []
+        told: list[str] = []
+        state = "closed"
+        while state == "closed" and len(names) < 300:
+            names.append(f"s{len(names)}")
+            await client.publish(names[-1], *history(names[-1]))
+            told.append(f"after {names[-1]}")
+            await client.publish("live", told[-1])
+            state = (await client.health())["memory"]["breaker"]
+        await client.until(lambda h: h["memory"]["breaker"] == "closed", within=60)
+        listed = await client.sessions()
+        for reader in live:
+            await reader.until(lambda r: len(r.data) == len(told), within=ANSWER_S)
+        async with reading(daemon, names[0]) as [late]:
+            await late.until(lambda r: r.data[-1:] == history(names[0])[-1:], within=ANSWER_S)
+
+    left = [listed[name]["retained_events"] if name in listed else 0 for name in names]
+    shortened = [events < EVENTS for events in left]
+    assert shortened[0]
+    assert not shortened[-1]
+    assert shortened == sorted(shortened, reverse=True), left
+    assert late.data == history(names[0])[-left[0] :], "the newest are kept"
+    for reader in live:
+        assert reader.data == told
+        assert reader.news == []
+
+
 async def test_publishers_and_subscribers_are_welcome_in_warning(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(memory={"warning_mb": 10, "sample_interval": 0.1})
     async with client_of(daemon) as client:

@@ -13,6 +13,7 @@ from broadcasterd.core.breaker import State, Thresholds
 from broadcasterd.core.policy import (
     IDLE_S,
     KEPT_SHARE,
+    MAX_ACTIONS,
     SESSION_BYTES,
     SMALL_BYTES,
     TARGET,
@@ -137,6 +138,15 @@ def test_an_open_breaker_stops_when_that_is_enough() -> None:
 
     assert ["idle-30"] == names(decide(State.OPEN, *sessions, excess=one))
     assert ["idle-30", "idle-20"] == names(decide(State.OPEN, *sessions, excess=one + 1))
+
+
+@pytest.mark.parametrize("state", [*STATES_THAT_SHORTEN, State.OPEN])
+def test_one_plan_has_so_many_actions_and_no_more(state: State) -> None:
+    sessions = [quiet(f"s{n}", idle=1e6 - n) for n in range(2 * MAX_ACTIONS)]
+    actions = decide(state, *sessions, excess=10**12)
+
+    assert MAX_ACTIONS == len(actions)
+    assert [f"s{n}" for n in range(len(names(actions)))] == names(actions)
 
 
 # --- the whole planner -----------------------------------------------------------------------

@@ -60,6 +60,20 @@ def test_what_is_freed_bit_by_bit_adds_up() -> None:
     assert [False] * 3 + [True] == [rule.ask(MUCH - n * bit) for n in range(1, 5)]
 
 
+def test_what_was_freed_is_known_until_it_is_given_back() -> None:
+    rule = Rule(State.OPEN)
+
+    assert [0, 7, 7, 0] == [
+        rule.freed(MUCH),
+        rule.freed(MUCH - 7),
+        rule.freed(MUCH - 7),
+        rule.freed(2 * MUCH),
+    ]
+
+    assert rule.ask(0)
+    assert rule.freed(0) == 0
+
+
 def test_what_is_freed_and_used_again_is_not() -> None:
     rule = Rule(State.OPEN)
     bit = WORTH_RELEASING_BYTES // 4

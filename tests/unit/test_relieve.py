@@ -22,7 +22,14 @@ from broadcasterd.broadcast.subscriber import LAGGING_S
 from broadcasterd.broadcast.supervisor import MemoryHost, relieve_memory, supervise
 from broadcasterd.config import Sessions
 from broadcasterd.core.breaker import MIB, SETTLED_S, Thresholds
-from broadcasterd.core.policy import SESSION_BYTES, CutLaggards, ExpireEarly, Forget, Trim
+from broadcasterd.core.policy import (
+    MAX_ACTIONS,
+    SESSION_BYTES,
+    CutLaggards,
+    ExpireEarly,
+    Forget,
+    Trim,
+)
 from broadcasterd.core.release import RELEASE_INTERVAL_S
 from broadcasterd.core.start import ById
 from broadcasterd.errors import SessionEnded, Unavailable
@@ -195,6 +202,37 @@ async def test_a_warning_forgets_what_is_small_and_idle_but_it_may_come_back(
 
     assert first.last_id != second.last_id
     assert hub.find("s").resolve(ById(first.last_id or "")).gap is not None
+
+
+async def test_what_was_freed_and_is_not_given_back_yet_is_not_freed_once_more(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    sessions = []
+    for name in ("idlest", "idle", "busy"):
+        sessions.append(await filled(hub, name, events=20))
+        await trio.sleep(1)
+    hub.pressure.sample(T.warning)
+    host.used = int(T.recover * 0.9) + 2 * sessions[0].log.bytes // 4
+    nursery.start_soon(supervise, hub, host.memory(sample_interval=0.1))
+    await trio.sleep(RELEASE_INTERVAL_S)  # several looks, and the figure is the same each time
+
+    assert host.looked > 5
+    assert 1 == len(host.released_at)
+    assert [False, True, True] == [20 == len(session.log) for session in sessions]
+
+
+async def test_what_is_too_much_for_one_step_is_gone_on_with_at_once(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    for number in range(2 * MAX_ACTIONS + 1):
+        await hub.open(f"s{number}").publish(drafts("a"))
+    host.used = 10 * T.critical
+    nursery.start_soon(supervise, hub, host.memory())
+    await trio.sleep(1.01)  # one tick
+
+    assert {} == hub.sessions
 
 
 # --- open ------------------------------------------------------------------------------------

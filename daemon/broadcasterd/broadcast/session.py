@@ -284,6 +284,7 @@ class Session:
                 self._spawned_early.clear()
                 async for message in self._outlet:
                     await self._handle(message)
+                    del message  # or it is kept, with its receipt, until the next one comes
                 await self._finish()
                 nursery.cancel_scope.cancel()
         finally:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import trio
 
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.core.policy import plan
+from broadcasterd.core.policy import MAX_ACTIONS, plan
 from broadcasterd.core.release import ReleaseRule
 
 TICK_S = 1.0
@@ -41,18 +41,20 @@ async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
     tick = min(TICK_S, limits.heartbeat_interval / 4, limits.cleanup_interval)
     if memory is not None:
         tick = min(tick, memory.sample_interval)
+    pause = tick
     next_beat = trio.current_time() + tick
     next_sweep = trio.current_time() + limits.cleanup_interval
     release = ReleaseRule()
     while True:
-        with trio.move_on_after(tick):
+        with trio.move_on_after(pause):
             await hub.pressure.wait_for_growth()
         now = trio.current_time()
         if memory is not None:
             counted, state = hub.counted_bytes, hub.pressure.state
             if release.is_due(counted=counted, state=state, now=now):
                 memory.release()
-            relieve_memory(hub, memory)
+            is_done = relieve_memory(hub, memory, freed=release.freed(hub.counted_bytes))
+            pause = tick if is_done else 0
         if now >= next_beat:
             next_beat = now + tick
             await hub.beat()
@@ -61,16 +63,23 @@ async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
             await hub.sweep()
 
 
-def relieve_memory(hub: Hub, memory: MemoryHost) -> int:
-    """Sample, plan and act; return the bytes freed.
+def relieve_memory(hub: Hub, memory: MemoryHost, *, freed: int = 0) -> bool:
+    """Sample, plan and act; return whether that was all there is to do.
 
     In one step, without a checkpoint: what was planned on is still so when it is done.
+
+    Args:
+        hub: whose sessions give memory up.
+        memory: the host's figures.
+        freed: bytes that were freed before, and are not given back yet: they are not to be freed
+            once more.
+
     """
     used = memory.used()
     hub.pressure.sample(used)
     state, thresholds = hub.pressure.state, hub.pressure.thresholds
     if state is None or thresholds is None:
-        return 0
-    before = hub.counted_bytes
-    hub.relieve(plan(state, used, thresholds, hub.vitals))
-    return before - hub.counted_bytes
+        return True
+    actions = plan(state, used - freed, thresholds, hub.vitals)
+    hub.relieve(actions)
+    return len(actions) < MAX_ACTIONS

@@ -9,7 +9,8 @@ longest time. The stages differ in how deep they cut.
 - *Open* drops all events past half their lifetime and all readers that lag, forgets sessions that
   nobody listens to, and empties the histories of the others.
 
-What is freed is an estimate, and counted again with the next sample.
+What is freed is an estimate, and counted again with the next sample. One plan has a bounded number
+of actions, for all of them are done in one step: where that is not enough, there is a next one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ SMALL_BYTES = 16 * 1024
 SESSION_BYTES = 8 * 1024
 """What an open session takes beside its log: a task, a channel, a nursery (measured)."""
 
-IDLE_S = 5.0
-"""A session that was published to within so many seconds is in use, whoever listens."""
+IDLE_S = 15.0
+"""A session that was published to within so many seconds is in use, whoever listens: a flood of new
+ones is for the open breaker to turn away, not for the warning to forget."""
+
+MAX_ACTIONS = 500
+"""Of one plan; they take up to 10 ms, and what they end takes as long again."""
 
 TARGET = 0.9
 """Of ``recover``: what is freed has to bring memory below it, not just up to it."""
@@ -93,7 +98,7 @@ def plan(
     if state is State.OPEN:
         actions += [ExpireEarly(share=0.5), CutLaggards()]
     for session in idlest_first:
-        if excess <= 0:
+        if excess <= 0 or len(actions) >= MAX_ACTIONS:
             break
         action = _empty(session) if state is State.OPEN else _shorten(session)
         if action is not None:

@@ -1,4 +1,4 @@
-"""When to give freed memory back to the kernel: it takes up to 0.1 s, and the loop waits."""
+"""When to give freed memory back to the kernel: that takes some 20 ms, and the loop waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WORTH_RELEASING_BYTES = 1024 * 1024
 """Less than this is not worth the wait."""
 
 RELEASE_INTERVAL_S = 1.0
-"""At most a tenth of the time goes into it."""
+"""At most one part in fifty of the time goes into it."""
 
 
 class ReleaseRule:
@@ -26,6 +26,10 @@ class ReleaseRule:
         self._state: State | None = State.CLOSED
         self._once_more = False
 
+    def freed(self, counted: int) -> int:
+        """Return the bytes that were freed since the last release: RSS shows them still."""
+        return max(0, self._most - counted)
+
     def is_due(self, *, counted: int, state: State | None, now: float) -> bool:
         """Take the figures of this moment; ``True`` says that it is done now."""
         if state is None:  # the breaker is off
@@ -34,7 +38,7 @@ class ReleaseRule:
             self._state = state
             self._once_more = True
         self._most = max(self._most, counted)
-        worth_it = state is not State.CLOSED and self._most - counted >= WORTH_RELEASING_BYTES
+        worth_it = state is not State.CLOSED and self.freed(counted) >= WORTH_RELEASING_BYTES
         if now < self._not_before or not (worth_it or self._once_more):
             return False
         self._once_more = worth_it

@@ -178,6 +178,8 @@ async def _whole(
         while piece := await _next_piece(pieces, hub):
             whole += piece
             held.take(BODY_COPIES * len(piece))
+            if hub.pressure.refuses_more():
+                raise short_of_memory()
             if len(whole) > max_body_bytes:
                 raise too_large
     if wait.cancelled_caught:

@@ -91,11 +91,12 @@ class MemoryProbe:
 
 
 def release_free_memory() -> None:
-    """Collect what sessions and requests left in cycles, and give freed pages to the kernel.
+    """Collect what requests left in cycles, and give freed pages to the kernel.
 
-    malloc_trim(3), where libc has it. Some 20 ms, and more with many streams.
+    malloc_trim(3), where libc has it. Some 20 ms. Not a full collection: it would take ten times
+    that with thousands of sessions, and sessions leave no cycles.
     """
-    gc.collect()
+    gc.collect(1)
     if _malloc_trim is not None:
         _malloc_trim(0)
 
