@@ -374,7 +374,7 @@ full = probe.read().rss
 del frames
 gc.collect()
 freed = probe.read().rss
-release_free_memory()
+release_free_memory(thorough=True)
 print(full, freed, probe.read().rss)
 """
 
@@ -400,7 +400,7 @@ for _ in range(100):
     node = Node()
     node.itself = node
 del node
-release_free_memory()
+release_free_memory(thorough=True)
 print(before, len([o for o in gc.get_objects() if isinstance(o, Node)]))
 """
 
@@ -419,5 +419,5 @@ def fresh_process(script: str) -> str:
 
 
 def test_giving_back_again_does_no_harm() -> None:
-    release_free_memory()
-    release_free_memory()
+    release_free_memory(thorough=True)
+    release_free_memory(thorough=True)

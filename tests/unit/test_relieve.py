@@ -19,7 +19,7 @@ from broadcasterd.broadcast.hub import STREAM_BYTES, Hub
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import LAGGING_S
-from broadcasterd.broadcast.supervisor import MemoryHost, relieve_memory, supervise
+from broadcasterd.broadcast.supervisor import FEW, MemoryHost, relieve_memory, supervise
 from broadcasterd.config import Sessions
 from broadcasterd.core.breaker import MIB, SETTLED_S, Thresholds
 from broadcasterd.core.policy import (
@@ -56,6 +56,7 @@ class Host:
         self.used = 0
         self.looked = 0
         self.released_at: list[float] = []
+        self.thorough: list[bool] = []
 
     def memory(self, *, sample_interval: float = 1.0) -> MemoryHost:
         return MemoryHost(self._look, self._release, sample_interval)
@@ -64,8 +65,9 @@ class Host:
         self.looked += 1
         return self.used
 
-    def _release(self) -> None:
+    def _release(self, *, thorough: bool) -> None:
         self.released_at.append(trio.current_time())
+        self.thorough.append(thorough)
 
 
 @pytest.fixture
@@ -501,6 +503,24 @@ async def test_memory_is_given_back_after_something_was_freed(
     assert before < len(host.released_at)
 
 
+@pytest.mark.parametrize(("sessions", "thorough"), [(FEW, True), (FEW + 1, False)])
+async def test_it_is_given_back_thoroughly_where_that_takes_no_long_step(
+    sessions: int,
+    thorough: bool,  # noqa: FBT001 (a parameter of the table)
+    nursery: trio.Nursery,
+    host: Host,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = await hub_under(nursery)
+    for number in range(sessions):
+        hub.open(f"s{number}")
+    host.used = T.warning
+    nursery.start_soon(supervise, hub, host.memory())
+    await trio.sleep(2.5)
+
+    assert [thorough] == host.thorough
+
+
 async def test_nothing_is_given_back_while_nothing_is_freed(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -584,7 +604,7 @@ async def test_a_failure_to_look_ends_the_supervisor(
 
     hub = Hub(Sessions(), thresholds=T)
     with pytest.raises(OSError, match="no /proc"):
-        await supervise(hub, MemoryHost(fail, lambda: None, 1.0))
+        await supervise(hub, MemoryHost(fail, lambda *, thorough: None, 1.0))
 
 
 # --- the account, all along ------------------------------------------------------------------

@@ -90,13 +90,17 @@ class MemoryProbe:
         return Reading(rss, used, self._cgroup.limit, stalled)
 
 
-def release_free_memory() -> None:
-    """Collect what requests left in cycles, and give freed pages to the kernel.
+def release_free_memory(*, thorough: bool) -> None:
+    """Collect what requests left in cycles, and give freed pages to the kernel: some 20 ms.
 
-    malloc_trim(3), where libc has it. Some 20 ms. Not a full collection: it would take ten times
-    that with thousands of sessions, and sessions leave no cycles.
+    malloc_trim(3), where libc has it.
+
+    Args:
+        thorough: look at all objects, not only at the young, and give up the interpreter's own free
+            lists. That takes 20 ms more for each thousand sessions.
+
     """
-    gc.collect(1)
+    gc.collect(2 if thorough else 1)
     if _malloc_trim is not None:
         _malloc_trim(0)
 
