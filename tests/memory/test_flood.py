@@ -110,12 +110,13 @@ class Recorder:
             nursery.start_soon(self._publish_live)
             nursery.start_soon(self._stream)
             nursery.start_soon(self._poll_health)
+            nursery.start_soon(self._read_on, episode.laggard[0])
             for number in range(3):
                 await self._cycle(client, number)
             await client.publish("quiet", "still here")
             for reader in episode.quiet:
                 await reader.until(lambda r: r.data, within=ANSWER_S)
-            await self._read_on(episode.laggard[0])
+            await self._resume(episode.laggard[0])
             for reader in episode.live:
                 await reader.until(self._has_all, within=ANSWER_S)
             nursery.cancel_scope.cancel()
@@ -197,9 +198,15 @@ class Recorder:
         return reader
 
     async def _read_on(self, reader: Reader) -> None:
-        with trio.fail_after(ANSWER_S):
-            await reader.run()
+        """Read on when the breaker has opened: a minute later the kernel would have given up."""
+        async with client_of(self._daemon) as client:
+            await client.until_breaker("open", within=FLOOD_S + CYCLE_S)
+        await reader.run()
         reader.stream.socket.close()
+
+    async def _resume(self, reader: Reader) -> None:
+        with trio.fail_after(ANSWER_S):
+            await reader.ended.wait()
         async with (
             client_of(self._daemon) as client,
             reading(self._daemon, "stalled", cursor=reader.cursor) as [again],

@@ -215,13 +215,19 @@ async def flood(
 ) -> Flood:
     """Publish as fast as answers come, whatever they say.
 
-    For so many seconds; and then, up to a minute, until so many were refused.
+    For so many seconds; and then, up to a minute, until so many more were refused.
     """
     result = Flood() if into is None else into
 
+    refused_in_time = 0
+
     def goes_on() -> bool:
+        nonlocal refused_in_time
         now = trio.current_time()
-        return now < end or (result.answers[503] < refusals and now < end + PATIENCE_S)
+        if now < end:
+            refused_in_time = result.answers[503]
+        more = result.answers[503] - refused_in_time
+        return now < end or (more < refusals and now < end + PATIENCE_S)
 
     async def publish() -> None:
         async with client_of(daemon) as client:
