@@ -161,21 +161,8 @@ class ReplayLog:
         """
         self.check_fits(block, key=key)
         self.last += 1
-        lifetime = self._max_age if ttl is None else min(ttl, self._max_age)
-        entry = Entry(
-            seq=self.last,
-            frame=encode_frame(self.id_of(self.last), block),
-            appended_at=now,
-            expires_at=now + lifetime,
-            key=key,
-        )
-        self._entries[entry.seq] = entry
-        self.bytes += entry.cost
-        self._account.bytes += entry.cost
-        if key is not None:
-            self._keys[key] = entry.seq
-        if lifetime < self._max_age:
-            self._remember_short_lived(entry)
+        frame = encode_frame(self.id_of(self.last), block)
+        entry = self._retain(self.last, frame, appended_at=now, ttl=ttl, key=key)
         if self._over_bounds():
             self.expire(now)  # what is over anyway makes room first: that is nobody's loss
         while self._over_bounds():
@@ -244,6 +231,44 @@ class ReplayLog:
         while (oldest := self._oldest()) is not None and oldest.appended_at + max_age <= now:
             self._evict_oldest()
         return self._evicted_since(before)
+
+    # Handing over
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Iterate over what is retained, oldest first."""
+        return iter(self._entries.values())
+
+    def go_on_from(self, *, floor: int, last: int) -> None:
+        """Begin, empty, where another log of this incarnation ended. Once, before all else."""
+        self.floor, self.last = floor, last
+        self._head = floor + 1
+
+    def take_up(
+        self, seq: int, frame: bytes, *, appended_at: float, ttl: float | None, key: str | None
+    ) -> None:
+        """Retain an event of the log that this one goes on from; the oldest come first."""
+        self._retain(seq, frame, appended_at=appended_at, ttl=ttl, key=key)
+        while self._over_bounds():  # they may be tighter now
+            self._evict_oldest()
+
+    def ttl_of(self, entry: Entry) -> float | None:
+        """Return the time in seconds that an entry has of its own; ``None``: as long as any."""
+        lifetime = entry.expires_at - entry.appended_at
+        return lifetime if entry.expires_at < entry.appended_at + self._max_age else None
+
+    def _retain(
+        self, seq: int, frame: bytes, *, appended_at: float, ttl: float | None, key: str | None
+    ) -> Entry:
+        lifetime = self._max_age if ttl is None else min(ttl, self._max_age)
+        entry = Entry(seq, frame, appended_at, appended_at + lifetime, key)
+        self._entries[seq] = entry
+        self.bytes += entry.cost
+        self._account.bytes += entry.cost
+        if key is not None:
+            self._keys[key] = seq
+        if lifetime < self._max_age:
+            self._remember_short_lived(entry)
+        return entry
 
     def _after(self, first: int) -> Iterator[Entry]:
         if self.last - first < len(self._entries):

@@ -1,0 +1,165 @@
+"""What a process leaves to the one that replaces it, as bytes: sessions, events, and streams.
+
+A handover is a row of *segments*, each small enough to be written, read and given up while the rest
+waits: no process needs room for all of it twice. A segment begins with a line that names the format
+and its version; then come *records*, each with its length before it (4 bytes, big-endian), as
+MessagePack. The events of a session follow it. A record may gain fields at its end without a new
+version: those who do not know them skip them, and those who miss them have a default.
+
+Times are ages, in seconds before :attr:`Segment.at`: a monotonic clock ends with its process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import count
+
+import msgspec
+
+MAGIC = b"broadcasterd handover 1\n"
+
+SEGMENT_BYTES = 8 * 1024 * 1024
+"""A segment is closed once it has so many: what a handover takes beside what it hands over."""
+
+_LENGTH_BYTES = 4
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True):
+    """An array whose first element names the kind of record."""
+
+
+class Segment(_Record, frozen=True, tag="segment"):
+    """The first record of each segment.
+
+    Attributes:
+        handover: the same in all segments of one, and in no other.
+        index: from 0.
+        at: when the handover was begun, Unix time in seconds.
+
+    """
+
+    handover: str
+    index: int
+    at: float
+
+
+class SessionLeft(_Record, frozen=True, tag="session"):
+    """A session: what its log has been through, and how long ago things happened to it."""
+
+    name: str
+    incarnation: str
+    floor: int
+    last: int
+    opened_s: float
+    active_s: float
+    published_s: float
+
+
+class EventLeft(_Record, frozen=True, tag="event"):
+    """A retained event of the session before it: its frame as it is sent, and how old it is."""
+
+    seq: int
+    frame: bytes
+    age_s: float
+    ttl_s: float | None = None
+    key: str | None = None
+
+
+class StreamLeft(_Record, frozen=True, tag="stream"):
+    """A stream whose socket is handed over too.
+
+    Attributes:
+        inode: of the socket (fstat(2)): it tells which one it is.
+        cursor: the last event that the client was sent, ``pending`` included.
+        pending: the rest of what was written in part.
+        max_lag: how many events it may be behind, as things stand.
+        asked: the id of a gap that it is still to be told of.
+
+    """
+
+    inode: int
+    session: str
+    stream_id: str
+    peer: str
+    cursor: int
+    pending: bytes
+    opened_s: float
+    sent_bytes: int
+    sent_events: int
+    max_lag: int
+    asked: str | None = None
+    subject: str | None = None
+    expires_at: float | None = None
+
+
+class NameEnded(_Record, frozen=True, tag="ended"):
+    """A session that was closed for good: who comes back to it is told to stop."""
+
+    name: str
+    age_s: float
+
+
+class Done(_Record, frozen=True, tag="done"):
+    """The last record of all: nothing is missing."""
+
+
+Record = Segment | SessionLeft | EventLeft | StreamLeft | NameEnded | Done
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+class HandoverError(ValueError):
+    """These bytes are no segment, or one of a version that is not known here."""
+
+
+def pack(
+    records: Iterable[Record], *, handover: str, at: float, segment_bytes: int = SEGMENT_BYTES
+) -> Iterator[bytearray]:
+    """Yield the segments of a handover, with :class:`Done` at its end: one record in each, or more.
+
+    ``records`` is asked for one only when there is room for it, so that what was packed can be
+    forgotten by then.
+    """
+    remaining = iter(records)
+    done = False
+    for index in count():
+        segment = bytearray(MAGIC)
+        _add(segment, Segment(handover, index, at))
+        room = segment_bytes
+        while room > 0 and not done:
+            record = next(remaining, None)
+            done = record is None
+            room -= _add(segment, record or Done())
+        yield segment
+        if done:
+            return
+
+
+def unpack(segment: bytes | bytearray | memoryview) -> Iterator[Record]:
+    """Yield the records of a segment; the first is its :class:`Segment`.
+
+    Raises:
+        HandoverError: it is of another version, or damaged.
+
+    """
+    view = memoryview(segment)
+    if bytes(view[: len(MAGIC)]) != MAGIC:
+        raise HandoverError("it does not begin as a handover of this version does")
+    position = len(MAGIC)
+    while position < len(view):
+        start = position + _LENGTH_BYTES
+        position = start + int.from_bytes(view[start - _LENGTH_BYTES : start])
+        if position > len(view):
+            raise HandoverError("it ends in the middle of a record")
+        try:
+            yield _decoder.decode(view[start:position])
+        except msgspec.MsgspecError as error:
+            raise HandoverError("it has a record that this version does not know") from error
+
+
+def _add(segment: bytearray, record: Record) -> int:
+    encoded = _encoder.encode(record)
+    segment += len(encoded).to_bytes(_LENGTH_BYTES)
+    segment += encoded
+    return len(encoded)
