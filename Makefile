@@ -45,6 +45,85 @@ test-ready: $(INSTALLED) $(CLIENTS_INSTALLED) ## make everything the tests need
 run: $(INSTALLED) ## start the daemon on the development configuration, with lines to paste
 	$(BIN)/broadcasterd serve --config config/development.toml --examples
 
+# --- install ---------------------------------------------------------------------------------
+#
+# $(LIBRARY)/releases/<version>   a release: an environment of its own, which can be moved as it is
+# $(LIBRARY)/current              a link to the one that is in use: to switch releases is to move it
+# $(PREFIX)/bin/broadcasterd      a link to the command of the current one
+
+PREFIX ?= /usr
+# Not somebody's Python in a home directory: a service does not see those.
+SYSTEM_PYTHON ?= /usr/bin/python3
+
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' daemon/broadcasterd/__init__.py)
+WHEEL := dist/broadcasterd-$(VERSION)-py3-none-any.whl
+LIBRARY := $(PREFIX)/lib/broadcasterd
+RELEASE := $(LIBRARY)/releases/$(VERSION)
+STAGE := $(DESTDIR)$(LIBRARY)/releases/.$(VERSION)
+UNITS := $(wildcard systemd/*.service systemd/*.socket)
+UNIT_DIRECTORY := $(PREFIX)/lib/systemd/system
+CATALOG_DIRECTORY := $(PREFIX)/lib/systemd/catalog
+DOCS := $(PREFIX)/share/doc/broadcasterd
+# Only the machine that this runs on, not a tree that is made for another, has a systemd to tell.
+RUNS_SYSTEMD := $(if $(DESTDIR),false,test -d /run/systemd/system)
+
+.venv-build/.installed: requirements-build.lock
+	$(SYSTEM_PYTHON) -m venv .venv-build
+	.venv-build/bin/pip install --quiet --require-hashes -r requirements-build.lock
+	@touch $@
+
+$(WHEEL): .venv-build/.installed pyproject.toml README.md $(shell find daemon -name '*.py')
+	.venv-build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@touch $@
+
+.PHONY: release
+release: $(WHEEL) ## put this version beside those that are installed, without switching to it
+	rm -rf $(STAGE)
+	mkdir -p $(dir $(STAGE))
+	$(SYSTEM_PYTHON) -m venv --without-pip $(STAGE)
+	.venv-build/bin/pip --python $(STAGE)/bin/python install --quiet --no-compile \
+		--require-hashes -r requirements.lock
+	.venv-build/bin/pip --python $(STAGE)/bin/python install --quiet --no-compile --no-deps $(WHEEL)
+	@# What was made for this place only: scripts with its path in them, and a note of it.
+	find $(STAGE)/bin -type f -delete
+	sed -i '/^command = /d' $(STAGE)/pyvenv.cfg
+	$(SYSTEM_PYTHON) -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+		-d $(RELEASE)/lib $(STAGE)/lib
+	install -m 755 bin/broadcasterd $(STAGE)/bin/broadcasterd
+	rm -rf $(DESTDIR)$(RELEASE)
+	mv $(STAGE) $(DESTDIR)$(RELEASE)
+
+# As root. An existing configuration is left alone.
+.PHONY: install
+install: release ## install this version for systemd (DESTDIR=, PREFIX=/usr, SYSTEM_PYTHON=)
+	ln -sfn releases/$(VERSION) $(DESTDIR)$(LIBRARY)/.current
+	mv -T $(DESTDIR)$(LIBRARY)/.current $(DESTDIR)$(LIBRARY)/current
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(UNIT_DIRECTORY) $(DESTDIR)$(CATALOG_DIRECTORY)
+	ln -sfn ../lib/broadcasterd/current/bin/broadcasterd $(DESTDIR)$(PREFIX)/bin/broadcasterd
+	install -m 644 systemd/broadcasterd.catalog $(DESTDIR)$(CATALOG_DIRECTORY)
+	install -m 644 $(UNITS) $(DESTDIR)$(UNIT_DIRECTORY)
+	sed -i -e 's|/usr/bin/broadcasterd|$(PREFIX)/bin/broadcasterd|' \
+		-e 's|/usr/share/doc/broadcasterd|$(DOCS)|' \
+		$(DESTDIR)$(CATALOG_DIRECTORY)/broadcasterd.catalog \
+		$(addprefix $(DESTDIR)$(UNIT_DIRECTORY)/,$(notdir $(UNITS)))
+	install -d $(DESTDIR)$(DOCS)
+	install -m 644 README.md docs/*.md $(DESTDIR)$(DOCS)
+	install -d $(DESTDIR)/etc/broadcasterd
+	test -e $(DESTDIR)/etc/broadcasterd/broadcasterd.toml || \
+		install -m 644 config/broadcasterd.toml $(DESTDIR)/etc/broadcasterd
+	if $(RUNS_SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; fi
+
+.PHONY: uninstall
+uninstall: ## remove every release, but neither configuration nor state
+	if $(RUNS_SYSTEMD); then \
+		systemctl disable --now broadcasterd.socket broadcasterd.service || true; \
+		systemctl stop 'broadcasterd@*' || true; \
+	fi
+	rm -rf $(DESTDIR)$(LIBRARY) $(DESTDIR)$(DOCS)
+	rm -f $(DESTDIR)$(PREFIX)/bin/broadcasterd $(DESTDIR)$(CATALOG_DIRECTORY)/broadcasterd.catalog
+	rm -f $(addprefix $(DESTDIR)$(UNIT_DIRECTORY)/,$(notdir $(UNITS)))
+	if $(RUNS_SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; fi
+
 # --- test ------------------------------------------------------------------------------------
 
 .PHONY: test
@@ -96,15 +175,17 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/pip-compile --q
 
 # Run it with the oldest Python that is supported: a lock holds for that one and newer ones.
 .PHONY: lock
-lock: ## write both lock files anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
+lock: ## write all lock files anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet pip-tools==7.6.2
 	$(PIP_COMPILE) $(LOCK_FLAGS) --output-file requirements.lock pyproject.toml
 	$(PIP_COMPILE) $(LOCK_FLAGS) --extra dev --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml
+	$(PIP_COMPILE) $(LOCK_FLAGS) --only-build-deps --build-deps-for wheel \
+		--constraint requirements-dev.lock --output-file requirements-build.lock pyproject.toml
 
 .PHONY: clean
 clean: ## remove everything that was made
-	rm -rf $(VENV) .venv-lock build dist $(CLIENTS)/node_modules
+	rm -rf $(VENV) .venv-lock .venv-build build dist $(CLIENTS)/node_modules
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +

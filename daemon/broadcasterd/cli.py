@@ -132,7 +132,11 @@ def serve(*, config_file: Path | None, examples: bool) -> None:
     from broadcasterd import run
 
     try:
-        run.main(config, on_ready=_print_examples if examples else None)
+        run.main(
+            config,
+            load=lambda: _checked(config_file),
+            on_ready=_print_examples if examples else None,
+        )
     except OSError as error:
         # Without the number that str(error) begins with; a file is named where it is one's fault.
         why = ": ".join(str(part) for part in (error.filename, error.strerror) if part)

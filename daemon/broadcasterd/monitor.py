@@ -24,21 +24,25 @@ class Monitor:
     """
 
     def __init__(self, config: Memory, probe: MemoryProbe) -> None:
-        self._config = config
         self._probe = probe
         self._started_at = trio.current_time()
         self._trend = Trend()
         self.loop = LoopWatch()
-        self.thresholds = Thresholds.derive(
-            warning_mb=config.warning_mb,
-            critical_mb=config.critical_mb,
-            recover_below=config.recover_below,
-            limit=probe.read().cgroup_limit,
-        )
+        self.thresholds = self._thresholds(config)
+        self._host = MemoryHost(self._used, release_free_memory, config.sample_interval)
 
     def memory_host(self) -> MemoryHost:
-        """Return what the supervisor needs."""
-        return MemoryHost(self._used, release_free_memory, self._config.sample_interval)
+        """Return what the supervisor needs; it follows :meth:`reconfigure`."""
+        return self._host
+
+    def reconfigure(self, config: Memory) -> None:
+        """Go on with other settings."""
+        self.thresholds = self._thresholds(config)
+        self._host.sample_interval = config.sample_interval
+
+    def rss(self) -> int:
+        """Return the resident memory of this moment, in bytes."""
+        return self._probe.read().rss
 
     def vitals(self, hub: Hub) -> Vitals:
         """Return all figures of this moment."""
@@ -60,6 +64,14 @@ class Monitor:
             subscribers=len(hub.streams),
             uptime=trio.current_time() - self._started_at,
             draining=hub.draining,
+        )
+
+    def _thresholds(self, config: Memory) -> Thresholds:
+        return Thresholds.derive(
+            warning_mb=config.warning_mb,
+            critical_mb=config.critical_mb,
+            recover_below=config.recover_below,
+            limit=self._probe.read().cgroup_limit,
         )
 
     def _used(self) -> int:

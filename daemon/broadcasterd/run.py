@@ -1,30 +1,38 @@
-"""The root nursery: what runs, in what order it starts, and how it stops.
+"""The root nursery: what runs, in what order it starts, how it is reloaded, and how it stops.
 
-``hub`` before ``server`` (requests need it), the supervisor beside them. A stop closes the
-listener, tells every subscriber to come back, gives requests ``shutdown_grace`` seconds, and
-resets what is left. A failure of any of the three ends the daemon: the error goes up.
+``hub`` before ``server`` (requests need it), the supervisor beside them. SIGHUP reads the
+configuration anew; ``reconfigure`` tells each part. A stop closes the listener, tells every
+subscriber to come back, gives requests ``shutdown_grace`` seconds, and resets what is left. A
+failure of any of the three ends the daemon: the error goes up.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 
+import msgspec
 import structlog
 import trio
 
 from broadcasterd import __version__
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import supervise
-from broadcasterd.config import Config
+from broadcasterd.config import Config, ConfigError, check_exposure
 from broadcasterd.edge.app import create_app
-from broadcasterd.edge.server import Server, bind
+from broadcasterd.edge.server import Server, adopt, bind
 from broadcasterd.host.memory import MemoryProbe
+from broadcasterd.host.systemd import Notifier, take_listen_fds, watchdog_period
 from broadcasterd.monitor import Monitor
-from broadcasterd.observe.log import logging_to_stderr
+from broadcasterd.observe.log import logging_as, set_level
 from broadcasterd.reasons import EndReason
+from broadcasterd.reload import Reloader
+from broadcasterd.service import Service
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -34,34 +42,72 @@ ABORT_GRACE_S = 1.0
 OnReady = Callable[[list[str]], None]
 
 
-def main(config: Config, *, on_ready: OnReady | None = None, takeover: bool = True) -> None:
+def main(
+    config: Config,
+    *,
+    load: Callable[[], Config] | None = None,
+    on_ready: OnReady | None = None,
+    takeover: bool = True,
+) -> None:
     """Run the daemon until SIGTERM or SIGINT; a second one ends the drain.
 
     Args:
         config: all settings.
+        load: reads them anew, on SIGHUP; raises ConfigError where they cannot be used.
         on_ready: called once with the URLs, when the port answers.
         takeover: see :func:`~broadcasterd.edge.app.create_app`.
 
     Raises:
+        ConfigError: the settings do not go with the sockets or the journal that are there.
         OSError: the address cannot be bound, or a TLS file cannot be read.
         ExceptionGroup: a task that the daemon cannot do without failed; it was logged.
 
     """
-    with logging_to_stderr(config.log):
+    run = partial(
+        serve, config, load=load or (lambda: config), on_ready=on_ready, takeover=takeover
+    )
+    with logging_as(config.log):
         try:
-            trio.run(serve, config, on_ready, takeover, strict_exception_groups=True)
+            trio.run(run, strict_exception_groups=True)
         except ExceptionGroup as error:
             log.critical("the daemon failed", exc_info=error)
             raise
 
 
-async def serve(config: Config, on_ready: OnReady | None = None, takeover: bool = True) -> None:  # noqa: FBT001, FBT002 (trio.run passes positions)
+async def serve(
+    config: Config, *, load: Callable[[], Config], on_ready: OnReady | None, takeover: bool
+) -> None:
     """Run the daemon in this Trio run; see :func:`main`."""
     monitor = Monitor(config.memory, MemoryProbe())
-    hub = Hub(config.sessions, thresholds=monitor.thresholds if config.memory.breaker else None)
+    hub = Hub(
+        config.sessions,
+        thresholds=monitor.thresholds if config.memory.breaker else None,
+        rss=monitor.rss,
+    )
     app = create_app(hub, config, vitals=lambda: monitor.vitals(hub), takeover=takeover)
-    server = Server(app, config.server, bind(config.server))
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    sockets = listen(config)
+    server = Server(app, config.server, sockets)
+    service = Service(
+        Notifier(os.environ.get("NOTIFY_SOCKET")),
+        watchdog=watchdog_period(os.environ),
+        status=lambda: _status(hub),
+        progress=lambda: hub.counters["supervisor_steps"],
+    )
+
+    async def reconfigure(new: Config) -> None:
+        """Tell each part of new settings: first those that may refuse them."""
+        pass
+        server.reconfigure(new.server)
+        app.settings = new.server
+        set_level(new.log.level)
+        monitor.reconfigure(new.memory)
+        await hub.reconfigure(new.sessions, monitor.thresholds if new.memory.breaker else None)
+
+    reloader = Reloader(config, load=load, apply=reconfigure)
+    with (
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as stops,
+        trio.open_signal_receiver(signal.SIGHUP) as hangups,
+    ):
         async with trio.open_nursery() as root:
             await root.start(hub.run)
             served = trio.Event()
@@ -72,12 +118,17 @@ async def serve(config: Config, on_ready: OnReady | None = None, takeover: bool 
                 log.warning("the memory breaker is off: nothing bounds what events may take")
             spare_the_garbage_collector()
             log.info("ready", urls=urls, version=__version__, python=sys.version.split()[0])
+            await service.ready()
+            root.start_soon(service.run)
+            root.start_soon(_reload_on, hangups, reloader, service)
             if on_ready is not None:
                 on_ready(urls)
-            await anext(signals)
-            log.info("draining", streams=len(hub.streams), grace_s=config.server.shutdown_grace)
-            with trio.move_on_after(config.server.shutdown_grace) as grace:
-                root.start_soon(_end_grace, signals, grace)
+            await anext(stops)
+            grace_s = reloader.config.server.shutdown_grace
+            log.info("draining", streams=len(hub.streams), grace_s=grace_s)
+            await service.stopping()
+            with trio.move_on_after(grace_s) as grace:
+                root.start_soon(_end_grace, stops, grace)
                 await server.stop_accepting()
                 await hub.drain()
                 await served.wait()
@@ -87,6 +138,46 @@ async def serve(config: Config, on_ready: OnReady | None = None, takeover: bool 
                 await served.wait()
             root.cancel_scope.cancel()
     log.info("stopped")
+
+
+def listen(config: Config) -> list[socket.socket]:
+    """Return the sockets that systemd handed over, or else those of the settings.
+
+    Raises:
+        ConfigError: a socket that was handed over lets in whom the settings do not.
+        OSError: the address cannot be bound.
+
+    """
+    sockets = []
+    for handed in take_listen_fds(os.environ):
+        sock = adopt(handed.fd)
+        if sock is None:
+            log.warning("a descriptor is no listening TCP socket: closed", name=handed.name)
+            os.close(handed.fd)
+        else:
+            sockets.append(sock)
+    if not sockets:
+        return bind(config.server)
+    log.info("the sockets are systemd's: server.host, .port and .backlog are ignored")
+    try:
+        check_exposure_of(sockets, config)
+    except ConfigError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def check_exposure_of(sockets: Sequence[socket.socket], config: Config) -> None:
+    """Refuse settings that do not go with where the daemon really listens.
+
+    Raises:
+        ConfigError: see :func:`~broadcasterd.config.check_exposure`.
+
+    """
+    for sock in sockets:
+        server = msgspec.structs.replace(config.server, host=sock.getsockname()[0])
+        check_exposure(msgspec.structs.replace(config, server=server))
 
 
 def spare_the_garbage_collector() -> None:
@@ -106,6 +197,21 @@ async def _serve_until_closed(
 ) -> None:
     await server.run(task_status=task_status)
     served.set()
+
+
+async def _reload_on(hangups: AsyncIterator[int], reloader: Reloader, service: Service) -> None:
+    async for _ in hangups:
+        await service.reloading()
+        why = await reloader.reload()
+        service.remark = f"the last reload was refused: {why}" if why else ""
+        await service.ready()
+
+
+def _status(hub: Hub) -> str:
+    """Return what ``systemctl status`` shows."""
+    counts = f"{len(hub.sessions)} sessions, {len(hub.streams)} subscribers"
+    line = f"{counts}, breaker {hub.pressure.state or 'off'}"
+    return f"draining: {line}" if hub.draining else line
 
 
 async def _end_grace(signals: AsyncIterator[int], grace: trio.CancelScope) -> None:

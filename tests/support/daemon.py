@@ -64,7 +64,7 @@ class Daemon:
 
         """
         config = directory / "broadcasterd.toml"
-        config.write_text(_toml(_merge(DEFAULTS, sections)))
+        config.write_text(as_toml(_merge(DEFAULTS, sections)))
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("BROADCASTERD_")}
         command = [sys.executable, "-m", "broadcasterd", "serve", "--examples", "--config"]
         with (directory / "stderr").open("w") as stderr:
@@ -161,7 +161,8 @@ def _merge(
     return {name: {**defaults.get(name, {}), **sections.get(name, {})} for name in names}
 
 
-def _toml(sections: Mapping[str, Mapping[str, object]]) -> str:
+def as_toml(sections: Mapping[str, Mapping[str, object]]) -> str:
+    """Return a configuration file with these sections."""
     lines: list[str] = []
     for name, keys in sections.items():
         lines.append(f"[{name}]")

@@ -17,7 +17,7 @@ import pytest
 
 import broadcasterd
 from broadcasterd import cli, client
-from broadcasterd.config import Config
+from broadcasterd.config import Config, ConfigError
 
 SECRET = "0123456789abcdef0123456789abcdef"
 OPEN = '[auth]\nmode = "none"\n'
@@ -172,7 +172,7 @@ def test_serve_runs_the_daemon_on_its_configuration(
 ) -> None:
     served: list[Config] = []
 
-    def main(config: Config, *, on_ready: object) -> None:
+    def main(config: Config, *, load: object, on_ready: object) -> None:
         served.append(config)
 
     serve_with(main)
@@ -181,8 +181,27 @@ def test_serve_runs_the_daemon_on_its_configuration(
     assert served[0].server.port == 0
 
 
+def test_a_reload_reads_the_same_file_as_the_start(
+    serve_with: Serve, config_file: ConfigFile
+) -> None:
+    ports: list[int] = []
+
+    def main(config: Config, *, load: Callable[[], Config], on_ready: object) -> None:
+        ports.append(config.server.port)
+        config_file(f"{OPEN}[server]\nport = 2")
+        ports.append(load().server.port)
+        config_file("[server]\nport = 'x'")
+        with pytest.raises(ConfigError, match="port"):
+            load()
+
+    serve_with(main)
+
+    assert run("serve", "--config", config_file(f"{OPEN}[server]\nport = 1")) == 0
+    assert [1, 2] == ports
+
+
 def test_examples_can_be_pasted(serve_with: Serve, config_file: ConfigFile, capsys: Output) -> None:
-    serve_with(lambda config, *, on_ready: on_ready(["http://[::1]:9"]))
+    serve_with(lambda config, *, load, on_ready: on_ready(["http://[::1]:9"]))
 
     assert run("serve", "--examples", "--config", config_file(OPEN)) == 0
 
@@ -208,7 +227,7 @@ def test_examples_can_be_pasted(serve_with: Serve, config_file: ConfigFile, caps
 def test_daemon_that_cannot_listen_is_status_1_and_says_why(
     error: OSError, told: str, serve_with: Serve, config_file: ConfigFile, capsys: Output
 ) -> None:
-    def main(config: Config, *, on_ready: object) -> None:
+    def main(config: Config, *, load: object, on_ready: object) -> None:
         raise error
 
     serve_with(main)

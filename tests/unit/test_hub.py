@@ -10,6 +10,8 @@ import trio.testing
 
 from broadcasterd.broadcast.hub import RETRY_AFTER_S, Hub
 from broadcasterd.broadcast.session import FAN_OUT_SLICE
+from broadcasterd.config import Sessions
+from broadcasterd.core.breaker import State, Thresholds
 from broadcasterd.core.start import ById
 from broadcasterd.errors import NoSuchSession, SessionEnded, Unavailable
 from broadcasterd.reasons import EndReason
@@ -368,3 +370,40 @@ async def test_cutting_ends_every_stream_now(hub: Hub) -> None:
     assert other.last_words is not None
     assert other.last_words[:2] == ("cut", EndReason.DRAINING)
     assert [event.type for event in events_of(bytes(sock.taken))] == ["message", "end"]
+
+
+# --- other settings --------------------------------------------------------------------------
+
+
+async def test_other_settings_hold_for_sessions_that_are_open_and_for_new_ones(hub: Hub) -> None:
+    old = hub.open("old")
+    live = Recorder(old)
+    await old.publish(drafts(*"abcdef"))
+    await hub.reconfigure(Sessions(max_history_events=2), None)
+    new = hub.open("new")
+    await new.publish(drafts(*"abcdef"))
+    await old.publish(drafts("g"))
+
+    assert [["f", "g"], ["e", "f"]] == [retained(old), retained(new)]
+    assert [*"abcdefg"] == live.data
+    assert not live.closed
+
+
+async def test_other_settings_reach_thousands_of_sessions_in_steps(hub: Hub) -> None:
+    for number in range(2 * FAN_OUT_SLICE + 1):
+        hub.open(f"s{number}")
+    limits = Sessions(session_ttl=1)
+    with trio.testing.assert_checkpoints():
+        await hub.reconfigure(limits, None)
+
+    assert {id(limits)} == {id(session.limits) for session in hub.sessions.values()}
+
+
+async def test_the_breaker_comes_and_goes_with_its_thresholds(hub: Hub) -> None:
+    await hub.reconfigure(hub.limits, Thresholds(warning=2, critical=5, recover=1))
+
+    assert State.CLOSED is hub.pressure.state
+
+    await hub.reconfigure(hub.limits, None)
+
+    assert hub.pressure.state is None

@@ -73,6 +73,15 @@ async def test_the_supervisor_is_given_what_the_kernel_counts(tmp_path: Path) ->
     assert rss < 590 * MIB == host.used()
 
 
+async def test_other_settings_reach_the_supervisor_too(tmp_path: Path) -> None:
+    watch = monitor(Machine(tmp_path, limit=None), sample_interval=0.5)
+    host = watch.memory_host()
+    watch.reconfigure(Memory(warning_mb=100, critical_mb=300, sample_interval=2.0))
+
+    assert Thresholds(100 * MIB, 300 * MIB, 90 * MIB) == watch.thresholds
+    assert 2.0 == host.sample_interval
+
+
 # --- the figures -----------------------------------------------------------------------------
 
 

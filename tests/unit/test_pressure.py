@@ -334,3 +334,33 @@ def test_nothing_is_accepted_past_critical_and_the_telling_has_no_holes(
 
     assert [transition.before for transition in daemon.told] == chain[:-1]
     assert daemon.pressure.state is chain[-1]
+
+
+# --- other thresholds ------------------------------------------------------------------------
+
+
+def test_the_next_sample_is_judged_by_other_thresholds(daemon: Daemon) -> None:
+    daemon.sample(300)
+    daemon.pressure.reconfigure(Thresholds(warning=20, critical=50, recover=18))
+
+    assert WARNING is daemon.pressure.state, "nothing was sampled yet"
+
+    daemon.sample(60)
+
+    assert [WARNING, OPEN] == daemon.states()
+
+
+def test_a_breaker_can_be_switched_off_and_on(daemon: Daemon) -> None:
+    daemon.sample(T.critical)
+    daemon.pressure.reconfigure(None)
+
+    assert not daemon.pressure.refuses_publish()
+
+    daemon.pressure.reconfigure(T)
+
+    assert not daemon.pressure.refuses_publish()
+
+    daemon.sample(T.critical)
+
+    assert daemon.pressure.refuses_publish()
+    assert [WARNING, OPEN, WARNING, OPEN] == daemon.states()

@@ -59,6 +59,7 @@ async def test_it_is_given_what_is_retained_and_then_what_comes(session: Session
 
     assert await body.next() == unframed(session, after=2)
     assert body.subscriber.sent_bytes == len(unframed(session))
+    assert body.subscriber.sent_events == 3
 
 
 async def test_it_waits_for_what_is_not_there_yet(session: Session, nursery: trio.Nursery) -> None:

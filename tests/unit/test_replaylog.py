@@ -554,6 +554,44 @@ ELSEWHERE = 10_000
 KEYS = ["k1", "k2", "é3", "🦆"]
 
 
+# --- other bounds ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bounds", "left"),
+    [
+        ({"max_events": 3, "max_bytes": ALL, "max_age": 60}, [8, 9, 10]),
+        ({"max_events": 100, "max_bytes": ENTRY_OVERHEAD_BYTES + 100, "max_age": 60}, [10]),
+        ({"max_events": 100, "max_bytes": ALL, "max_age": 60}, [*range(1, 11)]),
+    ],
+    ids=["fewer events", "fewer bytes", "the same"],
+)
+def test_what_is_over_other_bounds_is_evicted_at_once(
+    bounds: dict[str, int], left: list[int]
+) -> None:
+    log = make_log()
+    fill(log, 10)
+    log.resize(**bounds)
+
+    assert left == retained(log)
+    assert left[0] - 1 == log.floor
+
+
+def test_what_is_too_old_by_another_age_goes_with_the_next_look() -> None:
+    log = make_log(max_age=60)
+    fill(log, 1, now=0)
+    fill(log, 1, now=20)
+    log.resize(max_events=100, max_bytes=ALL, max_age=10)
+    log.expire(25)
+
+    assert [2] == retained(log)
+
+    log.resize(max_events=100, max_bytes=ALL, max_age=100)
+    log.expire(119)
+
+    assert [2] == retained(log)
+
+
 @settings(stateful_step_count=60)
 class AgainstAModel(RuleBasedStateMachine):
     """Drives a log and its model alike. Times are whole seconds, so that floats are exact."""

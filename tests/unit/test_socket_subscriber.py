@@ -62,7 +62,18 @@ async def test_it_is_sent_what_is_retained_and_then_what_comes(session: Session)
     assert frames(session) == taken(subscriber)
     assert ["a", "b", "c"] == data_of(subscriber)
     assert len(taken(subscriber)) == subscriber.sent_bytes
-    assert 3 == subscriber.cursor
+    assert 3 == subscriber.cursor == subscriber.sent_events
+
+
+async def test_an_event_that_is_sent_in_pieces_counts_once(session: Session) -> None:
+    sock = ThrottledSocket(per_write=7)
+    subscriber = attach(session, sock)
+    for _ in range(3):
+        await session.publish(drafts("a", "b"))
+        await settle()
+
+    assert [*"ababab"] == data_of(subscriber)
+    assert 6 == subscriber.sent_events
 
 
 async def test_a_batch_is_one_write(session: Session) -> None:

@@ -8,6 +8,7 @@ import trio.testing
 
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import TICK_S, supervise
+from broadcasterd.config import Sessions
 from tests.support.broadcast import Recorder, draft, drafts, retained, start_hub
 
 SLACK_S = 2 * TICK_S
@@ -131,3 +132,45 @@ async def test_hours_of_idle_sessions_leave_nothing_behind(
     assert hub.sessions == {}
     assert hub.accounted_bytes == before
     assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+# --- reloads, and evidence -------------------------------------------------------------------
+
+
+async def test_it_follows_other_settings(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await supervised(nursery, heartbeat_interval=60, event_ttl=600, cleanup_interval=600)
+    live = Recorder(hub.open("s"))
+    await hub.open("s").publish(drafts("a"))
+    await trio.sleep(10)
+    await hub.reconfigure(
+        Sessions(heartbeat_interval=1, event_ttl=20, cleanup_interval=5), thresholds=None
+    )
+    await trio.sleep(20)
+
+    assert live.beats >= 8
+    assert [] == retained(hub.open("s"))
+
+
+async def test_each_step_that_it_finishes_is_counted(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await supervised(nursery)
+    await trio.sleep(60 + TICK_S / 2)
+
+    assert 60 <= hub.counters["supervisor_steps"] <= 61
+
+
+async def test_a_step_that_hangs_is_not(
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub = await supervised(nursery)
+    await trio.sleep(10 + TICK_S / 2)
+    monkeypatch.setattr(hub, "beat", trio.sleep_forever)
+    steps = hub.counters["supervisor_steps"]
+    await trio.sleep(60)
+
+    assert steps == hub.counters["supervisor_steps"]

@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context
 from itertools import islice
@@ -53,6 +53,7 @@ class Hub:
         clock: seconds on a monotonic clock; Trio's, so that tests can move it.
         wall_clock: Unix time in seconds; only to understand times that clients name.
         thresholds: the memory breaker's; ``None`` switches it off.
+        rss: the bytes of memory resident, for the breaker's records.
 
     """
 
@@ -63,8 +64,10 @@ class Hub:
         clock: Clock = trio.current_time,
         wall_clock: Clock = time.time,
         thresholds: Thresholds | None = None,
+        rss: Callable[[], int] = lambda: 0,
     ) -> None:
         self.limits = limits
+        self._rss = rss
         self.clock = clock
         self.wall_clock = wall_clock
         self.sessions: dict[str, Session] = {}
@@ -181,12 +184,23 @@ class Hub:
             peer=subscriber.peer,
             reason=reason.value,
             duration_s=round(self.clock() - subscriber.opened_at, 3),
+            last_id=subscriber.session.log.id_of(subscriber.cursor),
+            sent_events=subscriber.sent_events,
             sent_bytes=subscriber.sent_bytes,
         )
 
     def jittered_retry_ms(self) -> int:
         """Return a reconnection time that spreads those who come back together."""
         return self.limits.retry_ms + random.randrange(self.limits.retry_ms + 1)  # noqa: S311
+
+    async def reconfigure(self, limits: Sessions, thresholds: Thresholds | None) -> None:
+        """Go on with other settings. Histories that are too long for them get shorter."""
+        self.limits = limits
+        self.pressure.reconfigure(thresholds)
+        for some in self._slices():
+            for session in some:
+                session.reconfigure(limits)
+            await trio.lowlevel.checkpoint()
 
     # What the supervisor does
 
@@ -252,6 +266,7 @@ class Hub:
             "memory breaker",
             before=transition.before.value,
             after=transition.after.value,
+            rss_mb=round(self._rss() / MIB, 1),
             used_mb=round(transition.used / MIB, 1),
             counted_mb=round(self.counted_bytes / MIB, 1),
             sessions=len(self.sessions),

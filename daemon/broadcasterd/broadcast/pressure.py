@@ -60,6 +60,15 @@ class Pressure:
         """The breaker's state; ``None`` if it is switched off."""
         return None if self._breaker is None else self._breaker.state
 
+    def reconfigure(self, thresholds: Thresholds | None) -> None:
+        """Go on with other thresholds; the next sample is judged by them."""
+        if thresholds is None:
+            self._breaker = None
+        elif self._breaker is None:
+            self._breaker = Breaker(thresholds)
+        else:
+            self._breaker.thresholds = thresholds
+
     def sample(self, used: int) -> None:
         """Take the kernel's figure of this moment, in bytes."""
         self._used_at_sample = used

@@ -131,6 +131,7 @@ class PullSubscriber(Subscriber):
         beats, self._beats = self._beats, False
         if entries:
             self.cursor = entries[-1].seq
+            self.sent_events += len(entries)
             return b"".join([unchunk(entry.frame) for entry in entries])
         self._is_up_to_date()
         return HEARTBEAT if beats else b""

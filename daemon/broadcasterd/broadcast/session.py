@@ -241,6 +241,15 @@ class Session:
 
     # Time and ending
 
+    def reconfigure(self, limits: Sessions) -> None:
+        """Go on with other settings."""
+        self.limits = limits
+        self.log.resize(
+            max_events=limits.max_history_events,
+            max_bytes=limits.max_history_bytes,
+            max_age=limits.event_ttl,
+        )
+
     def beat_if_due(self, now: float) -> None:
         """Ask for heartbeats if nothing was written for ``heartbeat_interval``."""
         if self.subscribers and now - self._written_at >= self.limits.heartbeat_interval:

@@ -73,6 +73,7 @@ class SocketSubscriber(Subscriber):
             sent = self._send(batch.frames)
             if sent == len(batch.frames):
                 self.cursor = batch.end
+                self.sent_events += len(batch.entries)
             else:
                 self._leave_off(batch.entries, sent)
                 self._catch_up_soon()
@@ -182,6 +183,7 @@ class SocketSubscriber(Subscriber):
             if sent <= 0:
                 return
             self.cursor = entry.seq
+            self.sent_events += 1
             self._pending = memoryview(entry.frame)[sent:]
             sent -= len(entry.frame)
 

@@ -85,6 +85,7 @@ class Subscriber(ABC):
         "opened_at",
         "peer",
         "sent_bytes",
+        "sent_events",
         "session",
         "stream_id",
     )
@@ -100,6 +101,7 @@ class Subscriber(ABC):
         self.cursor = position.cursor
         self.opened_at = session.now()
         self.sent_bytes = 0
+        self.sent_events = 0
         self.closed = False
         self._gap = position.gap
         self._ending: Ending | None = None

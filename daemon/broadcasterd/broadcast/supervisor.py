@@ -30,14 +30,15 @@ class Release(Protocol):
     def __call__(self, *, thorough: bool) -> None: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MemoryHost:
     """What the host does for the supervisor.
 
     Attributes:
         used: returns the bytes that count against the thresholds, now.
         release: gives freed memory back to the kernel.
-        sample_interval: seconds between two looks, where nothing makes them more urgent.
+        sample_interval: seconds between two looks, where nothing makes them more urgent; it may
+            change from one look to the next.
 
     """
 
@@ -48,16 +49,15 @@ class MemoryHost:
 
 async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
     """Send heartbeats, enforce every TTL and relieve memory, until cancelled."""
-    limits = hub.limits
-    tick = min(TICK_S, limits.heartbeat_interval / 4, limits.cleanup_interval)
-    if memory is not None:
-        tick = min(tick, memory.sample_interval)
-    pause = tick
-    next_beat = trio.current_time() + tick
-    next_sweep = trio.current_time() + limits.cleanup_interval
+    last_beat = last_sweep = trio.current_time()
     release = ReleaseRule()
+    is_done = True
     while True:
-        with trio.move_on_after(pause):
+        limits = hub.limits  # a reload may change them, and how often to look
+        tick = min(TICK_S, limits.heartbeat_interval / 4, limits.cleanup_interval)
+        if memory is not None:
+            tick = min(tick, memory.sample_interval)
+        with trio.move_on_after(tick if is_done else 0):
             await hub.pressure.wait_for_growth()
         now = trio.current_time()
         if memory is not None:
@@ -65,13 +65,13 @@ async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
             if release.is_due(counted=counted, state=state, now=now):
                 memory.release(thorough=len(hub.sessions) + len(hub.streams) <= FEW)
             is_done = relieve_memory(hub, memory, freed=release.freed(hub.counted_bytes))
-            pause = tick if is_done else 0
-        if now >= next_beat:
-            next_beat = now + tick
+        if now >= last_beat + tick:
+            last_beat = now
             await hub.beat()
-        if now >= next_sweep:
-            next_sweep = now + limits.cleanup_interval
+        if now >= last_sweep + limits.cleanup_interval:
+            last_sweep = now
             await hub.sweep()
+        hub.counters["supervisor_steps"] += 1
 
 
 def relieve_memory(hub: Hub, memory: MemoryHost, *, freed: int = 0) -> bool:

@@ -210,6 +210,18 @@ class ReplayLog:
         following = self.since(self.floor if after is None else after, max_bytes=0)
         return Gap(asked, self.id_of(following[0].seq) if following else None)
 
+    def resize(self, *, max_events: int, max_bytes: int, max_age: float) -> None:
+        """Set other bounds, and evict what is over them.
+
+        What is too old by the new ``max_age`` goes with the next :meth:`expire`. An event whose
+        own ttl was longer than the old one has none.
+        """
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        while self._over_bounds():
+            self._evict_oldest()
+
     def trim(self, to_bytes: int) -> int:
         """Evict the oldest until no more than so many bytes are left; return how many events."""
         before = len(self._entries)

@@ -39,7 +39,8 @@ def create_app(
 
     Args:
         hub: whose sessions it serves.
-        config: all settings; the app reads ``[server]``.
+        config: all settings; the app reads ``[server]``, for each request anew from
+            ``settings``.
         vitals: the daemon's figures of this moment.
         takeover: whether plain HTTP/1.1 streams are taken over from Hypercorn. Off only to
             measure what that is worth.
@@ -47,15 +48,16 @@ def create_app(
     """
     app = Application(__name__, static_folder=None)
     app.url_map.merge_slashes = False
+    app.settings = config.server
     _add_errors(app, hub)
-    _add_cors(app, config.server.cors_origins)
-    _add_streams(app, hub, config, takeover=takeover)
+    _add_cors(app)
+    _add_streams(app, hub, takeover=takeover)
     _add_sessions(app, hub)
     _add_health(app, hub, vitals)
     return app
 
 
-def _add_streams(app: Application, hub: Hub, config: Config, *, takeover: bool) -> None:
+def _add_streams(app: Application, hub: Hub, *, takeover: bool) -> None:
     @app.get("/v1/sessions/<name>/events", provide_automatic_options=False)
     @app.get("/agent_network_sse/<name>", provide_automatic_options=False)
     async def subscribe(name: str) -> Response:
@@ -88,7 +90,7 @@ def _add_streams(app: Application, hub: Hub, config: Config, *, takeover: bool) 
     @app.post("/v1/sessions/<name>/events", provide_automatic_options=False)
     async def post(name: str) -> Response:
         check_session_name(name)
-        limit = config.server.max_body_bytes
+        limit = app.settings.max_body_bytes
         answer = await publish(_head(), name, request.body, hub=hub, max_body_bytes=limit)
         return _json(answer.document())
 
@@ -143,19 +145,22 @@ def _add_errors(app: Application, hub: Hub) -> None:
         return problem_response(from_crash(error))
 
 
-def _add_cors(app: Application, origins: tuple[str, ...]) -> None:
-    allowed = frozenset(origins)
-    if not allowed:
-        return
-
+def _add_cors(app: Application) -> None:
     @app.before_request
     async def preflight() -> ResponseReturnValue | None:
-        if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
+        if (
+            request.method == "OPTIONS"
+            and "access-control-request-method" in request.headers
+            and app.settings.cors_origins
+        ):
             return _nothing()
         return None
 
     @app.after_request
     async def share(response: Response) -> Response:
+        allowed = app.settings.cors_origins
+        if not allowed:
+            return response
         origin = request.headers.get("Origin")
         response.headers.add("Vary", "Origin")
         if origin in allowed:

@@ -21,6 +21,7 @@ from quart_trio.wrappers import TrioRequest
 from broadcasterd.broadcast.pull_subscriber import PullSubscriber
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
+from broadcasterd.config import Server as ServerConfig
 from broadcasterd.edge.body import RequestBody
 from broadcasterd.edge.connection import Connection
 from broadcasterd.edge.subscribe import Admission
@@ -97,10 +98,14 @@ def _has_body(request: Request) -> bool:
 
 
 class Application(QuartTrio):
-    """Quart-Trio with the two classes above."""
+    """Quart-Trio with the two classes above.
+
+    ``settings`` is ``[server]`` as it is now in force: each request looks there.
+    """
 
     asgi_http_class = ASGIConnection
     request_class = Request
+    settings = ServerConfig()
 
 
 class TakenOverBody(ResponseBody):

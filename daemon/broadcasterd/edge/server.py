@@ -38,6 +38,7 @@ from hypercorn.typing import (
 )
 from hypercorn.utils import parse_socket_addr
 
+from broadcasterd.config import ConfigError
 from broadcasterd.config import Server as ServerConfig
 from broadcasterd.edge.connection import Connection, ConnectionListener
 from broadcasterd.edge.http2 import Protocol
@@ -220,7 +221,7 @@ class Server:
         self._framework = app
         self._config = _hypercorn_config(config)
         self._context = WorkerContext(None)
-        self._tls = self._config.create_ssl_context()
+        self._tls = self._config.create_ssl_context()  # None: plain HTTP
         self._sockets = sockets
         self._accepting = trio.CancelScope()
         self._connections: set[ConnectionServer] = set()
@@ -247,6 +248,24 @@ class Server:
             task_status.started(self.urls)
             with self._accepting:
                 await trio.serve_listeners(self._serve, listeners, handler_nursery=connections)
+
+    def reconfigure(self, config: ServerConfig) -> None:
+        """Present the certificate that is in the files now, from the next handshake on.
+
+        Raises:
+            ConfigError: it cannot be read, or does not go with its key; the old one stays.
+
+        """
+        if self._tls is None or config.tls_certificate is None:
+            return
+        try:
+            _hypercorn_config(config).create_ssl_context()  # to see whether it is good
+            self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
+        except OSError as error:
+            why = error.strerror or error
+            raise ConfigError(
+                f'server.tls_certificate = "{config.tls_certificate}": {why}'
+            ) from error
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets and idle connections; requests under way go on."""
@@ -307,8 +326,7 @@ def bind(config: ServerConfig) -> list[socket.socket]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        _bound_what_the_kernel_keeps(sock)
         try:
             sock.bind(address)
         except OSError as error:
@@ -319,6 +337,32 @@ def bind(config: ServerConfig) -> list[socket.socket]:
         sock.listen(config.backlog)
         sock.settimeout(0)
     return sockets
+
+
+def adopt(fd: int) -> socket.socket | None:
+    """Return the listening TCP socket that this descriptor is, set up as :func:`bind` does.
+
+    ``None``, and nothing done, where it is anything else.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return None
+    if (
+        sock.family not in {socket.AF_INET, socket.AF_INET6}
+        or sock.type != socket.SOCK_STREAM
+        or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    ):
+        sock.detach()
+        return None
+    _bound_what_the_kernel_keeps(sock)
+    sock.settimeout(0)
+    return sock
+
+
+def _bound_what_the_kernel_keeps(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
 def _connection_of(stream: Connection | trio.SSLStream[Connection]) -> Connection:

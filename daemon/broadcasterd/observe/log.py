@@ -1,7 +1,7 @@
 """Logging: structlog for those who write, a bounded queue and one thread for those who read.
 
-A record is formatted and written by the listener's thread, so that a slow terminal, pipe or
-disk never stalls the event loop. When the queue is full, records are dropped and counted.
+A record is formatted and written by the listener's thread, so that a slow terminal, pipe, disk
+or journald never stalls the event loop. When the queue is full, records are dropped and counted.
 Neither tokens nor event data are ever given to a logger.
 """
 
@@ -15,20 +15,29 @@ from contextlib import contextmanager
 from logging.handlers import QueueHandler, QueueListener
 
 import structlog
+from logging_journald import check_journal_stream
 from structlog.typing import EventDict, Processor
 
-from broadcasterd.config import Log
+from broadcasterd.config import ConfigError, Log
+from broadcasterd.observe import journal
+from broadcasterd.observe.journal import JournalHandler
+
+log = structlog.stdlib.get_logger(__name__)
 
 QUEUED_RECORDS = 10_000
 """About 10 MB at the most; a burst of 10,000 streams that end at once fits."""
 
+FLUSH_S = 3.0
+"""How long the end of the daemon waits for a journald that takes nothing."""
+
 
 class DroppingQueueHandler(QueueHandler):
-    """Drops what finds the queue full, and counts it in ``dropped``."""
+    """Drops what finds the queue full, counts it, and says so as soon as there is room."""
 
     def __init__(self, records: queue.Queue[logging.LogRecord]) -> None:
         super().__init__(records)
-        self.dropped = 0
+        self._records = records
+        self.untold = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """Pass the record on as it is: it stays in this process, and is formatted there."""
@@ -36,25 +45,28 @@ class DroppingQueueHandler(QueueHandler):
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Queue a record, or drop it."""
+        if self.untold and not self._records.full():
+            self.tell()
         try:
-            self.queue.put_nowait(record)
+            self._records.put_nowait(record)
         except queue.Full:
-            self.dropped += 1
+            self.untold += 1
+
+    def tell(self) -> None:
+        """Log how many were dropped, if any were."""
+        if self.untold:
+            count, self.untold = self.untold, 0
+            log.error("log records were dropped", count=count, why="the queue was full")
 
 
 @contextmanager
-def logging_to_stderr(config: Log) -> Iterator[None]:
-    """Write all records to standard error while inside; flush them on the way out."""
-    renderers: list[Processor]
-    if config.format == "json":
-        renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    else:
-        console = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            # The pretty one prints local variables: event data must not reach a log.
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-        renderers = [console]
+def logging_as(config: Log) -> Iterator[None]:
+    """Write all records as the settings say while inside; flush them on the way out.
+
+    Raises:
+        ConfigError: the journal is asked for, and there is none.
+
+    """
     shared: list[Processor] = [
         _resolve_exc_info,
         structlog.stdlib.add_log_level,
@@ -71,6 +83,50 @@ def logging_to_stderr(config: Log) -> Iterator[None]:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    writer = _writer(config, shared)
+    records: queue.Queue[logging.LogRecord] = queue.Queue(QUEUED_RECORDS)
+    handler = DroppingQueueHandler(records)
+    listener = QueueListener(records, writer)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    set_level(config.level)
+    listener.start()
+    try:
+        yield
+    finally:
+        if isinstance(writer, JournalHandler):
+            writer.give_up_after(FLUSH_S)
+        records.join()  # stop() fails where it finds the queue full
+        handler.tell()
+        root.removeHandler(handler)
+        listener.stop()
+        writer.close()
+
+
+def set_level(level: str) -> None:
+    """Write records of this level (``debug``, ``info``, …) and above, from now on."""
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for chatty in ("hypercorn", "quart", "trio"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+
+
+def _writer(config: Log, shared: list[Processor]) -> logging.Handler:
+    """Return what writes the records: to the journal, or to standard error."""
+    if config.format == "journal" and not journal.SOCKET.exists():
+        raise ConfigError(f'log.format = "journal": there is no journald at {journal.SOCKET}')
+    if config.format == "journal" or (config.format == "auto" and check_journal_stream()):
+        return JournalHandler(journal.SOCKET)
+    renderers: list[Processor]
+    if config.format == "json":
+        renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        console = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # The pretty one prints local variables: event data must not reach a log.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+        renderers = [console]
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -78,32 +134,7 @@ def logging_to_stderr(config: Log) -> Iterator[None]:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
-    records: queue.Queue[logging.LogRecord] = queue.Queue(QUEUED_RECORDS)
-    handler = DroppingQueueHandler(records)
-    listener = QueueListener(records, stream)
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(config.level.upper())
-    for chatty in ("hypercorn", "quart", "trio"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
-    listener.start()
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        records.join()  # stop() fails where it finds the queue full
-        listener.stop()
-        if handler.dropped:
-            stream.handle(
-                logging.makeLogRecord(
-                    {
-                        "name": __name__,
-                        "levelno": logging.WARNING,
-                        "levelname": "WARNING",
-                        "msg": f"{handler.dropped} log records were dropped: the queue was full",
-                    }
-                )
-            )
+    return stream
 
 
 def _resolve_exc_info(_logger: object, _method: str, record: EventDict) -> EventDict:

@@ -1,0 +1,24 @@
+"""The MESSAGE_ID of each record that an operator may want to look up, by the text of the record.
+
+``journalctl MESSAGE_ID=…`` finds all of a kind, and ``journalctl -x`` shows beside each what
+``systemd/broadcasterd.catalog`` explains. An id is for ever: a new kind of record gets a new one
+(``systemd-id128 new``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+MESSAGE_IDS: Mapping[str, str] = {
+    "ready": "bfa459187bc047eca8219acec86822f1",
+    "draining": "fc05e2faa2cb4a9ea4dc1cb06c022364",
+    "stopped": "91f379fa627247ac875f0b222e7111d1",
+    "stream ended": "251ab28c268c4451b2b7fd2dd23b7b73",
+    "memory breaker": "5f3992e3ea9f4a5f8da0552f251f2bb7",
+    "configuration reloaded": "011cf163a8f14615b1ed8354db9da336",
+    "reload refused": "3df7a52f33a74c97a37f49b63676b3ac",
+    "log records were dropped": "2324a0a6d7f048498cfd3b88cc1e54d8",
+    "a task held up the loop": "b0b893fcc9cd49719d54b08e2cbd04b7",
+    "a session failed": "d323307cfe7b446d81841b00e9424bca",
+    "the daemon failed": "7f0600b7f5924edf89c6aabcbfc41c92",
+}

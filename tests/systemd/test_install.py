@@ -1,0 +1,98 @@
+"""`make install` into a directory: what is where, and that it works from wherever it is put."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import broadcasterd
+from tests.support.service import make
+
+CONFIGURATION = "etc/broadcasterd/broadcasterd.toml"
+
+
+def version(command: Path) -> str:
+    """Return what ``broadcasterd --version`` prints."""
+    return subprocess.check_output([command, "--version"], text=True)
+
+
+def files(tree: Path) -> set[str]:
+    """Return the files below, but those of releases."""
+    found = (path.relative_to(tree).as_posix() for path in tree.rglob("*") if not path.is_dir())
+    return {path for path in found if "/releases/" not in path}
+
+
+def test_each_release_has_a_place_of_its_own_and_one_is_current(tree: Path) -> None:
+    library = tree / "usr/lib/broadcasterd"
+
+    assert f"releases/{broadcasterd.__version__}" == (library / "current").readlink().as_posix()
+    assert [broadcasterd.__version__] == [path.name for path in (library / "releases").iterdir()]
+
+
+def test_a_release_holds_no_trace_of_where_it_was_made(tree: Path) -> None:
+    files = [path for path in tree.rglob("*") if path.is_file() and not path.is_symlink()]
+
+    assert [] == [path for path in files if bytes(tree) in path.read_bytes()]
+
+
+def test_the_command_works_from_where_it_happens_to_be(tree: Path, tmp_path: Path) -> None:
+    subprocess.run(["cp", "--archive", tree / "usr", tmp_path / "moved"], check=True)
+
+    expected = f"broadcasterd {broadcasterd.__version__}\n"
+
+    assert expected == version(tree / "usr/bin/broadcasterd")
+    assert expected == version(tmp_path / "moved/bin/broadcasterd")
+
+
+def test_the_working_directory_has_no_say(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "broadcasterd.py").write_text("raise SystemExit('not that one')")
+    done = subprocess.run([tree / "usr/bin/broadcasterd", "--version"], cwd=tmp_path, check=False)
+
+    assert 0 == done.returncode
+
+
+def test_a_running_daemon_stays_with_its_release(tree: Path) -> None:
+    """The link is followed by the command, not by Python, for the modules yet to be imported."""
+    traced = subprocess.run(
+        [tree / "usr/bin/broadcasterd", "--help"],
+        capture_output=True,
+        env={"PATH": os.defpath, "PYTHONVERBOSE": "1"},
+        check=True,
+    )
+
+    assert b"/current/" not in traced.stderr
+    assert f"/releases/{broadcasterd.__version__}/".encode() in traced.stderr
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tree with another prefix, and a configuration that was there before."""
+    tree = tmp_path_factory.mktemp("local")
+    (tree / CONFIGURATION).parent.mkdir(parents=True)
+    (tree / CONFIGURATION).write_text("# mine\n")
+    make("install", f"DESTDIR={tree}", "PREFIX=/usr/local")
+    return tree
+
+
+def test_a_configuration_that_is_there_stays(local: Path) -> None:
+    assert "# mine\n" == (local / CONFIGURATION).read_text()
+
+
+def test_the_prefix_is_everywhere(local: Path) -> None:
+    units = local / "usr/local/lib/systemd/system"
+
+    assert ["etc", "usr"] == sorted(path.name for path in local.iterdir())
+    assert ["local"] == [path.name for path in (local / "usr").iterdir()]
+    assert "ExecStart=/usr/local/bin/broadcasterd " in (units / "broadcasterd.service").read_text()
+    assert f"broadcasterd {broadcasterd.__version__}\n" == version(
+        local / "usr/local/bin/broadcasterd"
+    )
+
+
+def test_uninstall_leaves_the_configuration_alone(local: Path) -> None:
+    make("uninstall", f"DESTDIR={local}", "PREFIX=/usr/local")
+
+    assert {CONFIGURATION} == files(local)

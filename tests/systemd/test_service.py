@@ -1,0 +1,104 @@
+"""Start, activation through the socket, status and stop, by the real systemd."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.support.container import Container, until
+from tests.support.service import Service
+
+
+def test_it_is_active_when_its_port_answers(service: Service) -> None:
+    service.start()
+
+    assert "healthy" == service.get("/health").json()["status"], "asked once, and at once"
+    assert "active" == service.show("ActiveState")
+    assert "0 sessions, 0 subscribers, breaker closed" == service.show("StatusText")
+
+
+def test_the_status_line_follows(service: Service) -> None:
+    service.start()
+    with service.listening("a"), service.listening("b"), service.listening("b"):
+        service.until_status("2 sessions, 3 subscribers, breaker closed")
+
+    service.until_status("2 sessions, 0 subscribers, breaker closed")
+
+
+def test_a_connection_to_the_socket_starts_it(service: Service) -> None:
+    service.container.run("systemctl", "start", service.socket)
+
+    assert "inactive" == service.show("ActiveState")
+    assert 200 == service.get("/health").status_code
+    assert "active" == service.show("ActiveState")
+
+
+def test_it_says_that_the_address_is_not_its_own_choice(service: Service) -> None:
+    service.configure(server={"port": 1})
+    service.start()
+
+    assert 200 == service.get("/health").status_code
+    assert any("server.host, .port and .backlog are ignored" in m for m in service.messages())
+
+
+def test_a_stop_tells_the_subscribers(service: Service) -> None:
+    service.start()
+    with service.listening("s") as listener:
+        service.container.run("systemctl", "stop", service.socket, service.unit)
+
+        assert {"reason": "draining", "reconnect": True} == listener.until_end()
+    assert ("inactive", "success") == (service.show("ActiveState"), service.show("Result"))
+    with pytest.raises(httpx.ConnectError):
+        service.get("/health")
+
+
+def test_a_drain_may_take_longer_than_systemd_would_wait(service: Service) -> None:
+    """A stuck reader holds the drain up for its whole grace: three times what systemd gives."""
+    service.configure(server={"shutdown_grace": 3})
+    service.start("TimeoutStopSec=1\nWatchdogSec=2\n")
+    with service.stalled("s"):
+        service.container.run("systemctl", "stop", service.socket, service.unit)
+
+    assert "success" == service.show("Result"), service.messages()
+    assert any(message.startswith("stopped") for message in service.messages())
+
+
+def test_a_bad_configuration_fails_once_and_says_why(service: Service) -> None:
+    service.write_configuration("[server]\nprot = 1\n")
+    done = service.container.run("systemctl", "start", service.unit, check=False)
+
+    assert 0 != done.returncode
+    assert "2" == service.show("ExecMainStatus")
+    assert "0" == service.show("NRestarts")
+    assert any("server.prot: unknown key" in message for message in service.messages())
+
+
+def test_the_key_of_tokens_is_handed_over_as_a_credential(service: Service) -> None:
+    secret = "s" * 40
+    service.container.write("/etc/broadcasterd/secret", secret, mode=0o600)
+    try:
+        service.start()
+        variables = (service.proc / "environ").read_text().split("\0")
+        [path] = [v for v in variables if v.startswith("BROADCASTERD_AUTH__SECRET_FILE=")]
+        credential = service.proc / "root" / path.partition("=/")[2]
+
+        assert secret == credential.read_text()
+        assert 0o400 == credential.stat().st_mode & 0o777
+        assert credential.stat().st_uid == service.proc.stat().st_uid != 0
+    finally:
+        (service.container.root / "etc/broadcasterd/secret").unlink()
+
+
+def test_staging_runs_beside_production(service: Service, machine: Container) -> None:
+    with Service(machine, "broadcasterd@staging").installed() as staging:
+        service.start()
+        staging.start()
+        staging.publish("s", "only here")
+
+        assert [1, 0] == [each.get("/health").json()["sessions"] for each in (staging, service)]
+        assert service.proc.stat().st_uid != staging.proc.stat().st_uid
+
+        staging.container.run("systemctl", "stop", staging.socket, staging.unit)
+        until(lambda: staging.show("ActiveState") == "inactive")
+
+        assert 200 == service.get("/health").status_code
