@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEVELOPMENT_SECRET := .development/secret
 CLIENTS := tests/e2e/clients
 CLIENTS_INSTALLED := $(CLIENTS)/node_modules/.installed
 
@@ -41,8 +42,13 @@ test-ready: $(INSTALLED) $(CLIENTS_INSTALLED) ## make everything the tests need
 
 # --- use -------------------------------------------------------------------------------------
 
+# Nobody else on this machine is to read it, not even while it is written.
+$(DEVELOPMENT_SECRET):
+	@umask 077 && mkdir -p $(@D) && \
+		$(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(48))' >$@
+
 .PHONY: run
-run: $(INSTALLED) ## start the daemon on the development configuration, with lines to paste
+run: $(INSTALLED) $(DEVELOPMENT_SECRET) ## start the daemon for development, with lines to paste
 	$(BIN)/broadcasterd serve --config config/development.toml --examples
 
 # --- install ---------------------------------------------------------------------------------
@@ -186,6 +192,6 @@ lock: ## write all lock files anew from pyproject.toml (LOCK_FLAGS=--upgrade for
 
 .PHONY: clean
 clean: ## remove everything that was made
-	rm -rf $(VENV) .venv-lock .venv-build build dist $(CLIENTS)/node_modules
+	rm -rf $(VENV) .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +

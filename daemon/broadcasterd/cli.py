@@ -14,21 +14,21 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import click
 
-from broadcasterd.config import Config, ConfigError, check_exposure, load
+from broadcasterd.config import Auth, Config, ConfigError, check_exposure, load
+from broadcasterd.core.grants import Grant
 from broadcasterd.core.names import check_session_name
 from broadcasterd.errors import BadRequest
 from broadcasterd.host.allocator import use_allocator_that_gives_back
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-# RFC 7518, section 3.2: a key for HS256 is at least as long as its hash.
-MIN_SECRET_BYTES = 32
+EXAMPLE_TTL = 24 * 3600  # seconds that a printed example works: a day's tinkering
 
 _INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 
@@ -131,11 +131,14 @@ def serve(*, config_file: Path | None, examples: bool) -> None:
 
     from broadcasterd import run
 
+    def print_examples(urls: list[str]) -> None:
+        _print_examples(urls, _example_token(config.auth))
+
     try:
         run.main(
             config,
             load=lambda: _checked(config_file),
-            on_ready=_print_examples if examples else None,
+            on_ready=print_examples if examples else None,
         )
     except OSError as error:
         # Without the number that str(error) begins with; a file is named where it is one's fault.
@@ -152,19 +155,35 @@ def check_config(*, config_file: Path | None) -> None:
 
 
 def _checked(config_file: Path | None) -> Config:
+    from broadcasterd.edge.tokens import KeyRing, credentials_directory
+
     config = load(config_file, os.environ)
     check_exposure(config)
+    KeyRing.load(config.auth, credentials_directory(os.environ))
     return config
 
 
-def _print_examples(urls: list[str]) -> None:
+def _example_token(auth: Auth) -> str | None:
+    """Return a token for the examples: of ours, or else where to put one; None needs none."""
+    if auth.mode == "none":
+        return None
+    demo = {"subscribe": ["demo"], "publish": ["demo"]}
+    try:
+        return _sign(auth, {"broadcaster": demo}, ttl=EXAMPLE_TTL)
+    except ConfigError:  # only others can sign
+        return "$TOKEN"
+
+
+def _print_examples(urls: list[str], token: str | None) -> None:
     """Print one line that subscribes and one that publishes, each to paste as it is."""
+    bearer = "" if token is None else f'-H "Authorization: Bearer {token}" '
     events = shlex.quote(f"{urls[0].rstrip('/')}/v1/sessions/demo/events")
     event = json.dumps({"data": {"hello": "world"}, "event": "greeting"})
     click.echo("# subscribe, in one terminal:")
-    click.echo(f"curl -N {events}")
+    click.echo(f"curl -N {bearer}{events}")
     click.echo("# publish, in another:")
-    click.echo(f"curl -H 'Content-Type: application/json' -d {shlex.quote(event)} {events}")
+    json_type = "-H 'Content-Type: application/json'"
+    click.echo(f"curl {bearer}{json_type} -d {shlex.quote(event)} {events}")
 
 
 # --- its clients -----------------------------------------------------------------------------
@@ -291,8 +310,8 @@ def tail(
 @click.option(
     "--publish", "publish_", multiple=True, metavar="GLOB", help="Sessions to publish to."
 )
-@click.option("--admin", is_flag=True, help="May list sessions and read statistics.")
-@click.option("--sub", help="Whom the token is for (its `sub` claim).")
+@click.option("--admin", is_flag=True, help="May list sessions and end a subject's streams.")
+@click.option("--subject", help="Whom the token is for (its `sub` claim).")
 @click.option(
     "--ttl",
     default=3600,
@@ -306,42 +325,34 @@ def token(
     subscribe: tuple[str, ...],
     publish_: tuple[str, ...],
     admin: bool,
-    sub: str | None,
+    subject: str | None,
     ttl: int,
     config_file: Path | None,
 ) -> None:
     """Print a token, signed with the secret of auth.secret_file.
 
-    --subscribe and --publish may be given more than once.
+    A GLOB is a session's name, in which * stands for any run of characters. --subscribe and
+    --publish may be given more than once.
     """
-    import jwt
-
     if not (subscribe or publish_ or admin):
         raise click.UsageError("A token without --subscribe, --publish or --admin opens nothing.")
-    auth = load(config_file, os.environ).auth
-    if "HS256" not in auth.algorithms:
-        raise ConfigError('auth.algorithms: expected "HS256" among them, which signs this token')
-    now = int(time.time())
-    claims: dict[str, object] = {
-        "iat": now,
-        "exp": now + ttl,
-        "broadcaster": {"subscribe": subscribe, "publish": publish_, "admin": admin},
-    }
-    optional = {"sub": sub, "aud": auth.audience, "iss": auth.issuer}
-    claims |= {claim: value for claim, value in optional.items() if value is not None}
-    click.echo(jwt.encode(claims, _secret(auth.secret_file), algorithm="HS256"))
-
-
-def _secret(path: Path | None) -> bytes:
-    """Read the signing secret; editors end a file with a line break, which is no part of it."""
-    if path is None:
-        raise ConfigError("auth.secret_file: not set; expected the file of the signing secret")
+    granted = {"subscribe": subscribe, "publish": publish_, "admin": admin}
+    claims = {"broadcaster": granted} | ({} if subject is None else {"sub": subject})
     try:
-        secret = path.read_bytes().rstrip(b"\r\n")
-    except OSError as error:
-        raise ConfigError(f"auth.secret_file: cannot be read: {error.strerror}") from error
-    if len(secret) < MIN_SECRET_BYTES:
-        raise ConfigError(
-            f"auth.secret_file: holds {len(secret)} bytes, expected at least {MIN_SECRET_BYTES}"
-        )
-    return secret
+        Grant.from_claims(claims)
+    except ValueError as error:
+        raise click.UsageError(f"The daemon would refuse this token: {error}.") from error
+    click.echo(_sign(load(config_file, os.environ).auth, claims, ttl=ttl))
+
+
+def _sign(auth: Auth, claims: Mapping[str, object], *, ttl: int) -> str:
+    """Sign a token that the daemon of this configuration accepts for `ttl` seconds."""
+    import jwt
+
+    from broadcasterd.edge.tokens import credentials_directory, signing_secret
+
+    algorithm, secret = signing_secret(auth, credentials_directory(os.environ))
+    now = int(time.time())
+    asked = {"aud": auth.audience, "iss": auth.issuer}
+    asked = {claim: value for claim, value in asked.items() if value is not None}
+    return jwt.encode({**claims, **asked, "iat": now, "exp": now + ttl}, secret, algorithm)

@@ -24,12 +24,16 @@ Megabytes = Annotated[float, Meta(gt=0, description="a number of megabytes above
 Bytes = Annotated[int, Meta(gt=0, description="a whole number of bytes above 0")]
 Count = Annotated[int, Meta(gt=0, description="a whole number above 0")]
 Share = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
+Rate = Annotated[float, Meta(gt=0, description="a number per second above 0")]
+Leeway = Annotated[float, Meta(ge=0, le=300, description="a number of seconds from 0 to 300")]
 Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
 Text = Annotated[str, Meta(min_length=1, description="a string that is not empty")]
 # As a browser sends it. With a path or a trailing slash it would never match, so it is refused.
 Origin = Annotated[
     str, Meta(pattern=r"^(\*|https?://[^/\s]+)$", description='origins like "https://example.org"')
 ]
+# Checked by `_check_pairs`: a pattern could not tell an address from a typing error.
+Network = Annotated[str, Meta(min_length=2, description='networks like "10.0.0.0/8" or "::1"')]
 AlertAction = Annotated[str, Meta(pattern=r"^(journal|https?://\S+)$")]
 # "none" is missing on purpose: a token that nobody signed proves nothing.
 Algorithm = Literal[
@@ -102,6 +106,31 @@ class Auth(Section, frozen=True, kw_only=True):
     issuer: Text | None = None
     cookie: Text = "broadcaster_token"
     allow_query_token: bool = False
+    leeway: Leeway = 30.0
+    i_know_this_is_open: bool = False
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    """What one connection, address or token subject may take, so that none takes it all.
+
+    An address is the client's, behind the proxies of `trusted_proxies`. A request whose token
+    names no subject (`sub`) is counted by its address alone.
+    """
+
+    trusted_proxies: tuple[Network, ...] = ()
+    max_connections: Count = 20_000
+    max_connections_per_address: Count = 16_384
+    max_requests_per_connection: Count = 10_000
+    max_head_bytes: Bytes = 16 * 1024
+    head_timeout: Seconds = 10.0
+    body_timeout: Seconds = 30.0
+    stream_idle_timeout: Seconds = 600.0
+    max_subscribers_per_address: Count = 15_000
+    max_subscribers_per_subject: Count = 5000
+    max_sessions_per_subject: Count = 10_000
+    publish_rate: Rate = 10_000.0
+    publish_burst: Count = 20_000
+    max_failures_per_minute: Count = 300
 
 
 class AlertRule(Section, frozen=True, kw_only=True):
@@ -133,6 +162,7 @@ class Config(Section, frozen=True, kw_only=True):
     sessions: Sessions = Sessions()
     memory: Memory = Memory()
     auth: Auth = Auth()
+    limits: Limits = Limits()
     alerts: Alerts = Alerts()
     log: Log = Log()
 
@@ -180,19 +210,18 @@ def from_mapping(tables: Mapping[str, object]) -> Config:
 def check_exposure(config: Config) -> None:
     """Refuse to start a daemon that anyone could reach without proving who they are.
 
+    Where tokens are asked for, the keys that verify them are looked at when they are read.
+
     Raises:
-        ConfigError: tokens are asked for, which this version cannot verify; or they are not, and
-            the address is reachable from other machines.
+        ConfigError: no tokens are asked for, and the address is reachable from other machines.
     """
-    if config.auth.mode != "none":
-        raise ConfigError(
-            f'auth.mode = "{config.auth.mode}": this version cannot verify tokens yet and will not'
-            ' pretend to; expected "none", with server.host a loopback address'
-        )
+    if config.auth.mode == "jwt" or config.auth.i_know_this_is_open:
+        return
     if not _is_loopback(config.server.host):
         raise ConfigError(
             f'server.host = "{config.server.host}": expected a loopback address (127.0.0.1, ::1,'
-            ' localhost), because auth.mode = "none" lets everyone in'
+            ' localhost), because auth.mode = "none" lets everyone in; if that is meant, set'
+            " auth.i_know_this_is_open = true"
         )
 
 
@@ -286,7 +315,12 @@ def _take_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
 
 
 def _check_pairs(config: Config) -> None:
-    memory, server = config.memory, config.server
+    memory, server, limits = config.memory, config.server, config.limits
+    for network in limits.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ConfigError(f'limits.trusted_proxies = "{network}": {error}') from error
     if memory.warning_mb >= memory.critical_mb:
         raise ConfigError(
             f"memory.warning_mb = {memory.warning_mb:g}: expected less than"

@@ -77,6 +77,22 @@ class SessionEnded(Problem):
         super().__init__(HTTPStatus.CONFLICT, f"session {name!r} was ended meanwhile")
 
 
+class TooSlow(Problem):
+    """408: the request took longer than a setting allows."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(HTTPStatus.REQUEST_TIMEOUT, detail)
+
+
+class TooMany(Problem):
+    """429 with ``Retry-After``: more than one client or subject may have."""
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(
+            HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(retry_after)}
+        )
+
+
 class Unavailable(Problem):
     """503 with ``Retry-After``: a bad moment, not a bad request."""
 

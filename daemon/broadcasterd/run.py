@@ -25,7 +25,10 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import supervise
 from broadcasterd.config import Config, ConfigError, check_exposure
 from broadcasterd.edge.app import create_app
-from broadcasterd.edge.server import Server, adopt, bind
+from broadcasterd.edge.auth import Guard
+from broadcasterd.edge.listen import adopt, bind
+from broadcasterd.edge.server import Server
+from broadcasterd.edge.tokens import KeyRing, credentials_directory
 from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.host.systemd import Notifier, take_listen_fds, watchdog_period
 from broadcasterd.monitor import Monitor
@@ -58,13 +61,19 @@ def main(
         takeover: see :func:`~broadcasterd.edge.app.create_app`.
 
     Raises:
-        ConfigError: the settings do not go with the sockets or the journal that are there.
+        ConfigError: the keys that verify tokens cannot be used, or the settings do not go with the
+            sockets or the journal that are there.
         OSError: the address cannot be bound, or a TLS file cannot be read.
         ExceptionGroup: a task that the daemon cannot do without failed; it was logged.
 
     """
     run = partial(
-        serve, config, load=load or (lambda: config), on_ready=on_ready, takeover=takeover
+        serve,
+        config,
+        keys=KeyRing.load(config.auth, credentials_directory(os.environ)),
+        load=load or (lambda: config),
+        on_ready=on_ready,
+        takeover=takeover,
     )
     with logging_as(config.log):
         try:
@@ -75,18 +84,27 @@ def main(
 
 
 async def serve(
-    config: Config, *, load: Callable[[], Config], on_ready: OnReady | None, takeover: bool
+    config: Config,
+    *,
+    keys: KeyRing,
+    load: Callable[[], Config],
+    on_ready: OnReady | None,
+    takeover: bool,
 ) -> None:
     """Run the daemon in this Trio run; see :func:`main`."""
     monitor = Monitor(config.memory, MemoryProbe())
     hub = Hub(
         config.sessions,
+        shares=config.limits,
         thresholds=monitor.thresholds if config.memory.breaker else None,
         rss=monitor.rss,
     )
-    app = create_app(hub, config, vitals=lambda: monitor.vitals(hub), takeover=takeover)
+    guard = Guard(config, keys, counters=hub.counters)
+    app = create_app(
+        hub, config, guard=guard, vitals=lambda: monitor.vitals(hub), takeover=takeover
+    )
     sockets = listen(config)
-    server = Server(app, config.server, sockets)
+    server = Server(app, config.server, config.limits, sockets)
     service = Service(
         Notifier(os.environ.get("NOTIFY_SOCKET")),
         watchdog=watchdog_period(os.environ),
@@ -96,12 +114,15 @@ async def serve(
 
     async def reconfigure(new: Config) -> None:
         """Tell each part of new settings: first those that may refuse them."""
-        pass
-        server.reconfigure(new.server)
-        app.settings = new.server
+        check_exposure_of(sockets, new)
+        keys = KeyRing.load(new.auth, credentials_directory(os.environ))
+        server.reconfigure(new.server, new.limits)
+        guard.reconfigure(new, keys)
+        app.settings = new
         set_level(new.log.level)
         monitor.reconfigure(new.memory)
-        await hub.reconfigure(new.sessions, monitor.thresholds if new.memory.breaker else None)
+        thresholds = monitor.thresholds if new.memory.breaker else None
+        await hub.reconfigure(new.sessions, thresholds, shares=new.limits)
 
     reloader = Reloader(config, load=load, apply=reconfigure)
     with (
@@ -116,6 +137,8 @@ async def serve(
             root.start_soon(supervise, hub, monitor.memory_host())
             if not config.memory.breaker:
                 log.warning("the memory breaker is off: nothing bounds what events may take")
+            if config.auth.mode == "none":
+                log.warning('auth.mode = "none": whoever reaches the port may do anything')
             spare_the_garbage_collector()
             log.info("ready", urls=urls, version=__version__, python=sys.version.split()[0])
             await service.ready()

@@ -25,9 +25,11 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from broadcasterd.broadcast import pull_subscriber
+from broadcasterd.config import Limits
 from broadcasterd.config import Server as ServerConfig
-from broadcasterd.edge import server
-from broadcasterd.edge.server import Server, bind
+from broadcasterd.edge import listen, server
+from broadcasterd.edge.listen import bind
+from broadcasterd.edge.server import Server
 from broadcasterd.reasons import EndReason
 from tests.support.broadcast import drafts
 from tests.support.certificate import Certificate
@@ -558,7 +560,7 @@ async def test_fact_j_the_server_installs_no_signal_handler_and_says_when_it_lis
 async def test_fact_k_connections_have_what_was_set_on_the_listening_socket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "USER_TIMEOUT_MS", 12_345)
+    monkeypatch.setattr(listen, "USER_TIMEOUT_MS", 12_345)
     async with serving() as daemon, await daemon.connect() as connection:
         await Http1(connection).follow(EVENTS)
         [ours] = [
@@ -571,7 +573,7 @@ async def test_fact_k_connections_have_what_was_set_on_the_listening_socket(
             send_buffer = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
         assert 12_345 == user_timeout
-        assert 2 * server.SEND_BUFFER_BYTES == send_buffer  # the kernel doubles it
+        assert 2 * listen.SEND_BUFFER_BYTES == send_buffer  # the kernel doubles it
 
 
 def _open_sockets() -> list[socket.socket]:
@@ -606,7 +608,7 @@ async def test_fact_k_the_server_listens_on_every_socket_that_it_is_given() -> N
     config = ServerConfig(host="127.0.0.1", port=0)
     sockets = [*bind(config), *bind(config)]
     async with serving() as daemon, trio.open_nursery() as nursery:
-        second = Server(daemon.app, config, sockets)
+        second = Server(daemon.app, config, Limits(), sockets)
         urls: list[str] = await nursery.start(second.run)
         assert 2 == len(set(urls))
         for url in urls:

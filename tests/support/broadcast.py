@@ -14,6 +14,7 @@ from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Batch, Subscriber
 from broadcasterd.config import Sessions
 from broadcasterd.core.event import Event
+from broadcasterd.core.grants import EVERYONE, Grant
 from broadcasterd.core.replaylog import Position
 from broadcasterd.core.start import First, Start
 from broadcasterd.core.wire import encode_block
@@ -187,17 +188,23 @@ class Recorder(Subscriber):
     Args:
         session: to attach it to.
         on_delivery: called with each batch; what it raises goes to the session.
+        grant: what lets it listen.
 
     """
 
     def __init__(
-        self, session: Session, *, on_delivery: Callable[[Batch], None] = lambda _: None
+        self,
+        session: Session,
+        *,
+        on_delivery: Callable[[Batch], None] = lambda _: None,
+        grant: Grant = EVERYONE,
     ) -> None:
         super().__init__(
             session,
             stream_id=next(_stream_ids),
             peer="127.0.0.1",
             position=Position(session.log.last),
+            grant=grant,
         )
         self.data: list[str] = []
         self.beats = 0

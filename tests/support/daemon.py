@@ -28,6 +28,9 @@ START_S = 20.0
 STOP_S = 15.0
 """How long a stop may take: the default grace of 10 s, and some air."""
 
+CANARY = "canary-7f0b2d"
+"""Part of what is never logged: of the data, the keys and the cookies that these helpers send."""
+
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "server": {"host": "127.0.0.1", "port": 0},
     "auth": {"mode": "none"},
@@ -108,7 +111,10 @@ class Daemon:
         return (self.directory / "stderr").read_text()
 
     def stop(self) -> int:
-        """Ask it to stop (SIGTERM), kill it if it does not, and return its exit status."""
+        """Ask it to stop (SIGTERM), kill it if it does not, and return its exit status.
+
+        Its log is looked through for what the helpers of the tests sent it.
+        """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -116,6 +122,8 @@ class Daemon:
         except subprocess.TimeoutExpired:
             self.kill()
         self.stdout.close()
+
+        assert CANARY not in self.log(), self.log()
         return self.process.returncode
 
     def kill(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import trio
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import CANARY, Daemon
 from tests.support.sse import Event, parse
 
 MIB = 1024 * 1024
@@ -199,7 +199,7 @@ Request = tuple[str, bytes, str]
 
 def new_sessions(prefix: str = "flood", *, events: int = 1, size: int = 2048) -> Iterator[Request]:
     """Yield publications of events of this size, each to a session of its own."""
-    body = json.dumps([{"data": "x" * size}] * events).encode()
+    body = json.dumps([{"data": f"{CANARY:x<{size}}"}] * events).encode()
     for number in itertools.count():
         yield f"{prefix}-{number}", body, "application/json"
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 import h11
 import trio
 
+from tests.support.daemon import CANARY
 from tests.support.following import Following, Pieces
 from tests.support.inprocess import SOON
 
@@ -38,12 +39,21 @@ class Http1:
         self, method: str, target: str, headers: Mapping[str, str] | None = None
     ) -> None:
         """Send the head of a request, and nothing of its body."""
-        fields = {"Host": "127.0.0.1", **(headers or {})}
+        fields = {"Host": "127.0.0.1", "Cookie": f"theme={CANARY}", **(headers or {})}
         await self._send(h11.Request(method=method, target=target, headers=list(fields.items())))
 
     async def go_on(self, body: bytes) -> None:
         """Send a piece of the body."""
         await self._send(h11.Data(data=body))
+
+    async def end(self) -> None:
+        """Send the end of the body."""
+        await self._send(h11.EndOfMessage())
+
+    def has_asked(self) -> None:
+        """Note that a request was sent on the stream itself, by hand."""
+        self._connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+        self._connection.send(h11.EndOfMessage())
 
     async def head(self) -> h11.Response:
         """Wait for the head of the response."""

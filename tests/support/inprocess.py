@@ -23,7 +23,10 @@ from broadcasterd.broadcast.supervisor import supervise
 from broadcasterd.config import Config, from_mapping
 from broadcasterd.edge.app import create_app
 from broadcasterd.edge.asgi import Application
-from broadcasterd.edge.server import Server, bind
+from broadcasterd.edge.auth import Guard
+from broadcasterd.edge.listen import bind
+from broadcasterd.edge.server import Server
+from broadcasterd.edge.tokens import KeyRing
 from broadcasterd.reasons import EndReason
 from tests.support.certificate import Certificate
 
@@ -83,9 +86,10 @@ async def serving(
 
     """
     config = _config(certificate, sections)
-    hub = Hub(config.sessions)
-    app = create_app(hub, config, vitals=_no_vitals, takeover=takeover)
-    server = Server(app, config.server, bind(config.server))
+    hub = Hub(config.sessions, shares=config.limits)
+    guard = Guard(config, KeyRing.load(config.auth, None), counters=hub.counters)
+    app = create_app(hub, config, guard=guard, vitals=_no_vitals, takeover=takeover)
+    server = Server(app, config.server, config.limits, bind(config.server))
     async with trio.open_nursery() as root:
         await root.start(hub.run)
         [url] = await root.start(server.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import httpx
 import trio
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import CANARY, Daemon
 from tests.support.following import Following
 from tests.support.http1 import Http1
 
@@ -34,7 +35,10 @@ def target(session: str, query: str = "") -> str:
 
 def publish(daemon: Daemon, session: str, *data: object) -> list[str]:
     """Publish events with this data; return their ids."""
-    body = json.dumps([{"data": item} for item in data])
+    key = f"{CANARY}-{secrets.token_hex(8)}"
+    body = json.dumps(
+        [{"data": item, "idempotency_key": f"{key}-{n}"} for n, item in enumerate(data)]
+    )
     answer = httpx.post(daemon.session(session), content=body, headers=JSON)
 
     assert answer.status_code == 200, answer.text
@@ -43,10 +47,12 @@ def publish(daemon: Daemon, session: str, *data: object) -> list[str]:
 
 
 @asynccontextmanager
-async def connected(daemon: Daemon) -> AsyncIterator[Http1]:
-    """Open a connection."""
+async def connected(daemon: Daemon, *, source: str | None = None) -> AsyncIterator[Http1]:
+    """Open a connection; ``source`` is the address that it comes from."""
     with trio.fail_after(CONVERSATION_S):
-        async with await trio.open_tcp_stream("127.0.0.1", daemon.port) as stream:
+        async with await trio.open_tcp_stream(
+            "127.0.0.1", daemon.port, local_address=source
+        ) as stream:
             yield Http1(stream)
 
 

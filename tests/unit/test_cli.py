@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import pytest
 import broadcasterd
 from broadcasterd import cli, client
 from broadcasterd.config import Config, ConfigError
+from tests.support.tokens import RSA_KEY, public_jwk, write_jwks
 
 SECRET = "0123456789abcdef0123456789abcdef"
 OPEN = '[auth]\nmode = "none"\n'
@@ -92,6 +94,9 @@ def test_module_is_the_command() -> None:
         ["publish", "s", "-", "--ndjson", "--event", "x"],
         ["token"],
         ["token", "--subscribe", "*", "--ttl", "0"],
+        ["token", "--subscribe", "a/b"],
+        ["token", "--publish", ""],
+        ["token", "--admin", "--subject", ""],
     ],
 )
 def test_bad_usage_is_status_2_with_one_error_line(argv: list[str], capsys: Output) -> None:
@@ -122,7 +127,8 @@ def test_good_configuration_is_status_0(config_file: ConfigFile) -> None:
         ("[sessions]\nsession_tll = 1", "sessions.session_tll: unknown key"),
         ("[server]\nport = 'x'", 'server.port = "x": expected a whole number'),
         ("[", "broadcasterd.toml: not valid TOML"),
-        ("", 'auth.mode = "jwt": this version cannot verify tokens yet'),
+        ("", "auth.secret_file: expected the file of a secret, or auth.jwks_file"),
+        ("auth.secret_file = '/nonexistent'", "auth.secret_file: cannot be read: No such file"),
         (f"{OPEN}[server]\nhost = '192.0.2.1'", 'server.host = "192.0.2.1": expected a loopback'),
     ],
 )
@@ -200,7 +206,9 @@ def test_a_reload_reads_the_same_file_as_the_start(
     assert [1, 2] == ports
 
 
-def test_examples_can_be_pasted(serve_with: Serve, config_file: ConfigFile, capsys: Output) -> None:
+def test_examples_can_be_pasted_where_no_token_is_needed(
+    serve_with: Serve, config_file: ConfigFile, capsys: Output
+) -> None:
     serve_with(lambda config, *, load, on_ready: on_ready(["http://[::1]:9"]))
 
     assert run("serve", "--examples", "--config", config_file(OPEN)) == 0
@@ -214,6 +222,33 @@ def test_examples_can_be_pasted(serve_with: Serve, config_file: ConfigFile, caps
         "curl -H 'Content-Type: application/json'"
         f""" -d '{{"data": {{"hello": "world"}}, "event": "greeting"}}' {events}"""
     )
+
+
+def test_examples_have_a_token_where_one_is_needed(
+    serve_with: Serve, secret_file: Path, config_file: ConfigFile, capsys: Output
+) -> None:
+    serve_with(lambda config, *, load, on_ready: on_ready(["http://[::1]:9"]))
+    config = config_file(f'[auth]\nsecret_file = "{secret_file}"')
+
+    assert run("serve", "--examples", "--config", config) == 0
+
+    printed = capsys.readouterr().out
+    tokens = re.findall(r'^curl .*-H "Authorization: Bearer ([\w.-]+)"', printed, re.MULTILINE)
+    assert len(tokens) == 2
+    for token in tokens:
+        claims = jwt.decode(token, SECRET, algorithms=["HS256"])
+        assert claims["broadcaster"] == {"subscribe": ["demo"], "publish": ["demo"]}
+
+
+def test_examples_leave_a_place_for_a_token_that_only_others_can_sign(
+    serve_with: Serve, tmp_path: Path, config_file: ConfigFile, capsys: Output
+) -> None:
+    serve_with(lambda config, *, load, on_ready: on_ready(["http://[::1]:9"]))
+    jwks = write_jwks(tmp_path / "jwks.json", public_jwk(RSA_KEY))
+    config = config_file(f'[auth]\nalgorithms = ["RS256"]\njwks_file = "{jwks}"')
+
+    assert run("serve", "--examples", "--config", config) == 0
+    assert capsys.readouterr().out.count('-H "Authorization: Bearer $TOKEN"') == 2
 
 
 @pytest.mark.parametrize(
@@ -403,7 +438,7 @@ def test_token_carries_what_was_granted(
 
     status = run(
         "token", "--config", config, "--subscribe", "a*", "--subscribe", "b", "--publish", "c:*",
-        "--sub", "somebody", "--ttl", "60",
+        "--subject", "somebody", "--ttl", "60",
     )  # fmt: skip
 
     assert status == 0
@@ -433,7 +468,7 @@ def test_token_has_no_more_claims_than_configured(
         ("", "auth.secret_file: not set"),
         ('secret_file = "/nonexistent"', "auth.secret_file: cannot be read: No such file"),
         ('secret_file = "/dev/null"', "auth.secret_file: holds 0 bytes, expected at least 32"),
-        ('algorithms = ["RS256"]', 'auth.algorithms: expected "HS256"'),
+        ('algorithms = ["RS256"]', "auth.secret_file: not set"),
     ],
 )
 def test_token_without_a_usable_secret_is_status_2(

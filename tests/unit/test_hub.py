@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -12,6 +13,7 @@ from broadcasterd.broadcast.hub import RETRY_AFTER_S, Hub
 from broadcasterd.broadcast.session import FAN_OUT_SLICE
 from broadcasterd.config import Sessions
 from broadcasterd.core.breaker import State, Thresholds
+from broadcasterd.core.grants import Grant
 from broadcasterd.core.start import ById
 from broadcasterd.errors import NoSuchSession, SessionEnded, Unavailable
 from broadcasterd.reasons import EndReason
@@ -407,3 +409,67 @@ async def test_the_breaker_comes_and_goes_with_its_thresholds(hub: Hub) -> None:
     await hub.reconfigure(hub.limits, None)
 
     assert hub.pressure.state is None
+
+
+# --- grants ----------------------------------------------------------------------------------
+
+
+async def test_a_grant_expires_on_the_hubs_own_clock(hub: Hub) -> None:
+    hub.wall_clock = lambda: 1764000000.0
+
+    assert hub.expiry_of(Grant(expires_at=1764000060.0)) == pytest.approx(hub.clock() + 60, abs=1)
+    assert hub.expiry_of(Grant(expires_at=1763999940.0)) < hub.clock()
+    assert hub.expiry_of(Grant()) == math.inf
+
+
+async def test_streams_whose_grants_have_expired_are_cut_and_no_others(hub: Hub) -> None:
+    session = hub.open("s")
+    expired, later, never = [Recorder(session) for _ in range(3)]
+    expired.expires_at, later.expires_at = hub.clock(), hub.clock() + 60
+    await hub.end_expired()
+
+    assert expired.last_words == ("cut", EndReason.TOKEN_EXPIRED, None)
+    assert [later, never] == list(hub.streams.values())
+
+
+async def test_thousands_of_expired_streams_let_others_run_meanwhile(hub: Hub) -> None:
+    session = hub.open("s")
+    for _ in range(3 * FAN_OUT_SLICE):
+        Recorder(session).expires_at = hub.clock()
+    left: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.end_expired)
+        while hub.streams:
+            await trio.lowlevel.checkpoint()
+            left.append(len(hub.streams))
+
+    assert any(0 < count < 3 * FAN_OUT_SLICE for count in left)
+
+
+async def test_to_revoke_a_subject_cuts_its_streams_and_waits_alone(hub: Hub) -> None:
+    session = hub.open("s")
+    mine, also_mine, other, nobodys = [
+        Recorder(session, grant=Grant(subject)) for subject in ("me", "me", "other", None)
+    ]
+    with hub.until_expired(Grant("me")) as my_wait, hub.until_expired(Grant("other")) as a_wait:
+        assert await hub.revoke("me") == 2
+        assert my_wait.cancel_called
+        assert not a_wait.cancel_called
+
+    assert [mine.last_words, also_mine.last_words] == [("cut", EndReason.TOKEN_EXPIRED, None)] * 2
+    assert [other, nobodys] == list(hub.streams.values())
+    assert await hub.revoke("me") == 0
+
+
+async def test_a_wait_ends_when_its_grant_expires(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await start_hub(nursery)
+    hub.wall_clock = lambda: 1764000000.0 + trio.current_time()
+    started = trio.current_time()
+    with hub.until_expired(Grant(expires_at=hub.wall_clock() + 60)) as wait:
+        await trio.sleep(3600)
+
+    assert wait.cancelled_caught
+    assert trio.current_time() - started == pytest.approx(60, abs=0.001)
+    assert hub._until_expired == {}

@@ -27,7 +27,7 @@ Format = Literal["auto", "journal", "json", "console"]
 def _restored() -> Iterator[None]:
     """Leave no trace in what is configured for the whole process."""
     before = structlog.get_config()
-    loggers = [logging.getLogger(name) for name in ("", "hypercorn", "quart", "trio")]
+    loggers = [logging.getLogger(name) for name in ("", "broadcasterd")]
     levels = [logger.level for logger in loggers]
     yield
     structlog.configure(**before)
@@ -76,7 +76,7 @@ def fail_otherwise() -> None:
 
 def test_json_is_a_record_a_line(written: Written) -> None:
     with written.by_the_end_of(logging_as("json")) as lines:
-        log = structlog.stdlib.get_logger("some.module")
+        log = structlog.stdlib.get_logger("broadcasterd.some")
         log.info("stream ended", session="s", sent_bytes=3, reason=None)
         log.warning("two\nlines", odd={"a": object})
 
@@ -90,7 +90,7 @@ def test_json_is_a_record_a_line(written: Written) -> None:
         "sent_bytes": 3,
         "reason": None,
         "level": "info",
-        "logger": "some.module",
+        "logger": "broadcasterd.some",
     } == first
     assert ("two\nlines", "warning") == (second["event"], second["level"])
 
@@ -100,7 +100,7 @@ def test_an_exception_in_json_has_the_traceback_of_where_it_was_caught(written: 
         try:
             fail_with_a_secret()
         except ValueError:
-            structlog.stdlib.get_logger("m").exception("it failed", session="s")
+            structlog.stdlib.get_logger("broadcasterd.m").exception("it failed", session="s")
 
     [record] = map(json.loads, lines)
 
@@ -116,11 +116,11 @@ def test_an_exception_in_json_has_the_traceback_of_where_it_was_caught(written: 
 @pytest.mark.parametrize("kind", ["auto", "console"])
 def test_the_others_are_for_people(kind: Format, written: Written) -> None:
     with written.by_the_end_of(logging_as(kind)) as lines:
-        structlog.stdlib.get_logger("some.module").info("stream ended", session="s")
+        structlog.stdlib.get_logger("broadcasterd.some").info("stream ended", session="s")
 
     [line] = lines
 
-    assert re.fullmatch(r"\S+Z \[info *\] stream ended +\[some.module\] session=s", line)
+    assert re.fullmatch(r"\S+Z \[info *\] stream ended +\[broadcasterd.some\] session=s", line)
 
 
 def test_an_exception_on_a_console_has_its_traceback(written: Written) -> None:
@@ -128,7 +128,7 @@ def test_an_exception_on_a_console_has_its_traceback(written: Written) -> None:
         try:
             fail_with_a_secret()
         except ValueError:
-            structlog.stdlib.get_logger("m").exception("it failed")
+            structlog.stdlib.get_logger("broadcasterd.m").exception("it failed")
 
     assert "it failed" in lines[0]
     assert "Traceback (most recent call last):" in lines
@@ -144,7 +144,7 @@ each_format = pytest.mark.parametrize("kind", ["json", "console"])
 @each_format
 def test_a_traceback_holds_no_local_variables(kind: Format, written: Written) -> None:
     with written.by_the_end_of(logging_as(kind)) as lines:
-        log = structlog.stdlib.get_logger("m")
+        log = structlog.stdlib.get_logger("broadcasterd.m")
         try:
             fail_with_a_secret()
         except ValueError as error:
@@ -180,7 +180,7 @@ def test_an_error_that_is_handed_on_has_its_traceback(kind: Format, written: Wri
         raise AssertionError
 
     with written.by_the_end_of(logging_as(kind)) as lines:
-        structlog.stdlib.get_logger("m").error("it failed", exc_info=caught())
+        structlog.stdlib.get_logger("broadcasterd.m").error("it failed", exc_info=caught())
 
     assert "in fail_with_a_secret" in "\n".join(lines)
 
@@ -191,7 +191,7 @@ def test_the_exception_is_the_callers_not_the_writing_threads(
 ) -> None:
     """The writer is held up until the caller handles another exception, or none."""
     with written.by_the_end_of(logging_as(kind)) as lines:
-        log = structlog.stdlib.get_logger("m")
+        log = structlog.stdlib.get_logger("broadcasterd.m")
         with held_up():
             try:
                 fail_with_a_secret()
@@ -214,7 +214,7 @@ def test_the_exception_is_the_callers_not_the_writing_threads(
 def test_a_group_is_written_with_all_that_is_in_it(kind: Format, written: Written) -> None:
     with written.by_the_end_of(logging_as(kind)) as lines:
         error = ExceptionGroup("several", [ValueError("one"), KeyError("other")])
-        structlog.stdlib.get_logger("m").critical("the daemon failed", exc_info=error)
+        structlog.stdlib.get_logger("broadcasterd.m").critical("the daemon failed", exc_info=error)
 
     text = "\n".join(lines)
 
@@ -238,8 +238,8 @@ def test_records_of_the_standard_library_look_the_same(written: Written) -> None
     )
 
 
-@pytest.mark.parametrize("name", ["hypercorn", "hypercorn.error", "quart", "trio"])
-def test_of_the_chatty_only_warnings_are_written(name: str, written: Written) -> None:
+@pytest.mark.parametrize("name", ["hypercorn.error", "quart", "trio", "h2", "hpack.hpack"])
+def test_of_libraries_only_warnings_are_written(name: str, written: Written) -> None:
     with written.by_the_end_of(logging_as("json", "debug")) as lines:
         logging.getLogger(name).info("chat")
         logging.getLogger(name).warning("news")
@@ -259,7 +259,7 @@ def test_what_is_below_the_level_is_not_written(
     level: Literal["debug", "info", "warning"], expected: list[str], written: Written
 ) -> None:
     with written.by_the_end_of(logging_as("json", level)) as lines:
-        log = structlog.stdlib.get_logger("m")
+        log = structlog.stdlib.get_logger("broadcasterd.m")
         log.debug("d")
         log.info("i")
         log.warning("w")
@@ -309,7 +309,7 @@ def listener_of(thread: threading.Thread) -> logging.handlers.QueueListener:
 
 def test_who_writes_does_not_wait_for_who_reads(written: Written) -> None:
     with written.by_the_end_of(logging_as("json")) as lines:
-        log = structlog.stdlib.get_logger("m")
+        log = structlog.stdlib.get_logger("broadcasterd.m")
         with held_up():
             for number in range(1000):
                 log.info("record", number=number)  # the test hangs here if it waits
@@ -324,7 +324,7 @@ def test_what_finds_the_queue_full_is_dropped_and_counted(
 ) -> None:
     monkeypatch.setattr(log_module, "QUEUED_RECORDS", 10)
     with written.by_the_end_of(logging_as("json")) as lines:
-        log = structlog.stdlib.get_logger("m")
+        log = structlog.stdlib.get_logger("broadcasterd.m")
         with held_up():
             for number in range(25):
                 log.info("record", number=number)
@@ -338,7 +338,7 @@ def test_what_finds_the_queue_full_is_dropped_and_counted(
 
 def test_where_nothing_was_dropped_nothing_is_said(written: Written) -> None:
     with written.by_the_end_of(logging_as("json")) as lines:
-        structlog.stdlib.get_logger("m").info("one")
+        structlog.stdlib.get_logger("broadcasterd.m").info("one")
 
     assert 1 == len(lines)
 
@@ -366,7 +366,7 @@ def test_on_the_way_out_everything_is_flushed_and_the_thread_ends(written: Writt
     with written.by_the_end_of(logging_as("json")) as lines:
         assert 1 == len(writing_threads())
         for number in range(500):
-            structlog.stdlib.get_logger("m").info("record", number=number)
+            structlog.stdlib.get_logger("broadcasterd.m").info("record", number=number)
 
     assert 500 == len(lines)
     assert [] == writing_threads()
@@ -384,7 +384,7 @@ def test_an_error_inside_flushes_all_the_same(capsys: pytest.CaptureFixture[str]
     with ExitStack() as stack:
         stack.enter_context(pytest.raises(ValueError, match="too many"))
         stack.enter_context(logging_as("json"))
-        structlog.stdlib.get_logger("m").info("the last words")
+        structlog.stdlib.get_logger("broadcasterd.m").info("the last words")
         fail_with_a_secret()
 
     assert "the last words" in capsys.readouterr().err
@@ -392,7 +392,7 @@ def test_an_error_inside_flushes_all_the_same(capsys: pytest.CaptureFixture[str]
 
 def test_it_is_standard_error_that_is_written_to(capsys: pytest.CaptureFixture[str]) -> None:
     with logging_as("console"):
-        structlog.stdlib.get_logger("m").info("hello")
+        structlog.stdlib.get_logger("broadcasterd.m").info("hello")
     found = capsys.readouterr()
 
     assert "" == found.out

@@ -232,3 +232,16 @@ async def test_what_a_body_is_busy_sending_is_accounted_for(session: Session) ->
     session.hub.clock = lambda: clock() + LAGGING_S
 
     assert body.subscriber.is_behind
+
+
+async def test_a_body_that_is_cut_gets_nothing_that_is_published_after(session: Session) -> None:
+    body = Body(session)
+    await session.publish(drafts("a"))
+    await body.next()
+    body.subscriber.cut(EndReason.TOKEN_EXPIRED)
+    body.subscriber.cut(EndReason.TOKEN_EXPIRED)
+    await session.publish(drafts("b"))
+
+    assert await body.next() == encode_end(EndReason.TOKEN_EXPIRED)
+    assert await body.next() is None
+    assert session.hub.ended_by_reason == {EndReason.TOKEN_EXPIRED: 1}

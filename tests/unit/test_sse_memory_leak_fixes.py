@@ -33,6 +33,7 @@ from broadcasterd.broadcast.session import (
 )
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import LAGGING_S, Batch, Subscriber
+from broadcasterd.core.grants import EVERYONE
 from broadcasterd.core.policy import CutLaggards, ExpireEarly, Forget, Trim
 from broadcasterd.core.replaylog import Entry, Position, ReplayLog
 from broadcasterd.core.start import ById
@@ -229,7 +230,7 @@ async def a_session_crashes(hub: Hub) -> None:
 
 @way
 async def nobody_came_to_a_session_that_was_opened_for_a_subscriber(hub: Hub) -> None:
-    assert isinstance(admit(head(), "s", hub), Admission)
+    assert isinstance(admit(head(), "s", EVERYONE, hub), Admission)
     await trio.sleep(60)
     await hub.sweep()
 
@@ -414,7 +415,7 @@ async def a_response_body_never_comes_for_its_last_words(hub: Hub) -> None:
 @way
 async def a_long_poll_finds_nothing(hub: Hub) -> None:
     hub.open("s")  # for it may have been closed before
-    found = await page(head(query=(("wait", "30"),)), "s", hub)
+    found = await page(head(query=(("wait", "30"),)), "s", EVERYONE, hub)
 
     assert found is not None
     assert [] == found["events"]
@@ -425,7 +426,7 @@ async def a_long_poll_finds_nothing(hub: Hub) -> None:
 async def a_long_poll_is_given_up(hub: Hub) -> None:
     hub.open("s")
     with trio.move_on_after(1):
-        await page(head(query=(("wait", "30"),)), "s", hub)
+        await page(head(query=(("wait", "30"),)), "s", EVERYONE, hub)
     hub.end("s")
 
 
@@ -446,6 +447,7 @@ async def a_body_is_refused_as_too_large(hub: Hub) -> None:
             head(content_type=JSON),
             "s",
             Pieces(b"[" * 600, b"[" * 600),
+            grant=EVERYONE,
             hub=hub,
             max_body_bytes=1000,
         )
@@ -455,7 +457,14 @@ async def a_body_is_refused_as_too_large(hub: Hub) -> None:
 async def a_body_is_refused_for_what_it_is(hub: Hub) -> None:
     for body in (b"{", b"[]]", b'{"data": 1, "event": "\\n"}', b"\xff", b'{"no": 1}'):
         with suppress(Problem):
-            await publish(head(content_type=JSON), "s", Pieces(body), hub=hub, max_body_bytes=1000)
+            await publish(
+                head(content_type=JSON),
+                "s",
+                Pieces(body),
+                grant=EVERYONE,
+                hub=hub,
+                max_body_bytes=1000,
+            )
 
 
 @way
@@ -473,7 +482,9 @@ async def a_publisher_goes_in_the_middle_of_its_body(hub: Hub) -> None:
         raise ClientDisconnected
 
     with suppress(ClientDisconnected):
-        await publish(head(content_type=JSON), "s", cut_short(), hub=hub, max_body_bytes=1000)
+        await publish(
+            head(content_type=JSON), "s", cut_short(), grant=EVERYONE, hub=hub, max_body_bytes=1000
+        )
 
 
 @way
@@ -484,7 +495,14 @@ async def a_publisher_is_cancelled_in_the_middle_of_its_body(hub: Hub) -> None:
 
     for content in ("application/json", "application/x-ndjson"):
         with trio.move_on_after(1):
-            await publish(head(content_type=content), "s", endless(), hub=hub, max_body_bytes=1000)
+            await publish(
+                head(content_type=content),
+                "s",
+                endless(),
+                grant=EVERYONE,
+                hub=hub,
+                max_body_bytes=1000,
+            )
     with suppress(NoSuchSession):
         hub.end("s")
 
@@ -604,6 +622,7 @@ async def test_a_hub_that_stops_leaves_nothing(autojump_clock: Clock) -> None:
             nursery.cancel_scope.cancel()
 
         assert [0, 0, 0] == [len(hub.streams), len(hub.sessions), len(session.subscribers)]
+        assert [0, 0] == [len(hub.shares.streams_of_client), len(hub.shares.sessions_of_subject)]
         assert 0 == hub.accounted_bytes
         return weakref.ref(hub), weakref.ref(session)
 

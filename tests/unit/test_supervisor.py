@@ -9,6 +9,7 @@ import trio.testing
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import TICK_S, supervise
 from broadcasterd.config import Sessions
+from broadcasterd.reasons import EndReason
 from tests.support.broadcast import Recorder, draft, drafts, retained, start_hub
 
 SLACK_S = 2 * TICK_S
@@ -174,3 +175,18 @@ async def test_a_step_that_hangs_is_not(
     await trio.sleep(60)
 
     assert steps == hub.counters["supervisor_steps"]
+
+
+async def test_a_stream_ends_within_a_tick_of_its_grant(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await supervised(nursery)
+    live = Recorder(hub.open("s"))
+    live.expires_at = hub.clock() + 600
+    await trio.sleep(600 - 1)
+
+    assert not live.closed
+
+    await trio.sleep(1 + SLACK_S)
+
+    assert live.last_words == ("cut", EndReason.TOKEN_EXPIRED, None)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context
 from itertools import islice
+from math import inf
 
 import structlog
 import trio
@@ -17,10 +18,12 @@ import trio
 from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.pressure import Pressure
 from broadcasterd.broadcast.session import FAN_OUT_SLICE, Clock, Session
+from broadcasterd.broadcast.shares import Shares
 from broadcasterd.broadcast.subscriber import Subscriber
-from broadcasterd.config import Sessions
+from broadcasterd.config import Limits, Sessions
 from broadcasterd.core.account import Account
 from broadcasterd.core.breaker import MIB, State, Thresholds, Transition
+from broadcasterd.core.grants import Grant
 from broadcasterd.core.policy import (
     SESSION_BYTES,
     Action,
@@ -30,7 +33,7 @@ from broadcasterd.core.policy import (
     SessionVitals,
     Trim,
 )
-from broadcasterd.errors import NoSuchSession, Unavailable
+from broadcasterd.errors import NoSuchSession, TooMany, Unavailable
 from broadcasterd.reasons import EndReason
 
 log = structlog.stdlib.get_logger(__name__)
@@ -50,8 +53,9 @@ class Hub:
 
     Args:
         limits: the ``[sessions]`` settings.
+        shares: the ``[limits]`` settings: what one client or subject may have; the defaults.
         clock: seconds on a monotonic clock; Trio's, so that tests can move it.
-        wall_clock: Unix time in seconds; only to understand times that clients name.
+        wall_clock: Unix time in seconds; only to understand times that clients and tokens name.
         thresholds: the memory breaker's; ``None`` switches it off.
         rss: the bytes of memory resident, for the breaker's records.
 
@@ -61,6 +65,7 @@ class Hub:
         self,
         limits: Sessions,
         *,
+        shares: Limits | None = None,
         clock: Clock = trio.current_time,
         wall_clock: Clock = time.time,
         thresholds: Thresholds | None = None,
@@ -68,6 +73,7 @@ class Hub:
     ) -> None:
         self.limits = limits
         self._rss = rss
+        self.shares = Shares(shares or Limits(), clock)
         self.clock = clock
         self.wall_clock = wall_clock
         self.sessions: dict[str, Session] = {}
@@ -88,6 +94,7 @@ class Hub:
         self._emptied = trio.Event()  # set when the last stream ends
         self._until_drain: set[trio.CancelScope] = set()
         self._until_short: set[trio.CancelScope] = set()
+        self._until_expired: dict[trio.CancelScope, str | None] = {}  # and whose grant it is
         self._nursery: trio.Nursery | None = None
         self._context = Context()
 
@@ -115,11 +122,12 @@ class Hub:
         """All that is counted, and the writes that were cut short."""
         return self.counted_bytes + sum(s.pending_bytes for s in self.streams.values())
 
-    def open(self, name: str) -> Session:
-        """Return the session of that name; make it if there is none.
+    def open(self, name: str, subject: str | None = None) -> Session:
+        """Return the session of that name; make it if there is none, on ``subject``'s account.
 
         Raises:
             Unavailable: there are ``max_sessions`` already, or the daemon is draining.
+            TooMany: as many are open that the subject has opened as it may.
 
         """
         session = self.sessions.get(name)
@@ -130,10 +138,15 @@ class Hub:
         if len(self.sessions) >= self.limits.max_sessions:
             msg = f"there are {self.limits.max_sessions} sessions (sessions.max_sessions)"
             raise Unavailable(msg, retry_after=RETRY_AFTER_S)
+        if setting := self.shares.used_up_by_sessions(subject):
+            raise used_up(setting)
         assert self._nursery is not None  # noqa: S101 (run() was started first)
-        session = Session(self, name, incarnation=secrets.token_hex(4), limits=self.limits)
+        session = Session(
+            self, name, incarnation=secrets.token_hex(4), limits=self.limits, subject=subject
+        )
         self._ended.pop(name, None)
         self.sessions[name] = session
+        self.shares.sessions_of_subject.add(subject)
         # Not in the context of the request that happens to open it: the task would keep that
         # request, with all that its framework knows of it, for as long as the session lives.
         self._context.run(self._nursery.start_soon, self._contain, session)
@@ -164,16 +177,28 @@ class Hub:
         """
         if name in self.sessions or name not in self._ended:
             session = self.find(name)
-            del self.sessions[name]
+            self._drop(session)
             session.end(EndReason.SESSION_CLOSED)
         self._ended.pop(name, None)
         self._ended[name] = self.clock()
         while len(self._ended) > self.limits.max_sessions:
             del self._ended[next(iter(self._ended))]
 
+    def _drop(self, session: Session) -> None:
+        """Let go of a session, if it is still the one of its name."""
+        if self.sessions.get(session.name) is session:
+            del self.sessions[session.name]
+            self.shares.sessions_of_subject.remove(session.subject)
+
+    def stream_opened(self, subscriber: Subscriber) -> None:
+        """Count a stream. Only sessions call this."""
+        self.streams[subscriber.stream_id] = subscriber
+        self.shares.stream_opened(subscriber)
+
     def stream_ended(self, subscriber: Subscriber, reason: EndReason) -> None:
         """Count and record the end of a stream. Only sessions call this."""
-        self.streams.pop(subscriber.stream_id, None)
+        if self.streams.pop(subscriber.stream_id, None) is not None:
+            self.shares.stream_ended(subscriber)
         if not self.streams:
             self._emptied.set()
         self.ended_by_reason[reason] += 1
@@ -193,9 +218,13 @@ class Hub:
         """Return a reconnection time that spreads those who come back together."""
         return self.limits.retry_ms + random.randrange(self.limits.retry_ms + 1)  # noqa: S311
 
-    async def reconfigure(self, limits: Sessions, thresholds: Thresholds | None) -> None:
+    async def reconfigure(
+        self, limits: Sessions, thresholds: Thresholds | None, *, shares: Limits | None = None
+    ) -> None:
         """Go on with other settings. Histories that are too long for them get shorter."""
         self.limits = limits
+        if shares is not None:
+            self.shares.reconfigure(shares)
         self.pressure.reconfigure(thresholds)
         for some in self._slices():
             for session in some:
@@ -224,6 +253,46 @@ class Hub:
                 break
             del self._ended[name]
 
+    # Grants
+
+    def expiry_of(self, grant: Grant) -> float:
+        """Return when a grant expires, on the hub's clock: a wall clock may be set back."""
+        if grant.expires_at is None:
+            return inf
+        return self.clock() + grant.expires_at - self.wall_clock()
+
+    async def end_expired(self) -> None:
+        """End the streams whose grants have expired."""
+        now = self.clock()
+        for count, stream in enumerate(tuple(self.streams.values()), start=1):
+            if stream.expires_at <= now:
+                stream.cut(EndReason.TOKEN_EXPIRED)
+            if count % FAN_OUT_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def revoke(self, subject: str) -> int:
+        """End all that a subject's grants hold open now; return how many streams those were."""
+        for scope, whose in tuple(self._until_expired.items()):
+            if whose == subject:
+                scope.cancel()
+        streams = [stream for stream in self.streams.values() if stream.subject == subject]
+        log.warning("subject revoked", subject=subject, streams=len(streams))
+        for count, stream in enumerate(streams, start=1):
+            stream.cut(EndReason.TOKEN_EXPIRED)
+            if count % FAN_OUT_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        return len(streams)
+
+    @contextmanager
+    def until_expired(self, grant: Grant) -> Iterator[trio.CancelScope]:
+        """Cancel what is inside when a grant expires, or its subject is revoked."""
+        with trio.CancelScope(deadline=self.expiry_of(grant)) as scope:
+            self._until_expired[scope] = grant.subject
+            try:
+                yield scope
+            finally:
+                del self._until_expired[scope]
+
     # Memory pressure
 
     def vitals(self) -> list[SessionVitals]:
@@ -241,7 +310,8 @@ class Hub:
                 case Trim(name, to_bytes):
                     self._trimmed(self.sessions[name].log.trim(to_bytes))
                 case Forget(name):
-                    session = self.sessions.pop(name)
+                    session = self.sessions[name]
+                    self._drop(session)
                     self._trimmed(session.log.trim(0))
                     session.end(EndReason.MEMORY)
                     self.counters["sessions_shed"] += 1
@@ -311,7 +381,7 @@ class Hub:
         self.counters["events_expired"] += session.log.expire(now)
         if session.has_expired(now) and self.sessions.get(session.name) is session:
             self.counters["sessions_expired"] += 1
-            del self.sessions[session.name]
+            self._drop(session)
             session.end(EndReason.SESSION_EXPIRED)
 
     async def _contain(self, session: Session) -> None:
@@ -321,8 +391,7 @@ class Hub:
             self.counters["sessions_crashed"] += 1
             log.exception("a session failed", session=session.name)
         finally:
-            if self.sessions.get(session.name) is session:
-                del self.sessions[session.name]
+            self._drop(session)
 
 
 @contextmanager
@@ -340,6 +409,11 @@ def _registered(scopes: set[trio.CancelScope], *, cancelled: bool) -> Iterator[t
 def short_of_memory() -> Unavailable:
     """Return the answer to a publisher who comes while the breaker is open."""
     return Unavailable("the daemon is short of memory", retry_after=PRESSURE_RETRY_AFTER_S)
+
+
+def used_up(setting: str) -> TooMany:
+    """Return the answer to a client or a subject that has its share already."""
+    return TooMany(f"no more of these for you now (limits.{setting})", retry_after=RETRY_AFTER_S)
 
 
 def draining() -> Unavailable:

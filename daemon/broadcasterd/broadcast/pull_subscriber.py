@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES, Batch, Ending, Subscriber
+from broadcasterd.core.grants import EVERYONE, Grant
 from broadcasterd.core.replaylog import Position
 from broadcasterd.core.wire import HEARTBEAT, unchunk
 from broadcasterd.reasons import EndReason
@@ -32,6 +33,7 @@ class PullSubscriber(Subscriber):
         "_abort",
         "_beats",
         "_bell",
+        "_is_cut",
         "_opening",
         "_ring",
         "_sending",
@@ -47,13 +49,15 @@ class PullSubscriber(Subscriber):
         peer: str,
         position: Position,
         abort: Callable[[], None],
+        grant: Grant = EVERYONE,
         opening: bytes = b"",
     ) -> None:
-        super().__init__(session, stream_id=stream_id, peer=peer, position=position)
+        super().__init__(session, stream_id=stream_id, peer=peer, position=position, grant=grant)
         self._abort = abort
         self._opening = opening
         self._ring, self._bell = trio.open_memory_channel[None](1)
         self._beats = False
+        self._is_cut = False  # what is published from now on is not for it
         self._with_us = False  # the body waits here, it is not busy sending
         self._sending = 0  # bytes that the body took last
         self._took_at = self.opened_at
@@ -104,9 +108,9 @@ class PullSubscriber(Subscriber):
             self._wake()
 
     def cut(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
-        if self.closed:
+        if self.closed or self._is_cut:
             return
-        self.cursor = self.session.log.last
+        self._is_cut = True
         self.finish(reason, retry_ms=retry_ms)
         self.session.spawn(self, self._abort_unless_taken)
 
@@ -122,6 +126,8 @@ class PullSubscriber(Subscriber):
         if self._opening:
             opening, self._opening = self._opening, b""
             return opening
+        if self._is_cut:
+            return b""
         log = self.session.log
         if self.cursor < log.floor:
             self._check_lag()

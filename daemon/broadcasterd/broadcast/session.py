@@ -114,14 +114,24 @@ class Session:
         name: as in the URL.
         incarnation: names this session's log in its ids.
         limits: the ``[sessions]`` settings.
+        subject: on whose account it was opened.
 
     """
 
-    def __init__(self, hub: Hub, name: str, *, incarnation: str, limits: Sessions) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        name: str,
+        *,
+        incarnation: str,
+        limits: Sessions,
+        subject: str | None = None,
+    ) -> None:
         self.hub = hub
         self.poller = hub.poller
         self.name = name
         self.limits = limits
+        self.subject = subject
         self.log = ReplayLog(
             incarnation=incarnation,
             max_events=limits.max_history_events,
@@ -192,16 +202,19 @@ class Session:
     def attach(self, subscriber: Subscriber) -> None:
         """Take a subscriber in and start to deliver; it gets all after its cursor."""
         self.active_at = self.now()
+        # Others were admitted at the same time, and may have come first.
+        used_up = self.hub.shares.used_up_by_streams(subscriber.peer, subscriber.subject)
         self.subscribers[subscriber] = None
-        self.hub.streams[subscriber.stream_id] = subscriber
+        self.hub.stream_opened(subscriber)
         if self.ending is EndReason.CRASHED:
             subscriber.close(self.ending)  # it comes back, to a new session
         elif self.ending is not None:
             subscriber.cut(self.ending)
         elif (
-            len(self.hub.streams) > self.limits.max_subscribers
+            used_up is not None
+            or len(self.hub.streams) > self.limits.max_subscribers
             or len(self.subscribers) > self.limits.max_subscribers_per_session
-        ):  # others were admitted at the same time
+        ):
             subscriber.cut(EndReason.MEMORY, retry_ms=self.hub.jittered_retry_ms())
         else:
             try:

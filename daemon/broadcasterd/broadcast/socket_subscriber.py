@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES, Batch, Ending, Subscriber
+from broadcasterd.core.grants import EVERYONE, Grant
 from broadcasterd.core.replaylog import Entry, Position
 from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk
 from broadcasterd.reasons import EndReason
@@ -45,9 +46,10 @@ class SocketSubscriber(Subscriber):
         stream_id: str,
         peer: str,
         position: Position,
+        grant: Grant = EVERYONE,
         opening: bytes = b"",
     ) -> None:
-        super().__init__(session, stream_id=stream_id, peer=peer, position=position)
+        super().__init__(session, stream_id=stream_id, peer=peer, position=position, grant=grant)
         self._socket = sock
         self._pending = memoryview(chunk(opening)) if opening else _NOTHING
         self._catching_up = False

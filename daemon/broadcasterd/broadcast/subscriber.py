@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from broadcasterd.core.grants import EVERYONE, Grant
 from broadcasterd.core.replaylog import Entry, Position
 from broadcasterd.core.wire import encode_end, encode_gap
 from broadcasterd.reasons import EndReason
@@ -73,6 +74,11 @@ class Subscriber(ABC):
         stream_id: names the stream in its opening comment and in the log.
         peer: the client's address, for the log.
         position: where it starts.
+        grant: what lets it listen.
+
+    Attributes:
+        subject: whose it is, if the grant says so.
+        expires_at: when the grant does, on the hub's clock.
 
     """
 
@@ -82,15 +88,25 @@ class Subscriber(ABC):
         "_max_lag",
         "closed",
         "cursor",
+        "expires_at",
         "opened_at",
         "peer",
         "sent_bytes",
         "sent_events",
         "session",
         "stream_id",
+        "subject",
     )
 
-    def __init__(self, session: Session, *, stream_id: str, peer: str, position: Position) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        stream_id: str,
+        peer: str,
+        position: Position,
+        grant: Grant = EVERYONE,
+    ) -> None:
         log = session.log
         if position.cursor < log.floor:  # evicted while the response was on its way
             asked = position.gap.asked if position.gap else log.id_of(position.cursor)
@@ -98,6 +114,8 @@ class Subscriber(ABC):
         self.session = session
         self.stream_id = stream_id
         self.peer = peer
+        self.subject = grant.subject
+        self.expires_at = session.hub.expiry_of(grant)
         self.cursor = position.cursor
         self.opened_at = session.now()
         self.sent_bytes = 0

@@ -17,7 +17,7 @@ from broadcasterd.core.policy import MAX_ACTIONS, plan
 from broadcasterd.core.release import ReleaseRule
 
 TICK_S = 1.0
-"""How often heartbeats are looked at, at most: they are late by no more than this."""
+"""How often heartbeats and expired tokens are looked at: they are late by no more than this."""
 
 FEW = 1000
 """With no more sessions and streams, memory is given back thoroughly: some 20 ms more. It would be
@@ -48,7 +48,7 @@ class MemoryHost:
 
 
 async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
-    """Send heartbeats, enforce every TTL and relieve memory, until cancelled."""
+    """Send heartbeats, enforce every TTL, end expired streams, relieve memory; until cancelled."""
     last_beat = last_sweep = trio.current_time()
     release = ReleaseRule()
     is_done = True
@@ -68,6 +68,7 @@ async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
         if now >= last_beat + tick:
             last_beat = now
             await hub.beat()
+            await hub.end_expired()
         if now >= last_sweep + limits.cleanup_interval:
             last_sweep = now
             await hub.sweep()

@@ -7,7 +7,9 @@ import re
 from broadcasterd.errors import BadRequest
 
 MAX_NAME_CHARS = 128
-_NAME = re.compile(r"[A-Za-z0-9._~:-]{1,128}")
+NAME_PATTERN = r"[A-Za-z0-9._~:-]{1,128}"
+
+_NAME = re.compile(NAME_PATTERN)
 
 
 def check_session_name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 
 import msgspec
@@ -12,13 +13,15 @@ from werkzeug.exceptions import HTTPException
 
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import Config
-from broadcasterd.core.names import check_session_name
-from broadcasterd.edge import admin, health
+from broadcasterd.core.grants import Action
+from broadcasterd.edge import admin, health, openapi
 from broadcasterd.edge.asgi import Application, PulledBody, TakenOverBody
+from broadcasterd.edge.auth import Guard
 from broadcasterd.edge.body import ClientDisconnected
 from broadcasterd.edge.problems import from_crash, from_http_exception, problem_response
 from broadcasterd.edge.publish import publish
 from broadcasterd.edge.request import Head, parse_query
+from broadcasterd.edge.streams import issue_ticket, renew, revoke
 from broadcasterd.edge.subscribe import (
     STREAM_HEADERS,
     Over,
@@ -33,14 +36,19 @@ CORS_MAX_AGE_S = 600
 
 
 def create_app(
-    hub: Hub, config: Config, *, vitals: Callable[[], health.Vitals], takeover: bool = True
+    hub: Hub,
+    config: Config,
+    *,
+    guard: Guard,
+    vitals: Callable[[], health.Vitals],
+    takeover: bool = True,
 ) -> Application:
     """Return the application.
 
     Args:
         hub: whose sessions it serves.
-        config: all settings; the app reads ``[server]``, for each request anew from
-            ``settings``.
+        config: all settings; each request looks at ``settings`` for those that are in force.
+        guard: asked by every route but those of health first of all.
         vitals: the daemon's figures of this moment.
         takeover: whether plain HTTP/1.1 streams are taken over from Hypercorn. Off only to
             measure what that is worth.
@@ -48,25 +56,28 @@ def create_app(
     """
     app = Application(__name__, static_folder=None)
     app.url_map.merge_slashes = False
-    app.settings = config.server
+    app.settings = config
     _add_errors(app, hub)
     _add_cors(app)
-    _add_streams(app, hub, takeover=takeover)
-    _add_sessions(app, hub)
+    _add_streams(app, hub, guard, takeover=takeover)
+    _add_publishing(app, hub, guard)
+    _add_sessions(app, hub, guard)
+    _add_grants(app, hub, guard)
     _add_health(app, hub, vitals)
+    _add_description(app)
     return app
 
 
-def _add_streams(app: Application, hub: Hub, *, takeover: bool) -> None:
+def _add_streams(app: Application, hub: Hub, guard: Guard, *, takeover: bool) -> None:
     @app.get("/v1/sessions/<name>/events", provide_automatic_options=False)
     @app.get("/agent_network_sse/<name>", provide_automatic_options=False)
     async def subscribe(name: str) -> Response:
         head = _head()
-        check_session_name(name)
+        grant = guard.authorize_stream(head, name)
         if wants_page(head):
-            found = await page(head, name, hub)
+            found = await page(head, name, grant, hub)
             return _nothing() if found is None else _json(found)
-        admission = admit(head, name, hub)
+        admission = admit(head, name, grant, hub)
         if isinstance(admission, Over):
             return _nothing()
         if isinstance(admission, TurnedAway):
@@ -87,27 +98,51 @@ def _add_streams(app: Application, hub: Hub, *, takeover: bool) -> None:
         # GET's answer never ends: there is no length, and no state, that HEAD could tell.
         (rule.methods or set()).discard("HEAD")
 
+
+def _add_publishing(app: Application, hub: Hub, guard: Guard, max_body_bytes: int) -> None:
     @app.post("/v1/sessions/<name>/events", provide_automatic_options=False)
     async def post(name: str) -> Response:
-        check_session_name(name)
-        limit = app.settings.max_body_bytes
-        answer = await publish(_head(), name, request.body, hub=hub, max_body_bytes=limit)
+        head = _head()
+        grant = guard.authorize(head, Action.PUBLISH, session=name)
+        limit = app.settings.server.max_body_bytes
+        answer = await publish(
+            head, name, request.body, grant=grant, hub=hub, max_body_bytes=limit
+        )
         return _json(answer.document())
 
 
-def _add_sessions(app: Application, hub: Hub) -> None:
+def _add_sessions(app: Application, hub: Hub, guard: Guard) -> None:
     @app.get("/v1/sessions", provide_automatic_options=False)
     async def sessions() -> Response:
-        return _json(admin.list_sessions(_head(), hub))
+        head = _head()
+        guard.authorize(head, Action.ADMIN)
+        return _json(admin.list_sessions(head, hub))
 
     @app.get("/v1/sessions/<name>", provide_automatic_options=False)
     async def session(name: str) -> Response:
-        return _json(admin.describe(hub.find(check_session_name(name))))
+        guard.authorize(_head(), Action.SUBSCRIBE, Action.ADMIN, session=name)
+        return _json(admin.describe(hub.find(name)))
 
     @app.delete("/v1/sessions/<name>", provide_automatic_options=False)
     async def end(name: str) -> Response:
-        hub.end(check_session_name(name))
+        guard.authorize(_head(), Action.PUBLISH, session=name)
+        hub.end(name)
         return _nothing()
+
+
+def _add_grants(app: Application, hub: Hub, guard: Guard) -> None:
+    @app.post("/v1/tickets", provide_automatic_options=False)
+    async def ticket() -> Response:
+        return _json(await issue_ticket(_head(), request.body, guard=guard, hub=hub), 201)
+
+    @app.post("/v1/streams/<stream_id>/token", provide_automatic_options=False)
+    async def newer_token(stream_id: str) -> Response:
+        return _json(renew(_head(), stream_id, guard=guard, hub=hub))
+
+    # A subject may be a URL, and so have slashes.
+    @app.delete("/v1/subjects/<path:subject>/streams", provide_automatic_options=False)
+    async def revoked(subject: str) -> Response:
+        return _json(await revoke(_head(), subject, guard=guard, hub=hub))
 
 
 def _add_health(app: Application, hub: Hub, vitals: Callable[[], health.Vitals]) -> None:
@@ -124,6 +159,14 @@ def _add_health(app: Application, hub: Hub, vitals: Callable[[], health.Vitals])
     @app.get("/health/ready", provide_automatic_options=False)
     async def ready() -> Response:
         return _json({"status": "draining"}, 503) if hub.draining else _json({"status": "ready"})
+
+
+def _add_description(app: Application) -> None:
+    document = lru_cache(maxsize=1)(openapi.document)
+
+    @app.get("/openapi.json", provide_automatic_options=False)
+    async def description() -> Response:
+        return _json(document(app.settings))
 
 
 def _add_errors(app: Application, hub: Hub) -> None:
@@ -151,14 +194,14 @@ def _add_cors(app: Application) -> None:
         if (
             request.method == "OPTIONS"
             and "access-control-request-method" in request.headers
-            and app.settings.cors_origins
+            and app.settings.server.cors_origins
         ):
             return _nothing()
         return None
 
     @app.after_request
     async def share(response: Response) -> Response:
-        allowed = app.settings.cors_origins
+        allowed = app.settings.server.cors_origins
         if not allowed:
             return response
         origin = request.headers.get("Origin")

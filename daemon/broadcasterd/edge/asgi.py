@@ -21,7 +21,7 @@ from quart_trio.wrappers import TrioRequest
 from broadcasterd.broadcast.pull_subscriber import PullSubscriber
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
-from broadcasterd.config import Server as ServerConfig
+from broadcasterd.config import Config
 from broadcasterd.edge.body import RequestBody
 from broadcasterd.edge.connection import Connection
 from broadcasterd.edge.subscribe import Admission
@@ -100,12 +100,12 @@ def _has_body(request: Request) -> bool:
 class Application(QuartTrio):
     """Quart-Trio with the two classes above.
 
-    ``settings`` is ``[server]`` as it is now in force: each request looks there.
+    ``settings`` are those that are in force now: each request looks there.
     """
 
     asgi_http_class = ASGIConnection
     request_class = Request
-    settings = ServerConfig()
+    settings = Config()
 
 
 class TakenOverBody(ResponseBody):
@@ -146,6 +146,7 @@ class TakenOverBody(ResponseBody):
                 stream_id=self._admission.stream_id,
                 peer=self._peer,
                 position=self._admission.position,
+                grant=self._admission.grant,
                 opening=self._admission.opening,
             )
         )
@@ -168,6 +169,7 @@ class PulledBody(ResponseBody):
             peer=self._peer,
             position=self._admission.position,
             abort=self._abort,
+            grant=self._admission.grant,
             opening=self._admission.opening,
         )
         _attach(self._subscriber)

@@ -7,6 +7,26 @@ import struct
 
 import trio
 
+from broadcasterd.edge.places import Place, Places
+
+ACCEPT_PAUSE_S = 0.1
+"""After a failure to accept: what is lacking (descriptors, memory) is not back at once."""
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER for 0 s: close then sends a RST
+
+
+class TakenSocket(socket.socket):
+    """A connection's socket without Hypercorn. Its place is free when it is closed."""
+
+    __slots__ = ("place",)
+
+    place: Place
+
+    def close(self) -> None:
+        """Close it, and give its place back."""
+        super().close()
+        self.place.give_back()
+
 
 class Connection(trio.abc.HalfCloseableStream):
     """A TCP connection that a handler can take away from Hypercorn.
@@ -14,8 +34,9 @@ class Connection(trio.abc.HalfCloseableStream):
     Once detached it is empty: what Hypercorn still writes is swallowed, reading says closed.
     """
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, place: Place) -> None:
         self._stream = stream
+        self._place = place
         self.detached = False
         self.socket = stream.socket  # Hypercorn reads its addresses
 
@@ -34,15 +55,21 @@ class Connection(trio.abc.HalfCloseableStream):
         # Hypercorn's reader is parked on it: it must leave before somebody else waits there.
         trio.lowlevel.notify_closing(self.socket)
         self.detached = True
-        taken = socket.socket(family, kind, fileno=self.socket.detach())
+        taken = TakenSocket(family, kind, fileno=self.socket.detach())
+        taken.place = self._place
         taken.settimeout(0)
         return taken
 
     def abort(self) -> None:
         """Reset the connection, whoever waits for it."""
         if not self.detached and self.socket.fileno() >= 0:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._stream.socket.close()
+
+    def leave(self) -> None:
+        """Give the place back, unless it went with the socket. Idempotent."""
+        if not self.detached:
+            self._place.give_back()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:  # noqa: D102
         if self.detached:
@@ -69,13 +96,34 @@ class Connection(trio.abc.HalfCloseableStream):
 
 
 class ConnectionListener(trio.abc.Listener[Connection]):
-    """Accepts connections as :class:`Connection`."""
+    """Accepts connections as :class:`Connection`, as long as there is a place for them."""
 
-    def __init__(self, listener: trio.SocketListener) -> None:
+    def __init__(self, listener: trio.SocketListener, places: Places) -> None:
         self._listener = listener
+        self._places = places
 
-    async def accept(self) -> Connection:  # noqa: D102
-        return Connection(await self._listener.accept())
+    async def accept(self) -> Connection:
+        """Wait for a connection that finds a place. Nothing but :meth:`aclose` ends this."""
+        while True:
+            try:
+                stream = await self._listener.accept()
+            except OSError as error:
+                # accept(2) also tells of a network's or a client's trouble: no reason to stop.
+                self._places.accept_failed(error)
+                await trio.sleep(ACCEPT_PAUSE_S)
+                continue
+            if (place := self._place_for(stream.socket)) is not None:
+                return Connection(stream, place)
+            stream.socket.close()
 
     async def aclose(self) -> None:  # noqa: D102
         await self._listener.aclose()
+
+    def _place_for(self, sock: trio.socket.SocketType) -> Place | None:
+        try:
+            place = self._places.take(sock.getpeername()[0])
+            if place is None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        except OSError:
+            return None  # it has gone
+        return place

@@ -17,8 +17,11 @@ _DETAILS = {
 }
 
 
-def problem_response(problem: Problem) -> Response:
-    """Return a problem as a response."""
+PROBLEM_TYPE = "application/problem+json"
+
+
+def problem_document(problem: Problem) -> bytes:
+    """Return a problem as JSON."""
     document = {
         "type": "about:blank",
         "title": problem.title,
@@ -26,11 +29,16 @@ def problem_response(problem: Problem) -> Response:
         "detail": problem.detail,
         **problem.extra,
     }
+    return msgspec.json.encode(document)
+
+
+def problem_response(problem: Problem) -> Response:
+    """Return a problem as a response."""
     return Response(
-        msgspec.json.encode(document),
+        problem_document(problem),
         problem.status,
         {**problem.headers, "Cache-Control": "no-store"},
-        content_type="application/problem+json",
+        content_type=PROBLEM_TYPE,
     )
 
 

@@ -12,22 +12,32 @@ A body that is not a stream is limited by ``server.max_body_bytes``; of a stream
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
-from typing import Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import msgspec
+import trio
+from msgspec import Meta
 
 from broadcasterd.broadcast.hub import Hub, draining, short_of_memory
 from broadcasterd.broadcast.session import Draft, Receipt
 from broadcasterd.core.account import Holding
-from broadcasterd.core.event import MAX_RETRY_MS, Event
+from broadcasterd.core.event import (
+    MAX_EVENT_NAME_CHARS,
+    MAX_IDEMPOTENCY_KEY_CHARS,
+    MAX_RETRY_MS,
+    Event,
+)
+from broadcasterd.core.grants import Grant
 from broadcasterd.core.replaylog import check_block_fits
 from broadcasterd.core.wire import Received, StreamDecoder, encode_block
+from broadcasterd.edge.auth import token_expired
 from broadcasterd.edge.request import Head
-from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
+from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge, TooMany, TooSlow
 from broadcasterd.reasons import EndReason
 
 BODY_COPIES = 3
@@ -42,15 +52,26 @@ EVENT_BYTES = 512
 
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
+# What Event checks, said in the description of the interface too.
+EventName = Annotated[
+    str,
+    Meta(extra_json_schema={"maxLength": MAX_EVENT_NAME_CHARS, "pattern": r"^[^\r\n\u0000]*$"}),
+]
+IdempotencyKey = Annotated[
+    str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_CHARS})
+]
+Retry = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_RETRY_MS})]
+TimeToLive = Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0})]
+
 
 class Posted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An event as JSON. ``data`` is kept as it was written: no number changes its digits."""
 
     data: msgspec.Raw
-    event: str | None = None
-    idempotency_key: str | None = None
-    retry: int | None = None
-    ttl: float | None = None
+    event: EventName | None = None
+    idempotency_key: IdempotencyKey | None = None
+    retry: Retry | None = None
+    ttl: TimeToLive | None = None
 
     def to_event(self) -> Event:
         """Return the event: a string as it is, anything else as compact JSON."""
@@ -97,7 +118,13 @@ class Answer:
 
 
 async def publish(
-    head: Head, name: str, body: AsyncIterable[bytes], *, hub: Hub, max_body_bytes: int
+    head: Head,
+    name: str,
+    body: AsyncIterable[bytes],
+    *,
+    grant: Grant,
+    hub: Hub,
+    max_body_bytes: int,
 ) -> Answer:
     """Publish a request's body to a session.
 
@@ -105,6 +132,7 @@ async def publish(
         head: the request's head.
         name: the session, already checked.
         body: the request's body in pieces, as they arrive.
+        grant: covers this, while it lasts.
         hub: has the session, or opens it.
         max_body_bytes: the limit on a body, and on one event of a stream.
 
@@ -125,17 +153,20 @@ async def publish(
         msg = "a compressed body is not supported: send it as it is"
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg)
     if media_type == "application/x-ndjson":
-        return await _publish_stream(name, body, _NdjsonEvents(max_body_bytes), hub)
+        return await _publish_stream(name, body, _NdjsonEvents(max_body_bytes), grant, hub)
     if media_type == "text/event-stream":
-        return await _publish_stream(name, body, _RelayedEvents(max_body_bytes), hub)
+        return await _publish_stream(name, body, _RelayedEvents(max_body_bytes), grant, hub)
     if media_type != "application/json" and not media_type.startswith("text/"):
         msg = (
             f"{media_type or 'no content type'}: expected application/json, "
             "application/x-ndjson, text/event-stream or text/plain"
         )
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg)
+    _check_rate(hub.shares.wait_for_events(grant.subject), hub)  # before the body is read
     with hub.bodies.holding() as held:
-        whole = await _whole(body, head, hub, max_body_bytes, held)
+        whole = await whole_body(
+            body, head, grant=grant, hub=hub, max_body_bytes=max_body_bytes, held=held
+        )
         if media_type == "application/json":
             events = _parse_json(whole)
         else:
@@ -143,8 +174,16 @@ async def publish(
         held.take(EVENT_BYTES * len(events))
         drafts = [_draft(event, hub) for event in events]
         answer = Answer(name)
-        answer.add(await hub.open(name).publish(drafts))
+        _check_rate(hub.shares.take_events(grant.subject, len(drafts)), hub)
+        answer.add(await hub.open(name, grant.subject).publish(drafts))
     return answer
+
+
+def _check_rate(wait: float, hub: Hub) -> None:
+    if wait:
+        hub.counters["publications_over_rate"] += 1
+        msg = "the token's subject publishes too much (limits.publish_rate)"
+        raise TooMany(msg, retry_after=math.ceil(wait))
 
 
 def _content_type(head: Head) -> tuple[str, str]:
@@ -165,17 +204,33 @@ def _draft(event: Event, hub: Hub) -> Draft:
     return Draft(block, event.ttl, event.idempotency_key)
 
 
-async def _whole(
-    body: AsyncIterable[bytes], head: Head, hub: Hub, max_body_bytes: int, held: Holding
+async def whole_body(
+    body: AsyncIterable[bytes],
+    head: Head,
+    *,
+    grant: Grant,
+    hub: Hub,
+    max_body_bytes: int,
+    held: Holding,
 ) -> bytes:
+    """Wait for all of a body that is no stream; ``held`` counts it meanwhile.
+
+    Raises:
+        TooLarge: it has more than ``max_body_bytes``.
+        TooSlow: it is not there within ``limits.body_timeout``.
+        Problem: as :func:`_next_piece`, and 503 when the breaker opens.
+
+    """
     too_large = TooLarge(f"the body has more than {max_body_bytes} bytes (server.max_body_bytes)")
     length = head.headers.get("content-length", "")
     if length.isdecimal() and int(length[:18]) > max_body_bytes:
         raise too_large  # before it is read
+    too_slow = TooSlow("the body took too long (limits.body_timeout)")
+    deadline = trio.current_time() + hub.shares.limits.body_timeout
     whole = bytearray()
     pieces = aiter(body)
     with hub.until_short_of_memory() as wait:
-        while piece := await _next_piece(pieces, hub):
+        while piece := await _next_piece(pieces, grant, hub, deadline, too_slow):
             whole += piece
             held.take(BODY_COPIES * len(piece))
             if hub.pressure.refuses_more():
@@ -187,19 +242,51 @@ async def _whole(
     return bytes(whole)
 
 
-async def _next_piece(pieces: AsyncIterator[bytes], hub: Hub) -> bytes:
+async def _next_piece(
+    pieces: AsyncIterator[bytes], grant: Grant, hub: Hub, deadline: float, too_slow: TooSlow
+) -> bytes:
     """Wait for the next piece of a body; empty at its end.
 
     Raises:
         Unavailable: the daemon drains; a stream may last for ever, and this is not waited for.
+        TooSlow: ``too_slow``, there was none by the deadline.
+        Problem: 401, the grant has expired.
 
     """
-    piece = None
-    with hub.until_drain():
-        piece = await anext(pieces, b"")
+    piece, expired = None, False
+    with hub.until_drain() as waiting, hub.until_expired(grant) as granted:
+        waiting.deadline = deadline
+        try:
+            piece = await anext(pieces, b"")
+        finally:
+            expired = granted.cancel_called  # also where pieces come too fast to wait for any
+    if expired:
+        raise token_expired()
     if piece is None:
-        raise draining()
+        raise draining() if hub.draining else too_slow
     return piece
+
+
+async def _hold_back(events: int, grant: Grant, hub: Hub) -> None:
+    """Wait until the grant's subject may publish so many events of a stream.
+
+    Raises:
+        Problem: 401 or 503, as where a piece is waited for.
+
+    """
+    while wait := hub.shares.take_events(grant.subject, events):
+        with (
+            hub.until_drain(),
+            hub.until_short_of_memory() as short,
+            hub.until_expired(grant) as granted,
+        ):
+            await trio.sleep(wait)
+        if granted.cancelled_caught:
+            raise token_expired()
+        if short.cancelled_caught:
+            raise short_of_memory()
+        if hub.draining:
+            raise draining()
 
 
 def _decode_text(body: bytes) -> str:
@@ -322,18 +409,23 @@ class _RelayedEvents:
 
 
 async def _publish_stream(
-    name: str, body: AsyncIterable[bytes], events: _Events, hub: Hub
+    name: str, body: AsyncIterable[bytes], events: _Events, grant: Grant, hub: Hub
 ) -> Answer:
     answer = Answer(name)
-    session = hub.open(name)
+    session = hub.open(name, grant.subject)
+    idle = hub.shares.limits.stream_idle_timeout
+    too_slow = TooSlow("nothing came for too long (limits.stream_idle_timeout)")
 
     async def accept(some: Iterator[Event]) -> None:
         nonlocal session
         drafts, problem = _drafts(events, some, hub)
+        if drafts:
+            await _hold_back(len(drafts), grant, hub)
         if hub.pressure.refuses_more():
             raise short_of_memory()
         if session.ending in {EndReason.SESSION_EXPIRED, EndReason.MEMORY}:
-            session = hub.open(name)  # it was forgotten, not closed, while this one was silent
+            # It was forgotten, not closed, while this one was silent.
+            session = hub.open(name, grant.subject)
         if drafts:
             answer.add(await session.publish(drafts))
         if problem is not None:
@@ -342,7 +434,9 @@ async def _publish_stream(
     try:
         pieces = aiter(body)
         with hub.bodies.holding() as held:
-            while piece := await _next_piece(pieces, hub):
+            while piece := await _next_piece(
+                pieces, grant, hub, trio.current_time() + idle, too_slow
+            ):
                 await accept(events.feed(piece))
                 held.hold(events.kept_bytes)
             await accept(events.finish())

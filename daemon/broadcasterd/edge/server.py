@@ -6,17 +6,18 @@ socket is ours and Hypercorn keeps an empty shell. Its Trio worker has habits th
 endless streams cannot live with; each is met here, and held by a test of its letter in
 ``tests/integration/test_stack_facts.py``.
 
-All that leans on Hypercorn is here and in ``connection.py``, ``tasks.py`` and ``http2.py``; it is
-pinned to 0.18, for ``TCPServer``'s internals are not its public interface.
+All that leans on Hypercorn is here and in ``connection.py``, ``tasks.py``, ``http1.py`` and
+``http2.py``; it is pinned to 0.18, for ``TCPServer``'s internals are not its public interface.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from enum import Enum
+from math import inf
 
 import h11
 import structlog
@@ -38,26 +39,22 @@ from hypercorn.typing import (
 )
 from hypercorn.utils import parse_socket_addr
 
-from broadcasterd.config import ConfigError
+from broadcasterd.config import ConfigError, Limits
 from broadcasterd.config import Server as ServerConfig
+from broadcasterd.core.forwarded import Networks, client_address, parse_networks
 from broadcasterd.edge.connection import Connection, ConnectionListener
 from broadcasterd.edge.http2 import Protocol
+from broadcasterd.edge.listen import address_of
+from broadcasterd.edge.places import Places
 from broadcasterd.edge.tasks import Tasks
 
 log = structlog.stdlib.get_logger(__name__)
-
-SEND_BUFFER_BYTES = 64 * 1024
-"""The kernel doubles it, and lets an unbounded one grow to 4 MiB for a reader that is slow:
-memory that no count of ours would see."""
-
-USER_TIMEOUT_MS = 60_000
-"""A peer that acknowledges nothing for a minute is gone (RFC 5482): no FIN ever tells that."""
 
 WRITE_TIMEOUT_S = 20.0
 """How long one write of an ordinary response may wait for its reader (fact A)."""
 
 KEEP_ALIVE_TIMEOUT_S = 15.0
-"""How long a connection may wait between requests, and for the head of its first."""
+"""How long a connection may wait for the first byte of the next request, or of its first."""
 
 LINGER_S = 2.0
 """How long a client may go on to send a body that was refused: closing at once would reset
@@ -71,6 +68,15 @@ H2_STREAMS = 256
 """Streams of one HTTP/2 connection: a browser opens one per EventSource, all on the same."""
 
 
+class Phase(Enum):
+    """What a connection is doing; it may do most of that only for so long."""
+
+    IDLE = "no request is under way"
+    HEAD = "a part of the next request's head is there"
+    SERVING = "a request is under way, and has limits of its own"
+    LINGERING = "the last answer was given, and the client may still send"
+
+
 class ConnectionServer(TCPServer):
     """Hypercorn's handling of one connection, without what endless streams cannot bear."""
 
@@ -80,12 +86,15 @@ class ConnectionServer(TCPServer):
         config: HypercornConfig,
         context: WorkerContext,
         stream: Connection | trio.SSLStream[Connection],
+        head_timeout: float,
     ) -> None:
         super().__init__(app, config, context, LifespanState(), stream)  # type: ignore[arg-type]
+        self.protocol: Protocol
         self._tls = isinstance(stream, trio.SSLStream)
         self._connection = _connection_of(stream)
+        self._head_timeout = head_timeout
         self._reading = trio.CancelScope()
-        self._lingering = False
+        self._phase = Phase.IDLE
         self._read_ended = False
 
     async def run(self) -> None:
@@ -98,7 +107,7 @@ class ConnectionServer(TCPServer):
             # Over TLS there is no socket to take over: records have to be encrypted.
             taken_from = None if self._tls else self._connection
             async with Tasks() as self._task_group:
-                self.protocol = Protocol(
+                given = (
                     self.app,
                     self.config,
                     self.context,
@@ -108,10 +117,9 @@ class ConnectionServer(TCPServer):
                     client,
                     server,
                     self.protocol_send,
-                    alpn_protocol,
                 )
+                self.protocol = Protocol(given, http2=alpn_protocol == "h2")
                 await self.protocol.initiate()
-                await self.idle_task.restart(self._task_group, self._idle_timeout)
                 await self._read_data()
                 if self._connection.detached and (shell := self._task_group._nursery):  # noqa: SLF001
                     shell.cancel_scope.cancel()
@@ -124,6 +132,32 @@ class ConnectionServer(TCPServer):
         """Reset the connection, and tell what it was serving."""
         self._connection.abort()
         self._reading.cancel()
+
+    def end_if_idle(self) -> None:
+        """Close the connection, unless a request is under way."""
+        if self._phase in {Phase.IDLE, Phase.HEAD}:
+            self._reading.cancel()
+
+    def _enter(self, phase: Phase) -> None:
+        """Go on to another phase, which has its time from now on.
+
+        A deadline of the one scope that there is anyway: upstream, each request starts a task to
+        wait for the next.
+        """
+        if self._phase is not Phase.LINGERING:
+            self._phase = phase
+            self._reading.deadline = trio.current_time() + self._time_for(phase)
+
+    def _time_for(self, phase: Phase) -> float:
+        match phase:
+            case Phase.IDLE:
+                return 0.0 if self.context.terminated.is_set() else KEEP_ALIVE_TIMEOUT_S
+            case Phase.HEAD:
+                return self._head_timeout
+            case Phase.SERVING:
+                return inf
+            case Phase.LINGERING:
+                return LINGER_S
 
     async def _handshake(self) -> str:
         if not self._tls:
@@ -139,8 +173,8 @@ class ConnectionServer(TCPServer):
         """
         if isinstance(event, RawData):
             await self._send(event.data)
-        elif isinstance(event, Updated) and event.idle and self._read_ended:
-            pass  # no request can come: an idle timer would only keep the socket
+        elif isinstance(event, Updated):
+            self._enter(Phase.IDLE if event.idle else Phase.SERVING)
         else:
             with trio.move_on_after(2 * CLOSE_TIMEOUT_S, shield=True):
                 if isinstance(event, Closed) and self._client_goes_on():
@@ -167,17 +201,21 @@ class ConnectionServer(TCPServer):
 
     async def _read_data(self) -> None:
         with self._reading:
+            self._enter(Phase.IDLE)
             while True:
                 try:
                     data = await self.stream.receive_some(MAX_RECV)
                 except (trio.ClosedResourceError, trio.BrokenResourceError):
                     break
-                if not self._lingering:
+                if self._phase is not Phase.LINGERING:
                     await self.protocol.handle(RawData(bytes(data)))
+                if self._phase is Phase.IDLE and self.protocol.protocol.has_begun_a_head:
+                    self._enter(Phase.HEAD)  # however it goes on, byte by byte or not at all
                 if not data:
                     break
         self._read_ended = True
-        await self.idle_task.stop()
+        if self._reading.cancelled_caught and self._phase in {Phase.IDLE, Phase.HEAD}:
+            await self.protocol.protocol.give_up()
         await self.protocol.handle(Closed())
 
     def _client_goes_on(self) -> bool:
@@ -186,14 +224,13 @@ class ConnectionServer(TCPServer):
         return (
             isinstance(protocol, H11Protocol)
             and not self._read_ended
-            and not self._lingering
+            and self._phase is not Phase.LINGERING
             and not self._connection.detached
             and protocol.connection.their_state in {h11.SEND_BODY, h11.ERROR}
         )
 
     async def _linger(self) -> None:
-        self._lingering = True
-        self._reading.deadline = trio.current_time() + LINGER_S
+        self._enter(Phase.LINGERING)
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async with self.send_lock:  # after what is being written: it may be the answer
                 await self._connection.send_eof()
@@ -210,21 +247,29 @@ class Server:
     Args:
         app: the ASGI application.
         config: the ``[server]`` settings.
+        limits: the ``[limits]`` settings.
         sockets: bound and listening; closed by :meth:`run`.
 
     """
 
     def __init__(
-        self, app: ASGIFramework, config: ServerConfig, sockets: Sequence[socket.socket]
+        self,
+        app: ASGIFramework,
+        config: ServerConfig,
+        limits: Limits,
+        sockets: Sequence[socket.socket],
     ) -> None:
         self._app = ASGIWrapper(self._contain)
         self._framework = app
-        self._config = _hypercorn_config(config)
+        self._limits = limits
+        self._trusted = parse_networks(limits.trusted_proxies)
+        self._config = _hypercorn_config(config, limits)
         self._context = WorkerContext(None)
         self._tls = self._config.create_ssl_context()  # None: plain HTTP
         self._sockets = sockets
         self._accepting = trio.CancelScope()
         self._connections: set[ConnectionServer] = set()
+        self.places = Places(limits)
         self.failed_connections = 0
         self.failed_responses = 0
 
@@ -232,15 +277,17 @@ class Server:
     def urls(self) -> list[str]:
         """The addresses that it listens at."""
         scheme = "https" if self._tls else "http"
-        return [f"{scheme}://{_address(sock)}" for sock in self._sockets]
+        return [f"{scheme}://{address_of(sock)}" for sock in self._sockets]
 
     async def run(
         self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Serve until :meth:`stop_accepting` was called and the last connection has ended."""
+        self.places.fit_descriptors()
         listeners: list[trio.abc.Listener[trio.abc.Stream]] = []
         for sock in self._sockets:
-            plain = ConnectionListener(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+            listening = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+            plain = ConnectionListener(listening, self.places)
             listeners.append(
                 trio.SSLListener(plain, self._tls, https_compatible=True) if self._tls else plain
             )
@@ -249,28 +296,35 @@ class Server:
             with self._accepting:
                 await trio.serve_listeners(self._serve, listeners, handler_nursery=connections)
 
-    def reconfigure(self, config: ServerConfig) -> None:
-        """Present the certificate that is in the files now, from the next handshake on.
+    def reconfigure(self, config: ServerConfig, limits: Limits) -> None:
+        """Go on with other settings from the next connection on, and with a new certificate.
 
         Raises:
             ConfigError: it cannot be read, or does not go with its key; the old one stays.
 
         """
-        if self._tls is None or config.tls_certificate is None:
-            return
-        try:
-            _hypercorn_config(config).create_ssl_context()  # to see whether it is good
-            self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
-        except OSError as error:
-            why = error.strerror or error
-            raise ConfigError(
-                f'server.tls_certificate = "{config.tls_certificate}": {why}'
-            ) from error
+        settings = _hypercorn_config(config, limits)
+        if self._tls is not None and config.tls_certificate is not None:
+            try:
+                settings.create_ssl_context()  # to see whether it is good
+                self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
+            except OSError as error:
+                why = error.strerror or error
+                raise ConfigError(
+                    f'server.tls_certificate = "{config.tls_certificate}": {why}'
+                ) from error
+        self._config = settings
+        self._limits = limits
+        self._trusted = parse_networks(limits.trusted_proxies)
+        self.places.reconfigure(limits)
+        self.places.fit_descriptors()
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets and idle connections; requests under way go on."""
         self._accepting.cancel()
         await self._context.terminated.set()
+        for connection in tuple(self._connections):
+            connection.end_if_idle()
 
     def abort(self) -> None:
         """Reset every connection that is still open."""
@@ -278,7 +332,9 @@ class Server:
             connection.abort()
 
     async def _serve(self, stream: Connection | trio.SSLStream[Connection]) -> None:
-        connection = ConnectionServer(self._app, self._config, self._context, stream)
+        connection = ConnectionServer(
+            self._app, self._config, self._context, stream, self._limits.head_timeout
+        )
         self._connections.add(connection)
         try:
             await connection.run()
@@ -287,10 +343,13 @@ class Server:
             log.exception("a connection failed")
         finally:
             self._connections.discard(connection)
+            _connection_of(stream).leave()
 
     async def _contain(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
+        if self._trusted:
+            _see_through_proxies(scope, self._trusted)
         try:
             await self._framework(scope, receive, send)
         except Exception as error:  # noqa: BLE001 (one response's failure is its own)
@@ -307,82 +366,36 @@ class Server:
         log.error("a response failed", exc_info=error)
 
 
-def bind(config: ServerConfig) -> list[socket.socket]:
-    """Return listening sockets for every address of ``server.host``.
-
-    What is set here is inherited by the connections that they accept.
-
-    Raises:
-        OSError: the address cannot be bound; the text names it.
-
-    """
-    sockets = []
-    addresses = socket.getaddrinfo(
-        config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    for family, kind, protocol, _, address in addresses:
-        sock = socket.socket(family, kind, protocol)
-        sockets.append(sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _bound_what_the_kernel_keeps(sock)
-        try:
-            sock.bind(address)
-        except OSError as error:
-            for opened in sockets:
-                opened.close()
-            where = f"server.host {config.host!r}, server.port {config.port}"
-            raise OSError(error.errno, f"cannot listen at {where}: {error.strerror}") from error
-        sock.listen(config.backlog)
-        sock.settimeout(0)
-    return sockets
-
-
-def adopt(fd: int) -> socket.socket | None:
-    """Return the listening TCP socket that this descriptor is, set up as :func:`bind` does.
-
-    ``None``, and nothing done, where it is anything else.
-    """
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError:
-        return None
-    if (
-        sock.family not in {socket.AF_INET, socket.AF_INET6}
-        or sock.type != socket.SOCK_STREAM
-        or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    ):
-        sock.detach()
-        return None
-    _bound_what_the_kernel_keeps(sock)
-    sock.settimeout(0)
-    return sock
-
-
-def _bound_what_the_kernel_keeps(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+def _see_through_proxies(scope: Scope, trusted: Networks) -> None:
+    """Make the client of a request the one whom trusted proxies speak for."""
+    if scope["type"] == "lifespan" or scope["client"] is None:
+        return
+    told: dict[str, str] = {}
+    for raw_name, value in scope["headers"]:
+        if raw_name in {b"forwarded", b"x-forwarded-for"}:
+            name = raw_name.decode()
+            told[name] = (
+                f"{told[name]},{value.decode('latin-1')}"
+                if name in told
+                else value.decode("latin-1")
+            )
+    peer, port = scope["client"][:2]
+    scope["client"] = (client_address(peer, told, trusted), port)
 
 
 def _connection_of(stream: Connection | trio.SSLStream[Connection]) -> Connection:
     return stream if isinstance(stream, Connection) else stream.transport_stream
 
 
-def _address(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _hypercorn_config(config: ServerConfig) -> HypercornConfig:
+def _hypercorn_config(config: ServerConfig, limits: Limits) -> HypercornConfig:
     hypercorn = HypercornConfig()
     hypercorn.accesslog = None  # it copies the environment for every request (fact L)
     hypercorn.errorlog = logging.getLogger("hypercorn.error")
     hypercorn.include_server_header = False
-    hypercorn.keep_alive_timeout = KEEP_ALIVE_TIMEOUT_S
     hypercorn.h2_max_concurrent_streams = H2_STREAMS
-    # On HTTP/2 the thousandth request would end all others, without a word.
-    hypercorn.keep_alive_max_requests = sys.maxsize
+    hypercorn.h11_max_incomplete_size = limits.max_head_bytes
+    hypercorn.h2_max_header_list_size = limits.max_head_bytes
+    hypercorn.keep_alive_max_requests = limits.max_requests_per_connection
     hypercorn.max_app_queue_size = 2  # pieces of a body: backpressure is to reach the client
     if config.tls_certificate and config.tls_key:
         hypercorn.certfile = str(config.tls_certificate)

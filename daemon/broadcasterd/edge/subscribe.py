@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 import trio
 
-from broadcasterd.broadcast.hub import RETRY_AFTER_S, Hub
+from broadcasterd.broadcast.hub import RETRY_AFTER_S, Hub, used_up
 from broadcasterd.broadcast.pull_subscriber import PullSubscriber
 from broadcasterd.broadcast.session import Session
+from broadcasterd.core.grants import Grant
 from broadcasterd.core.replaylog import Entry, Gap, Position
 from broadcasterd.core.start import ById, First, Start, parse_start
 from broadcasterd.core.wire import (
@@ -21,8 +22,9 @@ from broadcasterd.core.wire import (
     encode_priming,
     unchunk,
 )
+from broadcasterd.edge.auth import token_expired
 from broadcasterd.edge.request import Head
-from broadcasterd.errors import BadRequest, Unavailable
+from broadcasterd.errors import BadRequest, Problem, Unavailable
 from broadcasterd.reasons import EndReason
 
 STREAM_TYPE = "text/event-stream"
@@ -51,6 +53,7 @@ class Admission:
     position: Position
     stream_id: str
     opening: bytes
+    grant: Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,50 +71,64 @@ class Over:
     """The session was closed: 204, which tells an EventSource to stop."""
 
 
-def admit(head: Head, name: str, hub: Hub) -> Admission | TurnedAway | Over:
-    """Decide what a subscribe request gets.
+def admit(head: Head, name: str, grant: Grant, hub: Hub) -> Admission | TurnedAway | Over:
+    """Decide what a request to listen gets, whose ``grant`` covers it.
 
     Raises:
         BadRequest: the starting point has no form that it can have.
         Unavailable: a bad moment, and the request asked for ``overload=status``.
+        TooMany: likewise, and it is the client or the subject that has its share.
 
     """
     start = _start(head)
     if hub.was_ended(name):
         return Over()
-    reason, session = _room(name, hub)
-    if session is None:
+    session = _room(head, name, grant, hub)
+    if isinstance(session, _NoRoom):
         if head.parameter("overload") == "status":
-            raise _unavailable(reason)
-        return TurnedAway(encode_end(reason, retry_ms=hub.jittered_retry_ms()))
+            raise session.problem
+        return TurnedAway(encode_end(session.reason, retry_ms=hub.jittered_retry_ms()))
     position = session.resolve(start)
     stream_id = new_stream_id()
     opening = encode_opening(stream_id, retry_ms=hub.limits.retry_ms)
     if not isinstance(start, First | ById):
         # A client that is cut before its first event shall resume here, not at the start.
         opening += encode_priming(session.log.id_of(position.cursor))
-    return Admission(session, position, stream_id, opening)
+    return Admission(session, position, stream_id, opening, grant)
 
 
-def _room(name: str, hub: Hub) -> tuple[EndReason, Session | None]:
-    """Return the session if there is room for a stream, else ``None`` and the reason."""
+@dataclass(frozen=True, slots=True)
+class _NoRoom:
+    """Why there is none, as a stream tells it and as an answer does."""
+
+    reason: EndReason
+    problem: Problem
+
+
+def _room(head: Head, name: str, grant: Grant, hub: Hub) -> Session | _NoRoom:
+    """Return the session if there is room for a stream."""
     if hub.draining:
-        return EndReason.DRAINING, None
+        return _no_room(EndReason.DRAINING)
     if hub.pressure.refuses_subscriber():
-        return EndReason.MEMORY, None
-    full = len(hub.streams) >= hub.limits.max_subscribers or (
-        name not in hub.sessions and len(hub.sessions) >= hub.limits.max_sessions
-    )
-    if full:
-        return EndReason.MEMORY, None
-    session = hub.open(name)
+        return _no_room(EndReason.MEMORY)
+    shares, is_new = hub.shares, name not in hub.sessions
+    if (setting := shares.used_up_by_streams(head.peer, grant.subject)) or (
+        is_new and (setting := shares.used_up_by_sessions(grant.subject))
+    ):
+        return _NoRoom(EndReason.MEMORY, used_up(setting))
+    if len(hub.streams) >= hub.limits.max_subscribers or (
+        is_new and len(hub.sessions) >= hub.limits.max_sessions
+    ):
+        return _no_room(EndReason.MEMORY)
+    session = hub.open(name, grant.subject)
     if len(session.subscribers) >= hub.limits.max_subscribers_per_session:
-        return EndReason.MEMORY, None
-    return EndReason.MEMORY, session
+        return _no_room(EndReason.MEMORY)
+    return session
 
 
-def _unavailable(reason: EndReason) -> Unavailable:
-    return Unavailable(f"no stream can be opened now ({reason})", retry_after=RETRY_AFTER_S)
+def _no_room(reason: EndReason) -> _NoRoom:
+    msg = f"no stream can be opened now ({reason})"
+    return _NoRoom(reason, Unavailable(msg, retry_after=RETRY_AFTER_S))
 
 
 def _start(head: Head) -> Start:
@@ -135,7 +152,7 @@ def wants_page(head: Head) -> bool:
     return "application/json" in accept and STREAM_TYPE not in accept
 
 
-async def page(head: Head, name: str, hub: Hub) -> dict[str, object] | None:
+async def page(head: Head, name: str, grant: Grant, hub: Hub) -> dict[str, object] | None:
     """Return a page of a session's log, oldest first; ``None`` if the session was closed.
 
     ``limit`` bounds it; ``next`` is the id to go on from; ``wait`` holds the answer back for up
@@ -144,6 +161,8 @@ async def page(head: Head, name: str, hub: Hub) -> dict[str, object] | None:
     Raises:
         BadRequest: a query field has no form that it can have.
         Unavailable: a bad moment.
+        TooMany: the client or the subject has its share.
+        Problem: 401, the grant expired while the answer was held back.
 
     """
     limit = head.number("limit", default=100, low=1, high=MAX_PAGE_EVENTS)
@@ -154,12 +173,12 @@ async def page(head: Head, name: str, hub: Hub) -> dict[str, object] | None:
     if not wait and name not in hub.sessions:  # only to look makes no session
         asked = Gap(start.event_id, None) if isinstance(start, ById) else None
         return _page(name, [], next_id=None, gap=asked)
-    reason, session = _room(name, hub)
-    if session is None:
-        raise _unavailable(reason)
+    session = _room(head, name, grant, hub)
+    if isinstance(session, _NoRoom):
+        raise session.problem
     position = session.resolve(start)
     if wait and position.gap is None and position.cursor == session.log.last:
-        await _wait_for_news(head, session, wait)
+        await _wait_for_news(head, session, grant, wait)
     entries = session.log.since(position.cursor, max_bytes=MAX_PAGE_BYTES, max_events=limit)
     now, unix_now = session.now(), hub.wall_clock()
     return _page(
@@ -170,21 +189,24 @@ async def page(head: Head, name: str, hub: Hub) -> dict[str, object] | None:
     )
 
 
-async def _wait_for_news(head: Head, session: Session, wait: float) -> None:
+async def _wait_for_news(head: Head, session: Session, grant: Grant, wait: float) -> None:
     waiter = PullSubscriber(
         session,
         stream_id=new_stream_id(),
         peer=head.peer,
         position=Position(session.log.last),
         abort=lambda: None,
+        grant=grant,
     )
     try:
         session.attach(waiter)
-        with trio.move_on_after(wait):
+        with trio.move_on_after(wait), session.hub.until_expired(grant) as granted:
             while await waiter.next_bytes() == HEARTBEAT:
                 pass
     finally:
         waiter.close(EndReason.CLIENT_GONE)
+    if granted.cancel_called:  # the stream may have been told first
+        raise token_expired()
 
 
 def _page(

@@ -105,10 +105,10 @@ def logging_as(config: Log) -> Iterator[None]:
 
 def set_level(level: str) -> None:
     """Write records of this level (``debug``, ``info``, …) and above, from now on."""
-    root = logging.getLogger()
-    root.setLevel(level.upper())
-    for chatty in ("hypercorn", "quart", "trio"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    number = logging.getLevelNamesMapping()[level.upper()]
+    # Of libraries only warnings: below that, hpack writes header fields, and with them tokens.
+    logging.getLogger().setLevel(max(logging.WARNING, number))
+    logging.getLogger("broadcasterd").setLevel(number)
 
 
 def _writer(config: Log, shared: list[Processor]) -> logging.Handler:

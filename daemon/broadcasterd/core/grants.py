@@ -1,0 +1,120 @@
+"""What a token allows: which sessions to listen and to publish to, for whom, and until when.
+
+A glob is a session name in which each ``*`` stands for any run of characters, also for none:
+``chat:*`` covers ``chat:42`` and ``chat:``. A name has no parts, so that there is one kind of
+star.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+MAX_GLOBS = 100
+"""Of each kind in one token. Each request looks at them in turn."""
+
+MAX_GLOB_CHARS = 256
+"""A session name has at most 128 characters."""
+
+MAX_SUBJECT_CHARS = 256
+"""OpenID Connect allows 255 (Core §2)."""
+
+
+class Action(StrEnum):
+    """What a request wants to do."""
+
+    SUBSCRIBE = "subscribe"
+    PUBLISH = "publish"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the holder of a token may do.
+
+    Attributes:
+        subject: for whom it was issued (``sub``), if it says so.
+        subscribe: globs of the sessions to listen to.
+        publish: globs of the sessions to publish to, and to close.
+        admin: whether it may look at all sessions and end a subject's streams. It does not
+            imply the other two.
+        expires_at: Unix time in seconds; ``None`` is never.
+
+    """
+
+    subject: str | None = None
+    subscribe: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ()
+    admin: bool = False
+    expires_at: float | None = None
+
+    @classmethod
+    def from_claims(cls, claims: Mapping[str, object]) -> Grant:
+        """Return what the claims of a verified token grant; without ``broadcaster``, nothing.
+
+        Raises:
+            ValueError: ``sub``, ``exp`` or ``broadcaster`` is not what it must be.
+
+        """
+        found = msgspec.convert(claims, _Claims)
+        if found.exp is not None and not math.isfinite(found.exp):
+            raise ValueError("exp: expected a finite number")
+        granted = found.broadcaster
+        return cls(found.sub, granted.subscribe, granted.publish, granted.admin, found.exp)
+
+    def allows(self, action: Action, session: str | None = None) -> bool:
+        """Whether it covers an action; all but ``ADMIN`` are done to a session."""
+        if action is Action.ADMIN:
+            return self.admin
+        globs = self.subscribe if action is Action.SUBSCRIBE else self.publish
+        return session is not None and any(matches(glob, session) for glob in globs)
+
+
+EVERYONE = Grant(subscribe=("*",), publish=("*",), admin=True)
+"""What anyone may do where no tokens are asked for."""
+
+
+def matches(glob: str, name: str) -> bool:
+    """Whether ``glob`` covers ``name``.
+
+    The parts between stars are looked for from left to right, each once: there is nothing that
+    a hostile glob could make it try again and again.
+    """
+    first, *rest = glob.split("*")
+    if not rest:
+        return name == glob
+    *middle, last = rest
+    if len(name) < len(first) + len(last) or not (name.startswith(first) and name.endswith(last)):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
+
+
+# A name's characters and the star: with any other a glob could never match, which is a mistake
+# that its author should hear of.
+_Glob = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~:*-]+\Z", max_length=MAX_GLOB_CHARS)]
+_Globs = Annotated[tuple[_Glob, ...], Meta(max_length=MAX_GLOBS)]
+_Subject = Annotated[str, Meta(min_length=1, max_length=MAX_SUBJECT_CHARS)]
+
+
+class _Broadcaster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    subscribe: _Globs = ()
+    publish: _Globs = ()
+    admin: bool = False
+
+
+class _Claims(msgspec.Struct, frozen=True):
+    sub: _Subject | None = None
+    exp: float | None = None
+    broadcaster: _Broadcaster = _Broadcaster()

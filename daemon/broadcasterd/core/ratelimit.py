@@ -1,0 +1,65 @@
+"""Rate limits by key: a bounded table of token buckets, each kept as one number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+LOOKED_AT = 8
+"""Buckets that each take looks at, in turn, for one to forget: what it costs has a limit too."""
+
+
+class RateLimiter:
+    """Token buckets by key: each holds ``burst`` at most and regains ``rate`` a second.
+
+    Of a bucket only the moment is kept at which it will be full. One that is full is as good as
+    one that never was, and is forgotten; where the table is full all the same, the one of those
+    looked at that is nearest to it goes, so that a debtor stays.
+
+    Args:
+        rate: what a key regains in a second.
+        burst: what a key may take at once after a pause. More than that is granted to a full
+            bucket, which then owes the rest.
+        max_keys: how many buckets are kept.
+        clock: seconds on a monotonic clock.
+
+    """
+
+    def __init__(
+        self, rate: float, burst: float, *, max_keys: int, clock: Callable[[], float]
+    ) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._max_keys = max_keys
+        self._clock = clock
+        self._full_at: dict[str, float] = {}  # those looked at longest ago come first
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def take(self, key: str, amount: float = 1.0) -> float:
+        """Take ``amount``; return 0.0, or the seconds to wait where it is refused."""
+        if wait := self.would_wait(key, amount):
+            return wait
+        now = self._clock()
+        full_at = max(self._full_at.pop(key, now), now)
+        self._forget_some(now)
+        self._full_at[key] = full_at + amount / self._rate
+        return 0.0
+
+    def would_wait(self, key: str, amount: float = 1.0) -> float:
+        """Return what :meth:`take` would return, and take nothing."""
+        now = self._clock()
+        spared = max(self._burst - amount, 0.0) / self._rate
+        granted_at = self._full_at.get(key, now) - spared
+        if granted_at <= now:
+            return 0.0
+        # Rounded up: who waits for so long is not to be told to wait for another instant.
+        return math.nextafter(granted_at, math.inf) - now
+
+    def _forget_some(self, now: float) -> None:
+        looked_at = [key for key, _ in zip(self._full_at, range(LOOKED_AT), strict=False)]
+        buckets = sorted((self._full_at.pop(key), key) for key in looked_at)
+        if buckets and len(self._full_at) + len(buckets) >= self._max_keys:
+            del buckets[0]
+        self._full_at.update({key: full_at for full_at, key in buckets if full_at > now})

@@ -1,0 +1,31 @@
+"""How many of something each of many has at the moment."""
+
+from __future__ import annotations
+
+
+class Tally:
+    """Counts by key. A key that has none takes no memory; ``None`` is nobody, and never counted."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def __getitem__(self, key: str | None) -> int:
+        """Return how many ``key`` has."""
+        return 0 if key is None else self._counts.get(key, 0)
+
+    def __len__(self) -> int:
+        """Return how many keys have any."""
+        return len(self._counts)
+
+    def add(self, key: str | None) -> None:
+        """Count one more."""
+        if key is not None:
+            self._counts[key] = self[key] + 1
+
+    def remove(self, key: str | None) -> None:
+        """Count one less. It was added before."""
+        if key is None:
+            return
+        left = self._counts.pop(key) - 1
+        if left:
+            self._counts[key] = left

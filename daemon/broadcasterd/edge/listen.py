@@ -1,0 +1,78 @@
+"""Listening sockets, and what the connections that they accept inherit."""
+
+from __future__ import annotations
+
+import socket
+
+from broadcasterd.config import Server
+
+SEND_BUFFER_BYTES = 64 * 1024
+"""The kernel doubles it, and lets an unbounded one grow to 4 MiB for a reader that is slow:
+memory that no count of ours would see."""
+
+USER_TIMEOUT_MS = 60_000
+"""A peer that acknowledges nothing for a minute is gone (RFC 5482): no FIN ever tells that."""
+
+
+def bind(config: Server) -> list[socket.socket]:
+    """Return listening sockets for every address of ``server.host``.
+
+    What is set here is inherited by the connections that they accept.
+
+    Raises:
+        OSError: the address cannot be bound; the text names it.
+
+    """
+    sockets = []
+    addresses = socket.getaddrinfo(
+        config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    for family, kind, protocol, _, address in addresses:
+        sock = socket.socket(family, kind, protocol)
+        sockets.append(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _bound_what_the_kernel_keeps(sock)
+        try:
+            sock.bind(address)
+        except OSError as error:
+            for opened in sockets:
+                opened.close()
+            where = f"server.host {config.host!r}, server.port {config.port}"
+            raise OSError(error.errno, f"cannot listen at {where}: {error.strerror}") from error
+        sock.listen(config.backlog)
+        sock.settimeout(0)
+    return sockets
+
+
+def adopt(fd: int) -> socket.socket | None:
+    """Return the listening TCP socket that this descriptor is, set up as :func:`bind` does.
+
+    ``None``, and nothing done, where it is anything else.
+    """
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return None
+    if (
+        sock.family not in {socket.AF_INET, socket.AF_INET6}
+        or sock.type != socket.SOCK_STREAM
+        or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    ):
+        sock.detach()
+        return None
+    _bound_what_the_kernel_keeps(sock)
+    sock.settimeout(0)
+    return sock
+
+
+def address_of(sock: socket.socket) -> str:
+    """Return where a socket listens, as in a URL."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bound_what_the_kernel_keeps(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
