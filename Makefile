@@ -75,11 +75,11 @@ RUNS_SYSTEMD := $(if $(DESTDIR),false,test -d /run/systemd/system)
 
 .venv-build/.installed: requirements-build.lock
 	$(SYSTEM_PYTHON) -m venv .venv-build
-	.venv-build/bin/pip install --quiet --require-hashes -r requirements-build.lock
+	.venv-build/bin/python -m pip install --quiet --require-hashes -r requirements-build.lock
 	@touch $@
 
 $(WHEEL): .venv-build/.installed pyproject.toml README.md $(shell find daemon -name '*.py')
-	.venv-build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	.venv-build/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@touch $@
 
 .PHONY: release
@@ -87,9 +87,9 @@ release: $(WHEEL) ## put this version beside those that are installed, without s
 	rm -rf $(STAGE)
 	mkdir -p $(dir $(STAGE))
 	$(SYSTEM_PYTHON) -m venv --without-pip $(STAGE)
-	.venv-build/bin/pip --python $(STAGE)/bin/python install --quiet --no-compile \
+	.venv-build/bin/python -m pip --python $(STAGE)/bin/python install --quiet --no-compile \
 		--require-hashes -r requirements.lock
-	.venv-build/bin/pip --python $(STAGE)/bin/python install --quiet --no-compile --no-deps $(WHEEL)
+	.venv-build/bin/python -m pip --python $(STAGE)/bin/python install --quiet --no-compile --no-deps $(WHEEL)
 	@# What was made for this place only: scripts with its path in them, and a note of it.
 	find $(STAGE)/bin -type f -delete
 	sed -i '/^command = /d' $(STAGE)/pyvenv.cfg
@@ -173,6 +173,11 @@ format: $(INSTALLED) ## format the code and apply safe fixes
 .PHONY: typecheck
 typecheck: $(INSTALLED) ## check types
 	$(BIN)/mypy
+
+# AUDIT_FLAGS=--index-suffices: where pip-audit's service cannot be reached. See .ci/audit.py.
+.PHONY: audit
+audit: $(INSTALLED) ## look for known vulnerabilities, in our code and in what it runs on
+	$(BIN)/python .ci/audit.py $(AUDIT_FLAGS)
 
 # --- maintain --------------------------------------------------------------------------------
 

@@ -16,25 +16,22 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
-import msgspec
 import structlog
 import trio
 
 from broadcasterd import __version__
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import supervise
-from broadcasterd.config import Config, ConfigError, check_exposure
-from broadcasterd.edge.app import create_app
-from broadcasterd.edge.auth import Guard
+from broadcasterd.config import Config, ConfigError
 from broadcasterd.edge.listen import adopt, bind
 from broadcasterd.edge.server import Server
-from broadcasterd.edge.tokens import KeyRing, credentials_directory
-from broadcasterd.host.memory import MemoryProbe
-from broadcasterd.host.systemd import Notifier, take_listen_fds, watchdog_period
-from broadcasterd.monitor import Monitor
-from broadcasterd.observe.log import logging_as, set_level
+from broadcasterd.edge.tokens import KeyRing
+from broadcasterd.host.systemd import HandedOver, Notifier, take_listen_fds, watchdog_period
+from broadcasterd.observe.log import logging_as
+from broadcasterd.parts import Parts, check_exposure_of, load_keys
 from broadcasterd.reasons import EndReason
 from broadcasterd.reload import Reloader
+from broadcasterd.restart import Restart
 from broadcasterd.service import Service
 
 log = structlog.stdlib.get_logger(__name__)
@@ -70,7 +67,7 @@ def main(
     run = partial(
         serve,
         config,
-        keys=KeyRing.load(config.auth, credentials_directory(os.environ)),
+        keys=load_keys(config),
         load=load or (lambda: config),
         on_ready=on_ready,
         takeover=takeover,
@@ -92,53 +89,29 @@ async def serve(
     takeover: bool,
 ) -> None:
     """Run the daemon in this Trio run; see :func:`main`."""
-    monitor = Monitor(config.memory, MemoryProbe())
-    hub = Hub(
-        config.sessions,
-        shares=config.limits,
-        thresholds=monitor.thresholds if config.memory.breaker else None,
-        rss=monitor.rss,
-    )
-    guard = Guard(config, keys, counters=hub.counters)
-    app = create_app(
-        hub, config, guard=guard, vitals=lambda: monitor.vitals(hub), takeover=takeover
-    )
-    sockets = listen(config)
-    server = Server(app, config.server, config.limits, sockets)
+    notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
+    restart = Restart(take_listen_fds(os.environ), notifier, os.environ)
+    parts = Parts(config, keys, listen(config, restart.others), takeover=takeover)
+    hub, server, monitor = parts.hub, parts.server, parts.monitor
     service = Service(
-        Notifier(os.environ.get("NOTIFY_SOCKET")),
+        notifier,
         watchdog=watchdog_period(os.environ),
         status=lambda: _status(hub),
         progress=lambda: hub.counters["supervisor_steps"],
     )
-
-    async def reconfigure(new: Config) -> None:
-        """Tell each part of new settings: first those that may refuse them."""
-        check_exposure_of(sockets, new)
-        keys = KeyRing.load(new.auth, credentials_directory(os.environ))
-        server.reconfigure(new.server, new.limits)
-        guard.reconfigure(new, keys)
-        app.settings = new
-        set_level(new.log.level)
-        monitor.reconfigure(new.memory)
-        thresholds = monitor.thresholds if new.memory.breaker else None
-        await hub.reconfigure(new.sessions, thresholds, shares=new.limits)
-
-    reloader = Reloader(config, load=load, apply=reconfigure)
+    reloader = Reloader(config, load=load, apply=parts.reconfigure)
     with (
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as stops,
         trio.open_signal_receiver(signal.SIGHUP) as hangups,
     ):
         async with trio.open_nursery() as root:
             await root.start(hub.run)
+            await restart.take_up(hub)
             served = trio.Event()
             urls: list[str] = await root.start(_serve_until_closed, server, served)
             root.start_soon(monitor.loop.run)
             root.start_soon(supervise, hub, monitor.memory_host())
-            if not config.memory.breaker:
-                log.warning("the memory breaker is off: nothing bounds what events may take")
-            if config.auth.mode == "none":
-                log.warning('auth.mode = "none": whoever reaches the port may do anything')
+            _warn_of(config)
             spare_the_garbage_collector()
             log.info("ready", urls=urls, version=__version__, python=sys.version.split()[0])
             await service.ready()
@@ -148,13 +121,15 @@ async def serve(
                 on_ready(urls)
             await anext(stops)
             grace_s = reloader.config.server.shutdown_grace
-            log.info("draining", streams=len(hub.streams), grace_s=grace_s)
+            staying = restart.room_for_streams(hub)
+            log.info("draining", streams=len(hub.streams), staying=staying, grace_s=grace_s)
             await service.stopping()
             with trio.move_on_after(grace_s) as grace:
                 root.start_soon(_end_grace, stops, grace)
                 await server.stop_accepting()
-                await hub.drain()
+                await hub.drain(staying=staying)
                 await served.wait()
+            await restart.leave(hub)
             hub.cut(EndReason.DRAINING)
             server.abort()
             with trio.move_on_after(ABORT_GRACE_S):
@@ -163,7 +138,7 @@ async def serve(
     log.info("stopped")
 
 
-def listen(config: Config) -> list[socket.socket]:
+def listen(config: Config, handed: Sequence[HandedOver] = ()) -> list[socket.socket]:
     """Return the sockets that systemd handed over, or else those of the settings.
 
     Raises:
@@ -172,11 +147,11 @@ def listen(config: Config) -> list[socket.socket]:
 
     """
     sockets = []
-    for handed in take_listen_fds(os.environ):
-        sock = adopt(handed.fd)
+    for each in handed:
+        sock = adopt(each.fd)
         if sock is None:
-            log.warning("a descriptor is no listening TCP socket: closed", name=handed.name)
-            os.close(handed.fd)
+            log.warning("a descriptor is no listening TCP socket: closed", name=each.name)
+            os.close(each.fd)
         else:
             sockets.append(sock)
     if not sockets:
@@ -191,16 +166,11 @@ def listen(config: Config) -> list[socket.socket]:
     return sockets
 
 
-def check_exposure_of(sockets: Sequence[socket.socket], config: Config) -> None:
-    """Refuse settings that do not go with where the daemon really listens.
-
-    Raises:
-        ConfigError: see :func:`~broadcasterd.config.check_exposure`.
-
-    """
-    for sock in sockets:
-        server = msgspec.structs.replace(config.server, host=sock.getsockname()[0])
-        check_exposure(msgspec.structs.replace(config, server=server))
+def _warn_of(config: Config) -> None:
+    if not config.memory.breaker:
+        log.warning("the memory breaker is off: nothing bounds what events may take")
+    if config.auth.mode == "none":
+        log.warning('auth.mode = "none": whoever reaches the port may do anything')
 
 
 def spare_the_garbage_collector() -> None:

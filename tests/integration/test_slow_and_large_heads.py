@@ -210,7 +210,7 @@ async def test_on_http2_a_head_that_is_too_large_is_refused_alone(
 
 
 async def test_on_http2_a_head_that_has_no_end_is_not_kept(certificate: Certificate) -> None:
-    limits = {"max_head_bytes": 4096}
+    limits = {"max_head_bytes": 4096, "head_timeout": 60}
     async with serving_on(Path.HTTP2, certificate, limits=limits) as (daemon, clients):
         connection = await clients.connect()
         piece = ContinuationFrame(1, b"x" * 4000).serialize()

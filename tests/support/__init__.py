@@ -7,9 +7,11 @@ inprocess.py    the daemon inside the test's own Trio run
 proxy.py        a TCP proxy that cuts connections, and remembers what was asked through it
 http1.py        an HTTP/1.1 client that can be as slow or rude as a test needs it
 http2.py        an HTTP/2 client whose flow control is in the hands of the test
+fuzz.py         raw bytes at a socket, and what has to hold after any of them
 following.py    an event stream that is read as it comes
 sse.py          an event stream, parsed by the book: the oracle for what the daemon sends
 lines.py        the lines that a process writes, read with a deadline
 certificate.py  a certificate that nobody but the test trusts
+schemathesis_hooks.py  what schemathesis cannot know of the interface
 tools.py        what a test needs and a machine may lack: programs, open files
 """

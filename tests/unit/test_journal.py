@@ -24,10 +24,12 @@ from broadcasterd.observe.messages import MESSAGE_IDS
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     """Leave no trace in what is configured for the whole process."""
-    before, level = structlog.get_config(), logging.getLogger().level
+    loggers = [logging.getLogger(name) for name in ("", "broadcasterd")]
+    before, levels = structlog.get_config(), [logger.level for logger in loggers]
     yield
     structlog.configure(**before)
-    logging.getLogger().setLevel(level)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def record(levelno: int = logging.INFO, **event: object) -> logging.LogRecord:
@@ -154,7 +156,9 @@ def journald(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journa
 
 def test_a_record_arrives_as_it_is(journald: Journald) -> None:
     with logging_as(Log(format="journal")):
-        structlog.stdlib.get_logger("m").warning("two\nlines", session="s", odd="lone \udc80")
+        structlog.stdlib.get_logger("broadcasterd.m").warning(
+            "two\nlines", session="s", odd="lone \udc80"
+        )
         found = journald.next()
 
     assert ("two\nlines session=s odd=lone \\udc80", "s") == (found["MESSAGE"], found["SESSION_ID"])
@@ -178,7 +182,7 @@ def test_what_it_does_not_take_is_dropped_and_told(
 ) -> None:
     monkeypatch.setattr(journal, "SEND_TIMEOUT_S", 0.01)
     with logging_as(Log(format="journal")):
-        log = structlog.stdlib.get_logger("m")
+        log = structlog.stdlib.get_logger("broadcasterd.m")
         [records] = [h.queue for h in logging.getLogger().handlers if isinstance(h, QueueHandler)]
         assert isinstance(records, queue.Queue)
         for _ in range(40):  # more than the kernel queues for it
@@ -205,7 +209,7 @@ def test_the_end_of_the_daemon_does_not_wait_for_it(
     monkeypatch.setattr("broadcasterd.observe.log.FLUSH_S", 0.0)
     with logging_as(Log(format="journal")):
         for _ in range(5000):  # each would wait a second
-            structlog.stdlib.get_logger("m").info("record")
+            structlog.stdlib.get_logger("broadcasterd.m").info("record")
 
 
 # --- whether to ------------------------------------------------------------------------------
@@ -234,7 +238,7 @@ def test_under_systemd_the_journal_is_found_by_itself(
         monkeypatch.setattr(sys, "stderr", stderr)
         monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino + inode_off}")
         with logging_as(Log(format="auto")):
-            structlog.stdlib.get_logger("m").info("hello")
+            structlog.stdlib.get_logger("broadcasterd.m").info("hello")
 
     assert (0 == (tmp_path / "stderr").stat().st_size) is to_the_journal
     if to_the_journal:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from broadcasterd import run
 from broadcasterd.config import Config, ConfigError, from_mapping
 from broadcasterd.host.systemd import HandedOver
 from broadcasterd.run import listen
@@ -20,24 +19,28 @@ Hand = Callable[[socket.socket], None]
 
 
 @pytest.fixture
-def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
-    """Return what hands a socket over to the next :func:`listen`."""
-    handed: list[HandedOver] = []
+def handed() -> list[HandedOver]:
+    """Return what the next :func:`listen` is handed over."""
+    return []
+
+
+@pytest.fixture
+def hand(handed: list[HandedOver]) -> Hand:
+    """Return what adds a socket to it."""
 
     def add(sock: socket.socket) -> None:
         handed.append(HandedOver("http", sock.detach()))
 
-    monkeypatch.setattr(run, "take_listen_fds", lambda environ: handed)
     return add
 
 
 @pytest.fixture
-def listening() -> Iterator[Callable[[Config], list[socket.socket]]]:
+def listening(handed: list[HandedOver]) -> Iterator[Callable[[Config], list[socket.socket]]]:
     """Return :func:`listen`; what it opens is closed afterwards."""
     opened: list[socket.socket] = []
 
     def call(config: Config) -> list[socket.socket]:
-        opened.extend(listen(config))
+        opened.extend(listen(config, handed))
         return opened
 
     yield call
@@ -84,13 +87,15 @@ def test_several_are_all_served(hand: Hand, listening: Listening) -> None:
     assert ["127.0.0.1", "::1"] == [sock.getsockname()[0] for sock in listening(OPEN)]
 
 
-def test_a_socket_that_others_can_reach_is_refused_without_tokens(hand: Hand) -> None:
+def test_a_socket_that_others_can_reach_is_refused_without_tokens(
+    hand: Hand, handed: list[HandedOver]
+) -> None:
     """It does not accept anyone meanwhile: it is bound, and to no port that anybody knows."""
     sock = at("0.0.0.0")  # noqa: S104 (that is the test)
     with socket.socket(fileno=os.dup(sock.fileno())):
         hand(sock)
         with pytest.raises(ConfigError, match=r'host = "0\.0\.0\.0": expected a loopback'):
-            listen(OPEN)
+            listen(OPEN, handed)
 
 
 @pytest.mark.parametrize(

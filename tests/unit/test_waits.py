@@ -24,7 +24,7 @@ ANSWERS = {
     "session.py: self._inbox.send(publication)": ("publisher", "session"),
     "session.py: publication.settled.wait()": ("publisher", "session"),
     "session.py: self._emptied.wait()": ("session", "subscriber"),
-    "hub.py: self._emptied.wait()": ("drain", "session"),
+    "hub.py: self._drained.wait()": ("drain", "session"),
 }
 """Waits for what somebody has to do first: who waits, and for whom."""
 

@@ -24,6 +24,7 @@ from broadcasterd.config import Limits, Sessions
 from broadcasterd.core.account import Account
 from broadcasterd.core.breaker import MIB, State, Thresholds, Transition
 from broadcasterd.core.grants import Grant
+from broadcasterd.core.handover import SessionLeft
 from broadcasterd.core.policy import (
     SESSION_BYTES,
     Action,
@@ -91,7 +92,8 @@ class Hub:
             on_transition=self._record_transition,
         )
         self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
-        self._emptied = trio.Event()  # set when the last stream ends
+        self._to_drain: set[str] = set()
+        self._drained = trio.Event()  # set when none of these streams is left
         self._until_drain: set[trio.CancelScope] = set()
         self._until_short: set[trio.CancelScope] = set()
         self._until_expired: dict[trio.CancelScope, str | None] = {}  # and whose grant it is
@@ -140,11 +142,12 @@ class Hub:
             raise Unavailable(msg, retry_after=RETRY_AFTER_S)
         if setting := self.shares.used_up_by_sessions(subject):
             raise used_up(setting)
-        assert self._nursery is not None  # noqa: S101 (run() was started first)
-        session = Session(
-            self, name, incarnation=secrets.token_hex(4), limits=self.limits, subject=subject
-        )
         self._ended.pop(name, None)
+        return self._open(name, secrets.token_hex(4), subject)
+
+    def _open(self, name: str, incarnation: str, subject: str | None) -> Session:
+        assert self._nursery is not None  # noqa: S101 (run() was started first)
+        session = Session(self, name, incarnation=incarnation, limits=self.limits, subject=subject)
         self.sessions[name] = session
         self.shares.sessions_of_subject.add(subject)
         # Not in the context of the request that happens to open it: the task would keep that
@@ -197,10 +200,7 @@ class Hub:
 
     def stream_ended(self, subscriber: Subscriber, reason: EndReason) -> None:
         """Count and record the end of a stream. Only sessions call this."""
-        if self.streams.pop(subscriber.stream_id, None) is not None:
-            self.shares.stream_ended(subscriber)
-        if not self.streams:
-            self._emptied.set()
+        self.stream_left(subscriber)
         self.ended_by_reason[reason] += 1
         log.info(
             "stream ended",
@@ -213,6 +213,14 @@ class Hub:
             sent_events=subscriber.sent_events,
             sent_bytes=subscriber.sent_bytes,
         )
+
+    def stream_left(self, subscriber: Subscriber) -> None:
+        """Count a stream no more, without a word. Only sessions call this."""
+        if self.streams.pop(subscriber.stream_id, None) is not None:
+            self.shares.stream_ended(subscriber)
+        self._to_drain.discard(subscriber.stream_id)
+        if not self._to_drain:
+            self._drained.set()
 
     def jittered_retry_ms(self) -> int:
         """Return a reconnection time that spreads those who come back together."""
@@ -345,18 +353,56 @@ class Hub:
 
     # Draining
 
-    async def drain(self) -> None:
-        """Take nothing more, and tell every subscriber to come back; wait until all are gone."""
+    async def drain(self, *, staying: int = 0) -> None:
+        """Take nothing more, and tell subscribers to come back; wait until those are gone.
+
+        So many of those that can go on in another process are let be, the oldest.
+        """
         self.draining = True
         for scope in tuple(self._until_drain):
             scope.cancel()
-        for count, subscriber in enumerate(tuple(self.streams.values()), start=1):
-            subscriber.finish(EndReason.DRAINING, retry_ms=self.jittered_retry_ms())
+        movable = (stream for stream in self.streams.values() if stream.can_move)
+        stay = {stream.stream_id for stream in islice(movable, staying)}
+        self._to_drain = self.streams.keys() - stay
+        for count, stream_id in enumerate(tuple(self._to_drain), start=1):
+            if (stream := self.streams.get(stream_id)) is not None:
+                stream.finish(EndReason.DRAINING, retry_ms=self.jittered_retry_ms())
             if count % FAN_OUT_SLICE == 0:
                 await trio.lowlevel.checkpoint()
-        while self.streams:
-            self._emptied = trio.Event()
-            await self._emptied.wait()
+        while self._to_drain:
+            self._drained = trio.Event()
+            await self._drained.wait()
+
+    # Handing over
+
+    def leave(self, session: Session) -> None:
+        """Let go of a session that goes on in another process; who still listens is told so."""
+        self._drop(session)
+        session.end(EndReason.DRAINING)
+
+    def take_up(self, left: SessionLeft, *, now: float) -> Session:
+        """Open a session that another process left, empty: its events are to follow.
+
+        ``now`` is the moment, on this hub's clock, that its ages are of.
+        """
+        session = self._open(left.name, left.incarnation, left.subject)
+        session.log.go_on_from(floor=left.floor, last=left.last)
+        session.opened_at = now - left.opened_s
+        session.active_at = now - left.active_s
+        session.published_at = now - left.published_s
+        return session
+
+    def ended_names(self) -> Iterator[tuple[str, float]]:
+        """Yield the sessions that were closed, and when, oldest first."""
+        yield from self._ended.items()
+
+    def note_ended(self, name: str, at: float) -> None:
+        """Remember that a session was closed."""
+        self._ended[name] = at
+
+    def unix_time(self, moment: float) -> float | None:
+        """Return what the wall clock shows at a moment of the hub's; ``None`` for never."""
+        return None if moment == inf else self.wall_clock() + moment - self.clock()
 
     def cut(self, reason: EndReason) -> None:
         """End every stream now, whatever it is still owed."""

@@ -230,6 +230,11 @@ class Session:
         if not self.subscribers:
             self._emptied.set()
 
+    def release(self, subscriber: Subscriber) -> None:
+        """Let go of a subscriber that goes on in another process. Only subscribers call this."""
+        self.subscribers.pop(subscriber, None)
+        self.hub.stream_left(subscriber)
+
     def spawn(self, subscriber: Subscriber, work: Callable[[], Awaitable[None]]) -> None:
         """Run a subscriber's task in this session's nursery, contained."""
         if self._closed:

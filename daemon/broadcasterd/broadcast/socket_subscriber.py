@@ -6,12 +6,14 @@ socket takes more.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES, Batch, Ending, Subscriber
 from broadcasterd.core.grants import EVERYONE, Grant
+from broadcasterd.core.handover import StreamLeft
 from broadcasterd.core.replaylog import Entry, Position
 from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk
 from broadcasterd.reasons import EndReason
@@ -55,6 +57,51 @@ class SocketSubscriber(Subscriber):
         self._catching_up = False
         self._heard = 0
         self._took_at = self.opened_at  # of a write while it catches up
+
+    @classmethod
+    def resumed(cls, session: Session, sock: socket.socket, left: StreamLeft) -> Self:
+        """Return the stream that another process left, to go on with it where it stopped."""
+        gap = None if left.asked is None else session.log.gap(left.asked, after=left.cursor)
+        stream = cls(
+            session,
+            sock,
+            stream_id=left.stream_id,
+            peer=left.peer,
+            position=Position(left.cursor, gap),
+            grant=Grant(left.subject, expires_at=left.expires_at),
+        )
+        stream._pending = memoryview(left.pending)
+        stream._max_lag = left.max_lag
+        stream.opened_at -= left.opened_s
+        stream.sent_bytes, stream.sent_events = left.sent_bytes, left.sent_events
+        return stream
+
+    def leave(self) -> tuple[socket.socket, StreamLeft]:
+        """Let go of the socket as it is, and say where the stream stopped."""
+        hub = self.session.hub
+        left = StreamLeft(
+            inode=os.fstat(self._socket.fileno()).st_ino,
+            session=self.session.name,
+            stream_id=self.stream_id,
+            peer=self.peer,
+            cursor=self.cursor,
+            pending=bytes(self._pending),
+            opened_s=self.session.now() - self.opened_at,
+            sent_bytes=self.sent_bytes,
+            sent_events=self.sent_events,
+            max_lag=self._max_lag,
+            asked=None if self._gap is None else self._gap.asked,
+            subject=self.subject,
+            expires_at=hub.unix_time(self.expires_at),
+        )
+        self.closed = True
+        self.session.poller.remove(self._socket)
+        self.session.release(self)
+        return self._socket, left
+
+    @property
+    def can_move(self) -> bool:  # noqa: D102
+        return not self.closed and self._ending is None
 
     @property
     def pending_bytes(self) -> int:  # noqa: D102

@@ -126,6 +126,11 @@ class Subscriber(ABC):
         # One that replays starts far behind, and is slow only if it falls back from there.
         self._max_lag = log.last - self.cursor + session.limits.max_lag_events
 
+    @property
+    def can_move(self) -> bool:
+        """Whether it can go on in another process."""
+        return False
+
     @abstractmethod
     def open(self) -> None:
         """Begin to deliver. Called once, when the session has it."""

@@ -53,6 +53,7 @@ class SessionLeft(_Record, frozen=True, tag="session"):
     opened_s: float
     active_s: float
     published_s: float
+    subject: str | None = None
 
 
 class EventLeft(_Record, frozen=True, tag="event"):

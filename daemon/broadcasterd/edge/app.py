@@ -99,15 +99,13 @@ def _add_streams(app: Application, hub: Hub, guard: Guard, *, takeover: bool) ->
         (rule.methods or set()).discard("HEAD")
 
 
-def _add_publishing(app: Application, hub: Hub, guard: Guard, max_body_bytes: int) -> None:
+def _add_publishing(app: Application, hub: Hub, guard: Guard) -> None:
     @app.post("/v1/sessions/<name>/events", provide_automatic_options=False)
     async def post(name: str) -> Response:
         head = _head()
         grant = guard.authorize(head, Action.PUBLISH, session=name)
         limit = app.settings.server.max_body_bytes
-        answer = await publish(
-            head, name, request.body, grant=grant, hub=hub, max_body_bytes=limit
-        )
+        answer = await publish(head, name, request.body, grant=grant, hub=hub, max_body_bytes=limit)
         return _json(answer.document())
 
 

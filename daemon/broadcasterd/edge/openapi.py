@@ -212,7 +212,7 @@ def _revoke() -> Schema:
         "End the streams, and forget the tickets, of a subject",
         needs=[Action.ADMIN],
         responses={"200": _json("how many were ended", reference("Revocation"))},
-        problems=[400],
+        problems=[400, 404],
     )
 
 
@@ -297,18 +297,21 @@ _SUBJECT = _variable("subject", {**TEXT, "pattern": r"^[^/\n][^\n]*$"}, "`sub` o
 
 # --- responses -------------------------------------------------------------------------------
 
-_NO_STORE: Schema = {"Cache-Control": {"schema": {"const": "no-store"}}}
-_RETRY_AFTER: Schema = {"Retry-After": {"schema": COUNT, "description": "seconds"}}
-_CHALLENGE: Schema = {"WWW-Authenticate": {"schema": TEXT, "description": "RFC 6750, section 3"}}
+_NO_STORE: Schema = {"Cache-Control": {"required": True, "schema": {"const": "no-store"}}}
+_RETRY_AFTER: Schema = {
+    "Retry-After": {"required": True, "schema": COUNT, "description": "seconds"}
+}
+_CHALLENGED: Schema = {"WWW-Authenticate": {"required": True, "schema": TEXT}}
+_MAY_BE_CHALLENGED: Schema = {"WWW-Authenticate": {"schema": TEXT}}
 
 _REFUSALS = (400, 401, 403, 429)
 """What is answered to a request whose token is not good, or does not suffice."""
 
 _PROBLEMS: dict[int, tuple[str, Schema]] = {
-    400: ("the request does not have the form that it must have", _CHALLENGE),
-    401: ("there is no token, or none that is valid", _CHALLENGE),
-    403: ("the token does not allow this", _CHALLENGE),
-    404: ("there is no such session, or stream of the token's subject", {}),
+    400: ("the request does not have the form that it must have", _MAY_BE_CHALLENGED),
+    401: ("there is no token, or none that is valid", _CHALLENGED),
+    403: ("the token does not allow this", _MAY_BE_CHALLENGED),
+    404: ("there is nothing of this name", {}),
     408: ("the body took too long", {}),
     409: ("the session was closed while the request published to it", {}),
     413: ("the body, or an event of it, is too large", {}),

@@ -33,6 +33,9 @@ class Notifier:
         Returns:
             False where the manager is too busy to take it just now, and shall be told again.
 
+        Raises:
+            OSError: descriptors cannot be sent. What they are of must not be lost unnoticed.
+
         """
         if self._address is None:
             return True
@@ -43,7 +46,9 @@ class Notifier:
         except BlockingIOError:
             return False
         except OSError:
-            pass  # it is gone, or never was: nothing that telling it again would change
+            if fds:
+                raise
+            # It is gone, or never was: nothing that telling it again would change
         return True
 
 

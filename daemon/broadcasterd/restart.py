@@ -1,0 +1,97 @@
+"""Restarts that nobody notices: what was left is taken up, and all is left to the next process.
+
+Under systemd, sockets and logs wait in its descriptor store. Without one, the logs wait in the
+service's runtime directory, and clients come back to them. Otherwise a restart is a new beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from broadcasterd.broadcast.handover import leave, take_up
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.core.handover import SEGMENT_BYTES, HandoverError
+from broadcasterd.host.fdstore import DescriptorStore, Stored
+from broadcasterd.host.handoverfiles import HandoverFiles
+from broadcasterd.host.systemd import HandedOver, Notifier
+
+log = structlog.stdlib.get_logger(__name__)
+
+SPARE_DESCRIPTORS = 8
+"""Segments beyond those that the logs should fill: the store must not lack room for a log."""
+
+
+class Restart:
+    """Takes up, and leaves.
+
+    Args:
+        handed: the descriptors that this process was started with.
+        notifier: tells systemd.
+        environ: names the descriptor store's size (``FDSTORE``, systemd.exec(5)) and the runtime
+            directory.
+
+    Attributes:
+        others: the descriptors that are no part of a handover: sockets to listen on.
+
+    """
+
+    def __init__(
+        self, handed: Sequence[HandedOver], notifier: Notifier, environ: Mapping[str, str]
+    ) -> None:
+        room = int(environ.get("FDSTORE") or 0) if "NOTIFY_SOCKET" in environ else 0
+        self._keeper: DescriptorStore | HandoverFiles | None = None
+        store = DescriptorStore(notifier, room=room)
+        left = Stored(handed, store)
+        self._left: Stored | HandoverFiles = left
+        self.others = left.others
+        if room:
+            self._keeper = store
+        elif directory := environ.get("RUNTIME_DIRECTORY"):
+            self._keeper = self._left = HandoverFiles(Path(directory.partition(":")[0]))
+
+    def room_for_streams(self, hub: Hub) -> int:
+        """Return how many streams can go on in the next process."""
+        if self._keeper is None:
+            return 0
+        segments = hub.logs.bytes // SEGMENT_BYTES + SPARE_DESCRIPTORS
+        return max(0, self._keeper.room - segments)
+
+    async def take_up(self, hub: Hub) -> None:
+        """Go on with what was left, if anything was."""
+        if not self._left.segments:
+            for sock in await self._left.take_sockets():
+                sock.close()  # whose place in which log nobody knows
+            return
+        try:
+            moved = await take_up(hub, self._left)
+        except (HandoverError, OSError) as error:
+            log.error(  # noqa: TRY400 (what it says is all there is to know)
+                "handover unreadable",
+                why=str(error),
+                then="every session begins anew; clients come back and are told of the gap",
+            )
+            return
+        log.info(
+            "handover taken up",
+            sessions=moved.sessions,
+            events=moved.events,
+            streams=moved.streams,
+            lost_streams=moved.lost_streams,
+            away_s=round(moved.seconds, 3),
+        )
+
+    async def leave(self, hub: Hub) -> None:
+        """Leave everything to the next process, if somebody keeps it."""
+        if self._keeper is None:
+            return
+        try:
+            moved = await leave(hub, self._keeper)
+            await self._keeper.settle()
+        except OSError as error:
+            why = str(error) or type(error).__name__
+            log.error("handover failed", why=why)  # noqa: TRY400 (likewise)
+            return
+        log.info("handed over", sessions=moved.sessions, events=moved.events, streams=moved.streams)
