@@ -4,9 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TOOLS := .venv-tools
+TOOLS_INSTALLED := $(TOOLS)/.installed
 DEVELOPMENT_SECRET := .development/secret
 CLIENTS := tests/e2e/clients
 CLIENTS_INSTALLED := $(CLIENTS)/node_modules/.installed
+
+NEW_SECRET := $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(48))'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -27,6 +31,11 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(TOOLS_INSTALLED): requirements-tools.lock
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --require-hashes -r requirements-tools.lock
+	@touch $@
+
 # Without npm the tests that need JavaScript clients skip themselves, so this only says so.
 $(CLIENTS_INSTALLED): $(wildcard $(CLIENTS)/package.json $(CLIENTS)/package-lock.json)
 	@if ! command -v npm >/dev/null; then \
@@ -38,14 +47,14 @@ $(CLIENTS_INSTALLED): $(wildcard $(CLIENTS)/package.json $(CLIENTS)/package-lock
 	fi
 
 .PHONY: test-ready
-test-ready: $(INSTALLED) $(CLIENTS_INSTALLED) ## make everything the tests need
+test-ready: $(INSTALLED) $(TOOLS_INSTALLED) $(CLIENTS_INSTALLED) ## make everything the tests need
 
 # --- use -------------------------------------------------------------------------------------
 
 # Nobody else on this machine is to read it, not even while it is written.
 $(DEVELOPMENT_SECRET):
 	@umask 077 && mkdir -p $(@D) && \
-		$(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(48))' >$@
+		$(NEW_SECRET) >$@
 
 .PHONY: run
 run: $(INSTALLED) $(DEVELOPMENT_SECRET) ## start the daemon for development, with lines to paste
@@ -70,6 +79,7 @@ UNITS := $(wildcard systemd/*.service systemd/*.socket)
 UNIT_DIRECTORY := $(PREFIX)/lib/systemd/system
 CATALOG_DIRECTORY := $(PREFIX)/lib/systemd/catalog
 DOCS := $(PREFIX)/share/doc/broadcasterd
+ETC := $(DESTDIR)/etc/broadcasterd
 # Only the machine that this runs on, not a tree that is made for another, has a systemd to tell.
 RUNS_SYSTEMD := $(if $(DESTDIR),false,test -d /run/systemd/system)
 
@@ -99,7 +109,7 @@ release: $(WHEEL) ## put this version beside those that are installed, without s
 	rm -rf $(DESTDIR)$(RELEASE)
 	mv $(STAGE) $(DESTDIR)$(RELEASE)
 
-# As root. An existing configuration is left alone.
+# As root. An existing configuration, and an existing secret, is left alone.
 .PHONY: install
 install: release ## install this version for systemd (DESTDIR=, PREFIX=/usr, SYSTEM_PYTHON=)
 	ln -sfn releases/$(VERSION) $(DESTDIR)$(LIBRARY)/.current
@@ -114,9 +124,10 @@ install: release ## install this version for systemd (DESTDIR=, PREFIX=/usr, SYS
 		$(addprefix $(DESTDIR)$(UNIT_DIRECTORY)/,$(notdir $(UNITS)))
 	install -d $(DESTDIR)$(DOCS)
 	install -m 644 README.md docs/*.md $(DESTDIR)$(DOCS)
-	install -d $(DESTDIR)/etc/broadcasterd
-	test -e $(DESTDIR)/etc/broadcasterd/broadcasterd.toml || \
-		install -m 644 config/broadcasterd.toml $(DESTDIR)/etc/broadcasterd
+	install -d $(ETC)
+	test -e $(ETC)/broadcasterd.toml || \
+		sed 's|^# secret_file|secret_file|' config/broadcasterd.toml >$(ETC)/broadcasterd.toml
+	test -e $(ETC)/secret || (umask 077; $(NEW_SECRET) >$(ETC)/secret)
 	if $(RUNS_SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; fi
 
 .PHONY: uninstall
@@ -176,7 +187,7 @@ typecheck: $(INSTALLED) ## check types
 
 # AUDIT_FLAGS=--index-suffices: where pip-audit's service cannot be reached. See .ci/audit.py.
 .PHONY: audit
-audit: $(INSTALLED) ## look for known vulnerabilities, in our code and in what it runs on
+audit: $(INSTALLED) $(TOOLS_INSTALLED) ## look for known vulnerabilities, in our code and in what it runs on
 	$(BIN)/python .ci/audit.py $(AUDIT_FLAGS)
 
 # --- maintain --------------------------------------------------------------------------------
@@ -186,7 +197,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/pip-compile --q
 
 # Run it with the oldest Python that is supported: a lock holds for that one and newer ones.
 .PHONY: lock
-lock: ## write all lock files anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
+lock: ## write the lock files anew from what is asked for (LOCK_FLAGS=--upgrade for newer versions)
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet pip-tools==7.6.2
 	$(PIP_COMPILE) $(LOCK_FLAGS) --output-file requirements.lock pyproject.toml
@@ -194,9 +205,11 @@ lock: ## write all lock files anew from pyproject.toml (LOCK_FLAGS=--upgrade for
 		--output-file requirements-dev.lock pyproject.toml
 	$(PIP_COMPILE) $(LOCK_FLAGS) --only-build-deps --build-deps-for wheel \
 		--constraint requirements-dev.lock --output-file requirements-build.lock pyproject.toml
+	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
+		--output-file requirements-tools.lock requirements-tools.in
 
 .PHONY: clean
 clean: ## remove everything that was made
-	rm -rf $(VENV) .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
+	rm -rf $(VENV) $(TOOLS) .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,7 +22,8 @@ from typing import Any
 
 LOCK = "requirements.lock"
 
-BIN = Path(sys.executable).parent
+TOOLS = Path(".venv-tools/bin")
+"""pip is the one that runs this: what it lists is what the daemon runs on."""
 
 FROM_THE_INDEX = {**os.environ, "PIP_FIND_LINKS": ""}
 """What lies in a folder says nothing of what the index has."""
@@ -106,7 +107,9 @@ def _index_has_nothing_against(names: list[str]) -> bool:
 
 def _run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 (each of them is above)
-        [BIN / command, *arguments],
+        [sys.executable, "-m", "pip", *arguments]
+        if command == "pip"
+        else [TOOLS / command, *arguments],
         env=FROM_THE_INDEX,
         capture_output=True,
         encoding="utf-8",

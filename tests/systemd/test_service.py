@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.container import Container, until
 from tests.support.service import Service
+from tests.support.tokens import bearer, claims, sign
 
 
 def test_it_is_active_when_its_port_answers(service: Service) -> None:
@@ -77,19 +78,29 @@ def test_a_bad_configuration_fails_once_and_says_why(service: Service) -> None:
 
 
 def test_the_key_of_tokens_is_handed_over_as_a_credential(service: Service) -> None:
-    secret = "s" * 40
-    service.container.write("/etc/broadcasterd/secret", secret, mode=0o600)
-    try:
-        service.start()
-        variables = (service.proc / "environ").read_text().split("\0")
-        [path] = [v for v in variables if v.startswith("BROADCASTERD_AUTH__SECRET_FILE=")]
-        credential = service.proc / "root" / path.partition("=/")[2]
+    """The configuration names no key: it is the one that was made when it was installed."""
+    service.configure(auth={"mode": "jwt"})
+    service.start()
+    secret = service.container.root / "etc/broadcasterd/secret"
+    token = sign(claims(publish=("s",)), secret.read_text().strip())
+    url = f"{service.url}/v1/sessions/s/events"
 
-        assert secret == credential.read_text()
-        assert 0o400 == credential.stat().st_mode & 0o777
-        assert credential.stat().st_uid == service.proc.stat().st_uid != 0
+    assert 401 == httpx.post(url, json={"data": 1}).status_code
+    assert 200 == httpx.post(url, json={"data": 1}, headers=bearer(token)).status_code
+    assert 0o600 == secret.stat().st_mode & 0o777
+
+
+def test_without_a_key_it_says_what_to_set(service: Service) -> None:
+    secret = service.container.root / "etc/broadcasterd/secret"
+    kept = secret.read_text()
+    secret.unlink()
+    service.configure(auth={"mode": "jwt"})
+    try:
+        service.container.run("systemctl", "start", service.unit, check=False)
+
+        assert any("auth.secret_file" in message for message in service.messages())
     finally:
-        (service.container.root / "etc/broadcasterd/secret").unlink()
+        service.container.write("/etc/broadcasterd/secret", kept, mode=0o600)
 
 
 def test_staging_runs_beside_production(service: Service, machine: Container) -> None:

@@ -204,13 +204,14 @@ def credentials_directory(environ: Mapping[str, str]) -> Path | None:
 
 
 def _read_secret(auth: Auth, credentials: Path | None) -> Key | None:
-    name, path = _SECRET_FILE, auth.secret_file
-    if credentials is not None and (credentials / "secret").exists():
-        name, path = "$CREDENTIALS_DIRECTORY/secret", credentials / "secret"
-    if path is None:
-        return None
     # Editors end a file with a line break, which is no part of the secret.
-    secret = _read(name, path).rstrip(b"\r\n")
+    name, secret = "$CREDENTIALS_DIRECTORY/secret", b""
+    if credentials is not None and (credentials / "secret").exists():
+        secret = _read(name, credentials / "secret").rstrip(b"\r\n")
+    if not secret:  # the unit has an empty one where there is none
+        if auth.secret_file is None:
+            return None
+        name, secret = _SECRET_FILE, _read(_SECRET_FILE, auth.secret_file).rstrip(b"\r\n")
     algorithms = _pinned(name, auth, frozenset(_MIN_SECRET_BYTES), len(secret))
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
