@@ -51,6 +51,8 @@ def main(
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT; a second one ends the drain.
 
+    On SIGTERM, all that can be is handed over to the next process. SIGINT is an end for good.
+
     Args:
         config: all settings.
         load: reads them anew, on SIGHUP; raises ConfigError where they cannot be used.
@@ -119,9 +121,9 @@ async def serve(
             root.start_soon(_reload_on, hangups, reloader, service)
             if on_ready is not None:
                 on_ready(urls)
-            await anext(stops)
+            is_restart = await anext(stops) == signal.SIGTERM
             grace_s = reloader.config.server.shutdown_grace
-            staying = restart.room_for_streams(hub)
+            staying = restart.room_for_streams(hub) if is_restart else 0
             log.info("draining", streams=len(hub.streams), staying=staying, grace_s=grace_s)
             await service.stopping()
             with trio.move_on_after(grace_s) as grace:
@@ -129,7 +131,8 @@ async def serve(
                 await server.stop_accepting()
                 await hub.drain(staying=staying)
                 await served.wait()
-            await restart.leave(hub)
+            if is_restart:
+                await restart.leave(hub)
             hub.cut(EndReason.DRAINING)
             server.abort()
             with trio.move_on_after(ABORT_GRACE_S):

@@ -12,6 +12,7 @@ import broadcasterd
 from tests.support.service import make
 
 CONFIGURATION = "etc/broadcasterd/broadcasterd.toml"
+SECRET = "etc/broadcasterd/secret"
 
 
 def version(command: Path) -> str:
@@ -95,4 +96,4 @@ def test_the_prefix_is_everywhere(local: Path) -> None:
 def test_uninstall_leaves_the_configuration_alone(local: Path) -> None:
     make("uninstall", f"DESTDIR={local}", "PREFIX=/usr/local")
 
-    assert {CONFIGURATION} == files(local)
+    assert {CONFIGURATION, SECRET} == files(local)
