@@ -106,10 +106,9 @@ def _index_has_nothing_against(names: list[str]) -> bool:
 
 
 def _run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "pip"] if command == "pip" else [TOOLS / command]
     return subprocess.run(  # noqa: S603 (each of them is above)
-        [sys.executable, "-m", "pip", *arguments]
-        if command == "pip"
-        else [TOOLS / command, *arguments],
+        [*program, *arguments],
         env=FROM_THE_INDEX,
         capture_output=True,
         encoding="utf-8",

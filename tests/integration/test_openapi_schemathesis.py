@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +18,7 @@ import trio
 
 from tests.support.daemon import CANARY, Daemon, StartDaemon
 from tests.support.tokens import bearer, claims, jwt_mode, sign
-
-ROOT = Path(__file__).parents[2]
+from tests.support.tools import ROOT, require
 
 EXAMPLES = 25
 """Requests of each operation that are drawn; those at its boundaries come on top."""
@@ -63,7 +61,7 @@ async def _fuzz(daemon: Daemon, directory: Path, headers: Mapping[str, str]) -> 
     config.write_text(
         CONFIG.format(headers=fields, examples=EXAMPLES, tokens=made_up, accepted=good)
     )
-    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)]
+    command = [require(".venv-tools/bin/schemathesis"), "--config-file", str(config)]
     command += ["run", f"{daemon.url}/openapi.json", "--no-color", "--continue-on-failure"]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_keep_talking, daemon)

@@ -108,6 +108,10 @@ class Service:
             self.drop_in(self.unit, f"[Service]\n{settings}")
         self.container.run("systemctl", "start", self.unit)
 
+    def restart(self) -> None:
+        """Restart it; it is ready then."""
+        self.container.run("systemctl", "restart", self.unit)
+
     def show(self, property_name: str) -> str:
         """Return a property of its unit."""
         return self.container.show(self.unit, property_name)
@@ -161,6 +165,17 @@ class Service:
         assert answer.status_code == 200, answer.text
         receipt: dict[str, Any] = answer.json()
         return receipt
+
+    def page(self, session: str, *, last_event_id: str) -> dict[str, Any]:
+        """Return what follows an event, as a client that comes back gets it."""
+        answer = httpx.get(
+            f"{self.url}/v1/sessions/{session}/events",
+            params={"last_event_id": last_event_id},
+            headers={"Accept": "application/json"},
+            timeout=SOON_S,
+        )
+        page: dict[str, Any] = answer.json()
+        return page
 
     def listening(self, session: str) -> Listener:
         """Subscribe; leaving the context hangs up."""
@@ -225,6 +240,12 @@ class Listener:
         [end] = [event for event in self.events if event.type == "end"]
         reason: dict[str, Any] = json.loads(end.data)
         return reason
+
+    def is_over(self) -> bool:
+        """Wait for the end of the stream, however it comes."""
+        while self._hear():
+            pass
+        return True
 
     def _until_line(self, start: str) -> str:
         while not self._heard or not self._heard[-1].startswith(start):

@@ -10,20 +10,25 @@ from typing import NoReturn
 
 import pytest
 
-NODE_MODULES = Path(__file__).parents[1] / "e2e" / "clients" / "node_modules"
+ROOT = Path(__file__).parents[2]
+NODE_MODULES = ROOT / "tests" / "e2e" / "clients" / "node_modules"
 
 STRICT = "BROADCASTERD_TEST_STRICT"
 """Set to 1 where everything has to be there (CI): a missing tool then fails the test."""
 
 
 def require(tool: str) -> str:
-    """Return the path of a program, or of an npm package (``npm:eventsource``).
+    """Return the path of a program, of one of the project's own, or of an npm package.
+
+    Those are ``curl``, ``.venv-tools/bin/schemathesis`` and ``npm:eventsource``.
 
     A test whose tool is missing is skipped, or fails where ``BROADCASTERD_TEST_STRICT`` is 1.
     """
     if tool.startswith("npm:"):
         package = NODE_MODULES / tool.removeprefix("npm:")
         path = str(package) if package.is_dir() else None
+    elif "/" in tool:
+        path = shutil.which(ROOT / tool)
     else:
         path = shutil.which(tool)
     if path is None:
