@@ -23,7 +23,7 @@ from tests.support.flood import (
     reading,
 )
 
-LIMIT_MB = 160
+LIMIT_MB = 200
 FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "6"))
 REFUSALS = 500
 

@@ -50,6 +50,9 @@ has no such limit."""
 EVENT_BYTES = 512
 """What an event of an array takes until it is in the log, beside its data (measured)."""
 
+EVENTS_PER_STEP = 500
+"""Events encoded between two checkpoints: some 5 ms."""
+
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 # What Event checks, said in the description of the interface too.
@@ -168,11 +171,9 @@ async def publish(
             body, head, grant=grant, hub=hub, max_body_bytes=max_body_bytes, held=held
         )
         if media_type == "application/json":
-            events = _parse_json(whole)
+            drafts = await _encode(_parse_json(whole), hub, held)
         else:
-            events = [Event(_decode_text(whole), head.parameter("event"))]
-        held.take(EVENT_BYTES * len(events))
-        drafts = [_draft(event, hub) for event in events]
+            drafts = [_draft(Event(_decode_text(whole), head.parameter("event")), hub)]
         answer = Answer(name)
         _check_rate(hub.shares.take_events(grant.subject, len(drafts)), hub)
         answer.add(await hub.open(name, grant.subject).publish(drafts))
@@ -192,6 +193,17 @@ def _content_type(head: Head) -> tuple[str, str]:
     charset = message.get_param("charset", "utf-8")
     has_type = "/" in head.headers.get("content-type", "")
     return (message.get_content_type() if has_type else ""), str(charset)
+
+
+async def _encode(events: Iterable[Event], hub: Hub, held: Holding) -> list[Draft]:
+    """Encode all events or none; let others run in between, for there may be thousands."""
+    drafts = []
+    for event in events:
+        held.take(EVENT_BYTES)
+        drafts.append(_draft(event, hub))
+        if len(drafts) % EVENTS_PER_STEP == 0:
+            await trio.lowlevel.checkpoint()
+    return drafts
 
 
 def _draft(event: Event, hub: Hub) -> Draft:
@@ -297,23 +309,22 @@ def _decode_text(body: bytes) -> str:
         raise BadRequest(msg) from error
 
 
-def _parse_json(body: bytes) -> list[Event]:
+def _parse_json(body: bytes) -> Iterator[Event]:
     """Parse one event or an array of them."""
     _decode_text(body)  # the data of an event is not looked into by the JSON decoder
     if body.lstrip()[:1] != b"[":
-        return [_decode(body, _one).to_event()]
-    events = []
+        yield _decode(body, _one).to_event()
+        return
     posts: list[Posted] = _decode(body, _many)
     if len(posts) > MAX_ARRAY_EVENTS:
         msg = f"an array has at most {MAX_ARRAY_EVENTS} events: send more as application/x-ndjson"
         raise TooLarge(msg)
     for index, posted in enumerate(posts):
         try:
-            events.append(posted.to_event())
+            yield posted.to_event()
         except Problem as problem:
             problem.extra["index"] = index
             raise
-    return events
 
 
 def _decode(text: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -418,7 +429,7 @@ async def _publish_stream(
 
     async def accept(some: Iterator[Event]) -> None:
         nonlocal session
-        drafts, problem = _drafts(events, some, hub)
+        drafts, problem = await _drafts(events, some, hub)
         if drafts:
             await _hold_back(len(drafts), grant, hub)
         if hub.pressure.refuses_more():
@@ -446,14 +457,16 @@ async def _publish_stream(
     return answer
 
 
-def _drafts(
+async def _drafts(
     source: _Events, events: Iterable[Event], hub: Hub
 ) -> tuple[list[Draft], Problem | None]:
     """Encode events up to the first that is refused; return them, and why."""
     drafts: list[Draft] = []
     try:
         for event in events:
-            drafts.append(_draft(event, hub))  # noqa: PERF401 (those before an error stay)
+            drafts.append(_draft(event, hub))
+            if len(drafts) % EVENTS_PER_STEP == 0:
+                await trio.lowlevel.checkpoint()
     except Problem as problem:
         problem.extra |= source.where()
         return drafts, problem
