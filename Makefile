@@ -31,9 +31,9 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(TOOLS_INSTALLED): requirements-tools.lock
+$(TOOLS_INSTALLED): .ci/requirements-tools.lock
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet --require-hashes -r requirements-tools.lock
+	$(TOOLS)/bin/pip install --quiet --require-hashes -r .ci/requirements-tools.lock
 	@touch $@
 
 # Without npm the tests that need JavaScript clients skip themselves, so this only says so.
@@ -83,9 +83,9 @@ ETC := $(DESTDIR)/etc/broadcasterd
 # Only the machine that this runs on, not a tree that is made for another, has a systemd to tell.
 RUNS_SYSTEMD := $(if $(DESTDIR),false,test -d /run/systemd/system)
 
-.venv-build/.installed: requirements-build.lock
+.venv-build/.installed: .ci/requirements-build.lock
 	$(SYSTEM_PYTHON) -m venv .venv-build
-	.venv-build/bin/python -m pip install --quiet --require-hashes -r requirements-build.lock
+	.venv-build/bin/python -m pip install --quiet --require-hashes -r .ci/requirements-build.lock
 	@touch $@
 
 $(WHEEL): .venv-build/.installed pyproject.toml README.md $(shell find daemon -name '*.py')
@@ -204,9 +204,9 @@ lock: ## write the lock files anew from what is asked for (LOCK_FLAGS=--upgrade 
 	$(PIP_COMPILE) $(LOCK_FLAGS) --extra dev --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml
 	$(PIP_COMPILE) $(LOCK_FLAGS) --only-build-deps --build-deps-for wheel \
-		--constraint requirements-dev.lock --output-file requirements-build.lock pyproject.toml
+		--constraint requirements-dev.lock --output-file .ci/requirements-build.lock pyproject.toml
 	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
-		--output-file requirements-tools.lock requirements-tools.in
+		--output-file .ci/requirements-tools.lock .ci/requirements-tools.in
 
 .PHONY: clean
 clean: ## remove everything that was made

@@ -1,0 +1,98 @@
+"""How a restart is arranged: where a handover waits, by what the service manager offers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from structlog.testing import capture_logs
+
+from broadcasterd.core.handover import SEGMENT_BYTES
+from broadcasterd.host.systemd import HandedOver, Notifier
+from broadcasterd.restart import SPARE_DESCRIPTORS, Restart
+from tests.support.broadcast import attach, drafts, retained, start_hub
+
+
+def restart(environ: Mapping[str, str], *handed: HandedOver) -> Restart:
+    """Return the arrangement in an environment; nobody listens at its notification socket."""
+    return Restart(handed, Notifier(environ.get("NOTIFY_SOCKET")), environ)
+
+
+@pytest.mark.parametrize(
+    ("environ", "room"),
+    [
+        ({}, 0),
+        ({"FDSTORE": "100"}, 0),
+        ({"NOTIFY_SOCKET": "/x"}, 0),
+        ({"NOTIFY_SOCKET": "/x", "FDSTORE": "0"}, 0),
+        ({"NOTIFY_SOCKET": "/x", "FDSTORE": ""}, 0),
+        ({"RUNTIME_DIRECTORY": "/x"}, 0),
+        ({"NOTIFY_SOCKET": "/x", "FDSTORE": "5"}, 0),
+        ({"NOTIFY_SOCKET": "/x", "FDSTORE": "100"}, 100 - SPARE_DESCRIPTORS),
+    ],
+)
+async def test_there_is_room_for_streams_in_a_descriptor_store_alone(
+    environ: dict[str, str], room: int, nursery: trio.Nursery
+) -> None:
+    assert room == restart(environ).room_for_streams(await start_hub(nursery))
+
+
+async def test_logs_take_room_too(nursery: trio.Nursery) -> None:
+    hub = await start_hub(nursery)
+    hub.logs.bytes = 10 * SEGMENT_BYTES
+    environ = {"NOTIFY_SOCKET": "/x", "FDSTORE": "100"}
+
+    assert 100 - SPARE_DESCRIPTORS - 10 == restart(environ).room_for_streams(hub)
+
+
+async def test_without_a_store_the_logs_wait_in_the_runtime_directory(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    environ = {"RUNTIME_DIRECTORY": f"{tmp_path}:/another"}
+    before, after = await start_hub(nursery), await start_hub(nursery)
+    await before.open("s").publish(drafts("a", "b"))
+    with capture_logs() as records:
+        await restart(environ).leave(before)
+        await restart(environ).take_up(after)
+        await restart(environ).take_up(after)
+
+    assert ["a", "b"] == retained(after.find("s"))
+    assert ["handed over", "handover taken up"] == [record["event"] for record in records]
+
+
+async def test_where_nothing_is_kept_nothing_is_left(nursery: trio.Nursery) -> None:
+    hub = await start_hub(nursery)
+    await hub.open("s").publish(drafts("a"))
+    with capture_logs() as records:
+        await restart({}).leave(hub)
+        await restart({}).take_up(hub)
+
+    assert ["a"] == retained(hub.find("s"))
+    assert [] == records
+
+
+async def test_a_store_that_fails_is_recorded_and_the_daemon_can_end(
+    nursery: trio.Nursery,
+) -> None:
+    hub = await start_hub(nursery)
+    attach(hub.open("s"))
+    with capture_logs() as records:
+        await restart({"NOTIFY_SOCKET": "/nowhere/at/all", "FDSTORE": "100"}).leave(hub)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert ["handover failed"] == [record["event"] for record in records]
+    assert {} == hub.streams
+
+
+async def test_sockets_of_which_nothing_is_known_are_closed(nursery: trio.Nursery) -> None:
+    theirs, ours = socket.socketpair()
+    with ours:
+        arrangement = restart({}, HandedOver("s", theirs.detach()), HandedOver("http", -1))
+        await arrangement.take_up(await start_hub(nursery))
+
+        assert b"" == ours.recv(1)
+    assert [HandedOver("http", -1)] == arrangement.others
