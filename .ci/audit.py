@@ -23,7 +23,8 @@ from typing import Any
 LOCK = "requirements.lock"
 
 TOOLS = Path(".venv-tools/bin")
-"""pip is the one that runs this: what it lists is what the daemon runs on."""
+"""Their pip knows what was withdrawn, which an older one does not. It looks at the Python that runs
+this, where the daemon is installed."""
 
 FROM_THE_INDEX = {**os.environ, "PIP_FIND_LINKS": ""}
 """What lies in a folder says nothing of what the index has."""
@@ -106,7 +107,7 @@ def _index_has_nothing_against(names: list[str]) -> bool:
 
 
 def _run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-m", "pip"] if command == "pip" else [TOOLS / command]
+    program = [TOOLS / command, *(["--python", sys.executable] if command == "pip" else [])]
     return subprocess.run(  # noqa: S603 (each of them is above)
         [*program, *arguments],
         env=FROM_THE_INDEX,
