@@ -107,9 +107,9 @@ def _index_has_nothing_against(names: list[str]) -> bool:
 
 
 def _run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = [TOOLS / command, *(["--python", sys.executable] if command == "pip" else [])]
+    looked_at = ["--python", sys.executable] if command == "pip" else []
     return subprocess.run(  # noqa: S603 (each of them is above)
-        [*program, *arguments],
+        [TOOLS / command, *looked_at, *arguments],
         env=FROM_THE_INDEX,
         capture_output=True,
         encoding="utf-8",
