@@ -39,10 +39,10 @@ from tests.support.flood import (
 
 log = logging.getLogger(__name__)
 
-FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "10"))
+FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "8"))
 """How long the first flood lasts. 60 shows what the issue asks for to the letter."""
 
-NEXT_FLOODS_S = 4.0
+NEXT_FLOODS_S = 2.0
 REFUSALS = 500
 
 OVER_CRITICAL = 1.1
