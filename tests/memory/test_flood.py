@@ -123,10 +123,9 @@ class Recorder:
 
     async def _cycle(self, client: Client, number: int) -> None:
         self._memory.reset()
-        seconds = NEXT_FLOODS_S if number else FLOOD_S
-        seen = await flood(
-            self._daemon, new_sessions(f"flood{number}"), seconds=seconds, refusals=REFUSALS
-        )
+        seconds, events = (NEXT_FLOODS_S, 8) if number else (FLOOD_S, 1)
+        requests = new_sessions(f"flood{number}", events=events)
+        seen = await flood(self._daemon, requests, seconds=seconds, refusals=REFUSALS)
         ended_at = trio.current_time()
         sessions = await client.sessions()
         self._episode.idle_session_left.append("idle" in sessions)
