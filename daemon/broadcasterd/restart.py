@@ -20,8 +20,8 @@ from broadcasterd.host.systemd import HandedOver, Notifier
 
 log = structlog.stdlib.get_logger(__name__)
 
-SPARE_DESCRIPTORS = 8
-"""Segments beyond those that the logs should fill: the store must not lack room for a log."""
+SPARE_DESCRIPTORS = 4
+"""In the store, for the parcel of sockets and the segment that is not full; and some air."""
 
 
 class Restart:
@@ -52,12 +52,11 @@ class Restart:
         elif directory := environ.get("RUNTIME_DIRECTORY"):
             self._keeper = self._left = HandoverFiles(Path(directory.partition(":")[0]))
 
-    def room_for_streams(self, hub: Hub) -> int:
-        """Return how many streams can go on in the next process."""
-        if self._keeper is None:
-            return 0
-        segments = hub.logs.bytes // SEGMENT_BYTES + SPARE_DESCRIPTORS
-        return max(0, self._keeper.room - segments)
+    def keeps_streams(self, hub: Hub) -> bool:
+        """Whether streams can go on in the next process: with their logs, or not at all."""
+        if not isinstance(self._keeper, DescriptorStore):
+            return False
+        return hub.logs.bytes // SEGMENT_BYTES + SPARE_DESCRIPTORS <= self._keeper.room
 
     async def take_up(self, hub: Hub) -> None:
         """Go on with what was left, if anything was."""

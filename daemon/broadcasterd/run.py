@@ -123,13 +123,13 @@ async def serve(
                 on_ready(urls)
             is_restart = await anext(stops) == signal.SIGTERM
             grace_s = reloader.config.server.shutdown_grace
-            staying = restart.room_for_streams(hub) if is_restart else 0
-            log.info("draining", streams=len(hub.streams), staying=staying, grace_s=grace_s)
+            stay = is_restart and restart.keeps_streams(hub)
+            log.info("draining", streams=len(hub.streams), restart=is_restart, grace_s=grace_s)
             await service.stopping()
             with trio.move_on_after(grace_s) as grace:
                 root.start_soon(_end_grace, stops, grace)
                 await server.stop_accepting()
-                await hub.drain(staying=staying)
+                await hub.drain(movable_stay=stay)
                 await served.wait()
             if is_restart:
                 await restart.leave(hub)

@@ -17,7 +17,7 @@ import pytest
 import trio
 import trio.testing
 
-from broadcasterd.host.fdstore import FDS_PER_MESSAGE, SOCKETS, DescriptorStore, Stored
+from broadcasterd.host.fdstore import FDS_PER_MESSAGE, PARCEL, DescriptorStore, Stored
 from broadcasterd.host.systemd import HandedOver, Notifier
 
 
@@ -121,6 +121,9 @@ async def test_sockets_are_kept_open_whatever_their_number(
     for theirs, _ in pairs:
         theirs.close()
     stored = Stored(manager.hand(), store)
+
+    assert [PARCEL] == [each.name for each in manager.kept], "one descriptor, for all of them"
+
     taken = await stored.take_sockets()
 
     assert len(pairs) == len(taken)
@@ -133,8 +136,19 @@ async def test_sockets_are_kept_open_whatever_their_number(
         ours.close()
 
 
+async def test_of_a_parcel_that_was_not_finished_what_is_there_is_taken(
+    manager: Manager, store: DescriptorStore
+) -> None:
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        await store.keep_sockets([theirs])
+        await DescriptorStore(Notifier(str(manager.path)), room=10).settle()
+        [taken] = await Stored(manager.hand(), store).take_sockets()
+        taken.close()
+
+
 async def test_what_is_not_of_a_handover_is_left_for_others(store: DescriptorStore) -> None:
-    handed = [HandedOver(name, -1) for name in ("http", "h0", SOCKETS, "h", "hx", "h1", "ssh")]
+    handed = [HandedOver(name, -1) for name in ("http", "h0", PARCEL, "h", "hx", "h1", "ssh")]
     stored = Stored(handed, store)
 
     assert ["http", "h", "hx", "ssh"] == [each.name for each in stored.others]

@@ -46,7 +46,3 @@ async def test_what_was_not_read_is_removed_in_the_end(tmp_path: Path) -> None:
 async def test_what_cannot_be_written_is_no_success(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await HandoverFiles(tmp_path / "missing").keep_segment(0, bytearray(b"x"))
-
-
-def test_there_is_no_room_for_sockets(tmp_path: Path) -> None:
-    assert 0 == HandoverFiles(tmp_path).room

@@ -12,6 +12,7 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from broadcasterd.core.handover import SEGMENT_BYTES
+from broadcasterd.host.fdstore import PARCEL
 from broadcasterd.host.systemd import HandedOver, Notifier
 from broadcasterd.restart import SPARE_DESCRIPTORS, Restart
 from tests.support.broadcast import attach, drafts, retained, start_hub
@@ -23,30 +24,38 @@ def restart(environ: Mapping[str, str], *handed: HandedOver) -> Restart:
 
 
 @pytest.mark.parametrize(
-    ("environ", "room"),
+    ("environ", "keeps"),
     [
-        ({}, 0),
-        ({"FDSTORE": "100"}, 0),
-        ({"NOTIFY_SOCKET": "/x"}, 0),
-        ({"NOTIFY_SOCKET": "/x", "FDSTORE": "0"}, 0),
-        ({"NOTIFY_SOCKET": "/x", "FDSTORE": ""}, 0),
-        ({"RUNTIME_DIRECTORY": "/x"}, 0),
-        ({"NOTIFY_SOCKET": "/x", "FDSTORE": "5"}, 0),
-        ({"NOTIFY_SOCKET": "/x", "FDSTORE": "100"}, 100 - SPARE_DESCRIPTORS),
+        ({}, False),
+        ({"FDSTORE": "100"}, False),
+        ({"NOTIFY_SOCKET": "/x"}, False),
+        ({"NOTIFY_SOCKET": "/x", "FDSTORE": "0"}, False),
+        ({"NOTIFY_SOCKET": "/x", "FDSTORE": ""}, False),
+        ({"RUNTIME_DIRECTORY": "/x"}, False),
+        ({"NOTIFY_SOCKET": "/x", "FDSTORE": str(SPARE_DESCRIPTORS - 1)}, False),
+        ({"NOTIFY_SOCKET": "/x", "FDSTORE": str(SPARE_DESCRIPTORS)}, True),
     ],
 )
-async def test_there_is_room_for_streams_in_a_descriptor_store_alone(
-    environ: dict[str, str], room: int, nursery: trio.Nursery
+async def test_streams_are_kept_in_a_descriptor_store_alone(
+    environ: dict[str, str],
+    keeps: bool,  # noqa: FBT001 (a column of the table)
+    nursery: trio.Nursery,
 ) -> None:
-    assert room == restart(environ).room_for_streams(await start_hub(nursery))
+    assert restart(environ).keeps_streams(await start_hub(nursery)) is keeps
 
 
-async def test_logs_take_room_too(nursery: trio.Nursery) -> None:
+async def test_streams_are_not_kept_where_there_is_no_room_for_their_logs(
+    nursery: trio.Nursery,
+) -> None:
     hub = await start_hub(nursery)
+    arrangement = restart({"NOTIFY_SOCKET": "/x", "FDSTORE": str(SPARE_DESCRIPTORS + 10)})
     hub.logs.bytes = 10 * SEGMENT_BYTES
-    environ = {"NOTIFY_SOCKET": "/x", "FDSTORE": "100"}
 
-    assert 100 - SPARE_DESCRIPTORS - 10 == restart(environ).room_for_streams(hub)
+    assert arrangement.keeps_streams(hub)
+
+    hub.logs.bytes += SEGMENT_BYTES
+
+    assert not arrangement.keeps_streams(hub)
 
 
 async def test_without_a_store_the_logs_wait_in_the_runtime_directory(
@@ -90,8 +99,12 @@ async def test_a_store_that_fails_is_recorded_and_the_daemon_can_end(
 
 async def test_sockets_of_which_nothing_is_known_are_closed(nursery: trio.Nursery) -> None:
     theirs, ours = socket.socketpair()
+    sender, parcel = socket.socketpair()
+    socket.send_fds(sender, [b"."], [theirs.fileno()])
+    theirs.close()
+    sender.close()
     with ours:
-        arrangement = restart({}, HandedOver("s", theirs.detach()), HandedOver("http", -1))
+        arrangement = restart({}, HandedOver(PARCEL, parcel.detach()), HandedOver("http", -1))
         await arrangement.take_up(await start_hub(nursery))
 
         assert b"" == ours.recv(1)

@@ -10,6 +10,8 @@ import pytest
 
 from broadcasterd.config import Config
 from broadcasterd.core.breaker import MIB, Thresholds
+from broadcasterd.core.handover import SEGMENT_BYTES
+from broadcasterd.restart import SPARE_DESCRIPTORS
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICE = (UNITS / "broadcasterd.service").read_text()
@@ -46,9 +48,15 @@ def test_the_limits_of_memory_leave_the_thresholds_as_they_are(setting: str) -> 
 
 
 def test_there_are_descriptors_for_all_subscribers() -> None:
-    limits = [
-        re.findall(rf"^{name}=(\d+)$", SERVICE, re.MULTILINE)
-        for name in ("LimitNOFILE", "FileDescriptorStoreMax")
-    ]
+    [limit] = re.findall(r"^LimitNOFILE=(\d+)$", SERVICE, re.MULTILINE)
 
-    assert all(int(limit) > Config().sessions.max_subscribers for [limit] in limits)
+    assert int(limit) > Config().sessions.max_subscribers
+
+
+def test_there_is_room_in_the_store_for_as_much_as_memory_may_hold() -> None:
+    [room] = re.findall(r"^FileDescriptorStoreMax=(\d+)$", SERVICE, re.MULTILINE)
+    [told] = re.findall(r"^Environment=FDSTORE=(\d+)$", SERVICE, re.MULTILINE)
+    segments = Config().memory.critical_mb * MIB / SEGMENT_BYTES
+
+    assert room == told
+    assert int(room) > segments + SPARE_DESCRIPTORS

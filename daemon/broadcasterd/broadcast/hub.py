@@ -353,17 +353,19 @@ class Hub:
 
     # Draining
 
-    async def drain(self, *, staying: int = 0) -> None:
+    async def drain(self, *, movable_stay: bool = False) -> None:
         """Take nothing more, and tell subscribers to come back; wait until those are gone.
 
-        So many of those that can go on in another process are let be, the oldest.
+        Those that can go on in another process may stay.
         """
         self.draining = True
         for scope in tuple(self._until_drain):
             scope.cancel()
-        movable = (stream for stream in self.streams.values() if stream.can_move)
-        stay = {stream.stream_id for stream in islice(movable, staying)}
-        self._to_drain = self.streams.keys() - stay
+        self._to_drain = {
+            stream.stream_id
+            for stream in self.streams.values()
+            if not (movable_stay and stream.can_move)
+        }
         for count, stream_id in enumerate(tuple(self._to_drain), start=1):
             if (stream := self.streams.get(stream_id)) is not None:
                 stream.finish(EndReason.DRAINING, retry_ms=self.jittered_retry_ms())

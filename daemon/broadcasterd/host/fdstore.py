@@ -1,7 +1,10 @@
 """systemd's descriptor store: what a process leaves there, the next start of the service is given.
 
-It keeps any open descriptor (sd_notify(3), FDSTORE=1): sockets, and each segment of a handover as a
-sealed memfd_create(2). Of a socket whose client hangs up in between, systemd lets go by itself.
+It keeps any open descriptor (sd_notify(3), FDSTORE=1): each segment of a handover as a sealed
+memfd_create(2), and all sockets together as one, the *parcel*. That is a pair of Unix sockets: one
+end is kept, with the sockets on their way to it (unix(7), SCM_RIGHTS). One by one, thousands would
+take systemd half a minute: it compares each with all that it has.
+
 Nothing is told back; a *barrier* (sd_notify_barrier(3)) says that all sent before it was taken.
 """
 
@@ -11,14 +14,14 @@ import fcntl
 import os
 import re
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import trio
 
 from broadcasterd.host.systemd import HandedOver, Notifier
 
-SOCKETS = "s"
-"""The name of all stored sockets. It is short: 15,000 of it are one environment variable."""
+PARCEL = "streams"
+"""The name of the descriptor at which the sockets wait."""
 
 FDS_PER_MESSAGE = 250
 """SCM_MAX_FD is 253: unix(7)."""
@@ -42,6 +45,7 @@ class DescriptorStore:
 
     def __init__(self, notifier: Notifier, *, room: int) -> None:
         self._notifier = notifier
+        self._parcel: socket.socket | None = None
         self.room = room
 
     async def keep_segment(self, index: int, segment: bytearray) -> None:
@@ -68,17 +72,28 @@ class DescriptorStore:
             OSError: they cannot be kept.
 
         """
+        if sockets and self._parcel is None:
+            self._parcel, theirs = socket.socketpair()
+            self._parcel.settimeout(0)
+            with theirs:
+                # Unwatched: that our end closes does not mean that nobody wants theirs.
+                await self._send("FDSTORE=1", f"FDNAME={PARCEL}", "FDPOLL=0", fds=[theirs.fileno()])
         for start in range(0, len(sockets), FDS_PER_MESSAGE):
-            some = sockets[start : start + FDS_PER_MESSAGE]
-            await self._send("FDSTORE=1", f"FDNAME={SOCKETS}", fds=[s.fileno() for s in some])
+            some = [sock.fileno() for sock in sockets[start : start + FDS_PER_MESSAGE]]
+            assert self._parcel is not None  # noqa: S101 (there is one where there are sockets)
+            socket.send_fds(self._parcel, [b"."], some)
+            await trio.lowlevel.checkpoint()
 
     async def settle(self) -> None:
-        """Wait until systemd has taken all of it.
+        """Close the parcel, and wait until systemd has taken all that was sent.
 
         Raises:
             OSError: it does not.
 
         """
+        if self._parcel is not None:
+            self._parcel.close()
+            self._parcel = None
         ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             try:
@@ -122,11 +137,11 @@ class Stored:
     def __init__(self, handed: Iterable[HandedOver], store: DescriptorStore) -> None:
         self._store = store
         self._segments: dict[int, int] = {}
-        self._sockets: list[int] = []
+        self._parcels: list[int] = []
         self.others: list[HandedOver] = []
         for each in handed:
-            if each.name == SOCKETS:
-                self._sockets.append(each.fd)
+            if each.name == PARCEL:
+                self._parcels.append(each.fd)
             elif found := _SEGMENT.fullmatch(each.name):
                 self._segments[int(found[1])] = each.fd
             else:
@@ -161,13 +176,28 @@ class Stored:
             OSError: systemd cannot be told.
 
         """
-        sockets = []
-        for fd in self._sockets:
-            sock = socket.socket(fileno=fd)
-            sock.settimeout(0)
-            sockets.append(sock)
-        self._sockets = []
-        if sockets:
-            await self._store.forget(SOCKETS)
+        sockets: list[socket.socket] = []
+        for parcel in self._parcels:
+            with socket.socket(fileno=parcel) as sock:
+                sock.settimeout(0)
+                sockets += _unpack(sock)
+        if self._parcels:
+            self._parcels = []
+            await self._store.forget(PARCEL)
             await self._store.settle()
         return sockets
+
+
+def _unpack(parcel: socket.socket) -> Iterator[socket.socket]:
+    """Yield the sockets that wait at a parcel, whose other end was closed."""
+    while True:
+        try:
+            data, fds, _, _ = socket.recv_fds(parcel, 1, FDS_PER_MESSAGE, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return  # it was not closed: whoever filled it was interrupted
+        for fd in fds:
+            sock = socket.socket(fileno=fd)
+            sock.settimeout(0)
+            yield sock
+        if not data:
+            return

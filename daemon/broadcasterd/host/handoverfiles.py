@@ -24,8 +24,6 @@ class HandoverFiles:
 
     """
 
-    room = 0
-
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
@@ -47,7 +45,7 @@ class HandoverFiles:
         await trio.lowlevel.checkpoint()
 
     async def keep_sockets(self, sockets: Sequence[socket.socket]) -> None:
-        """Keep none: there was no room for any."""
+        """Keep none."""
 
     async def settle(self) -> None:
         """Do nothing: what is written is there."""
