@@ -17,7 +17,7 @@ NEW_SECRET := $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(48))'
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- environment -----------------------------------------------------------------------------
 
@@ -62,19 +62,16 @@ run: $(INSTALLED) $(DEVELOPMENT_SECRET) ## start the daemon for development, wit
 
 # --- install ---------------------------------------------------------------------------------
 #
-# $(LIBRARY)/releases/<version>   a release: an environment of its own, which can be moved as it is
-# $(LIBRARY)/current              a link to the one that is in use: to switch releases is to move it
+# $(LIBRARY)/releases/<version>   a release: an environment of its own, which can be moved as it is,
+#                                 with its units, its catalog and its documentation
+# $(LIBRARY)/current, staging     links to those that are in use: to switch releases is to move them
 # $(PREFIX)/bin/broadcasterd      a link to the command of the current one
 
 PREFIX ?= /usr
 # Not somebody's Python in a home directory: a service does not see those.
 SYSTEM_PYTHON ?= /usr/bin/python3
 
-VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' daemon/broadcasterd/__init__.py)
-WHEEL := dist/broadcasterd-$(VERSION)-py3-none-any.whl
 LIBRARY := $(PREFIX)/lib/broadcasterd
-RELEASE := $(LIBRARY)/releases/$(VERSION)
-STAGE := $(DESTDIR)$(LIBRARY)/releases/.$(VERSION)
 UNITS := $(wildcard systemd/*.service systemd/*.socket)
 UNIT_DIRECTORY := $(PREFIX)/lib/systemd/system
 CATALOG_DIRECTORY := $(PREFIX)/lib/systemd/catalog
@@ -82,53 +79,81 @@ DOCS := $(PREFIX)/share/doc/broadcasterd
 ETC := $(DESTDIR)/etc/broadcasterd
 # Only the machine that this runs on, not a tree that is made for another, has a systemd to tell.
 RUNS_SYSTEMD := $(if $(DESTDIR),false,test -d /run/systemd/system)
+DEPLOYMENT := PYTHONPATH=systemd $(SYSTEM_PYTHON) -B -m deployment --prefix $(DESTDIR)$(PREFIX)
+
+# A release that is there is never made anew: a running daemon may import from it at any time. The
+# same version with other contents is another release, 0.1.0+1a2b3c4d.
+DECLARED := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' daemon/broadcasterd/__init__.py)
+MADE_OF := Makefile pyproject.toml requirements.lock README.md $(wildcard docs/*.md) $(UNITS) \
+	systemd/launcher systemd/broadcasterd.catalog $(sort $(shell find daemon -name '*.py'))
+CONTENTS := $(shell { $(SYSTEM_PYTHON) -V; cat $(MADE_OF); } | sha256sum | cut -c -8)
+SAME_VERSION := $(shell cat $(DESTDIR)$(LIBRARY)/releases/$(DECLARED)/contents 2>/dev/null)
+VERSION ?= $(DECLARED)$(if $(filter-out $(CONTENTS),$(SAME_VERSION)),+$(CONTENTS))
+RELEASE := $(DESTDIR)$(LIBRARY)/releases/$(VERSION)
+# Made beside its place, and put there in one step. Nobody else makes it in the same directory.
+STAGE := $(DESTDIR)$(LIBRARY)/releases/.$(VERSION)-$(shell echo $$PPID)
+SCRATCH := build/$(notdir $(STAGE))
 
 .venv-build/.installed: .ci/requirements-build.lock
 	$(SYSTEM_PYTHON) -m venv .venv-build
 	.venv-build/bin/python -m pip install --quiet --require-hashes -r .ci/requirements-build.lock
 	@touch $@
 
-$(WHEEL): .venv-build/.installed pyproject.toml README.md $(shell find daemon -name '*.py')
-	.venv-build/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
-	@touch $@
-
 .PHONY: release
-release: $(WHEEL) ## put this version beside those that are installed, without switching to it
-	rm -rf $(STAGE)
-	mkdir -p $(dir $(STAGE))
+release: $(RELEASE) ## put this version beside those that are installed, without switching to it
+
+$(RELEASE): $(if $(wildcard $(RELEASE)),,.venv-build/.installed)
+	mkdir -p $(STAGE) $(SCRATCH)
+	cp -r LICENSE README.md pyproject.toml daemon $(SCRATCH)
+	sed -i 's/^__version__ = .*/__version__ = "$(VERSION)"/' $(SCRATCH)/daemon/broadcasterd/__init__.py
+	sed -i 's/^version = .*/version = "$(VERSION)"/' $(SCRATCH)/pyproject.toml
+	.venv-build/bin/python -m pip wheel --quiet --no-deps --no-build-isolation \
+		--wheel-dir $(SCRATCH) $(SCRATCH)
 	$(SYSTEM_PYTHON) -m venv --without-pip $(STAGE)
 	.venv-build/bin/python -m pip --python $(STAGE)/bin/python install --quiet --no-compile \
 		--require-hashes -r requirements.lock
-	.venv-build/bin/python -m pip --python $(STAGE)/bin/python install --quiet --no-compile --no-deps $(WHEEL)
+	.venv-build/bin/python -m pip --python $(STAGE)/bin/python install --quiet --no-compile --no-deps \
+		$(SCRATCH)/*.whl
+	rm -r $(SCRATCH)
 	@# What was made for this place only: scripts with its path in them, and a note of it.
 	find $(STAGE)/bin -type f -delete
 	sed -i '/^command = /d' $(STAGE)/pyvenv.cfg
 	$(SYSTEM_PYTHON) -m compileall -q -j 0 --invalidation-mode unchecked-hash \
-		-d $(RELEASE)/lib $(STAGE)/lib
-	install -m 755 bin/broadcasterd $(STAGE)/bin/broadcasterd
-	rm -rf $(DESTDIR)$(RELEASE)
-	mv $(STAGE) $(DESTDIR)$(RELEASE)
+		-d $(LIBRARY)/releases/$(VERSION)/lib $(STAGE)/lib
+	install -m 755 systemd/launcher $(STAGE)/bin/broadcasterd
+	install -d $(STAGE)/doc $(STAGE)/systemd
+	install -m 644 README.md docs/*.md $(STAGE)/doc
+	install -m 644 $(UNITS) systemd/broadcasterd.catalog $(STAGE)/systemd
+	sed -i -e 's|/usr/bin/broadcasterd|$(PREFIX)/bin/broadcasterd|' \
+		-e 's|/usr/share/doc/broadcasterd|$(DOCS)|' $(STAGE)/systemd/*
+	@# Staging has units of its own, which differ in the release that they start.
+	for kind in service socket; do \
+		sed 's|$(PREFIX)/bin/broadcasterd|$(LIBRARY)/staging/bin/broadcasterd|' \
+			$(STAGE)/systemd/broadcasterd@.$$kind >$(STAGE)/systemd/broadcasterd@staging.$$kind; \
+	done
+	echo $(CONTENTS) >$(STAGE)/contents
+	mv -T $(STAGE) $@
 
 # As root. An existing configuration, and an existing secret, is left alone.
 .PHONY: install
-install: release ## install this version for systemd (DESTDIR=, PREFIX=/usr, SYSTEM_PYTHON=)
-	ln -sfn releases/$(VERSION) $(DESTDIR)$(LIBRARY)/.current
-	mv -T $(DESTDIR)$(LIBRARY)/.current $(DESTDIR)$(LIBRARY)/current
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(UNIT_DIRECTORY) $(DESTDIR)$(CATALOG_DIRECTORY)
+install: release $(ETC)/broadcasterd.toml $(ETC)/secret ## install this version for systemd (DESTDIR=, PREFIX=/usr, SYSTEM_PYTHON=)
+	$(DEPLOYMENT) install $(VERSION)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(CATALOG_DIRECTORY) $(dir $(DESTDIR)$(DOCS))
 	ln -sfn ../lib/broadcasterd/current/bin/broadcasterd $(DESTDIR)$(PREFIX)/bin/broadcasterd
-	install -m 644 systemd/broadcasterd.catalog $(DESTDIR)$(CATALOG_DIRECTORY)
-	install -m 644 $(UNITS) $(DESTDIR)$(UNIT_DIRECTORY)
-	sed -i -e 's|/usr/bin/broadcasterd|$(PREFIX)/bin/broadcasterd|' \
-		-e 's|/usr/share/doc/broadcasterd|$(DOCS)|' \
-		$(DESTDIR)$(CATALOG_DIRECTORY)/broadcasterd.catalog \
-		$(addprefix $(DESTDIR)$(UNIT_DIRECTORY)/,$(notdir $(UNITS)))
-	install -d $(DESTDIR)$(DOCS)
-	install -m 644 README.md docs/*.md $(DESTDIR)$(DOCS)
-	install -d $(ETC)
-	test -e $(ETC)/broadcasterd.toml || \
-		sed 's|^# secret_file|secret_file|' config/broadcasterd.toml >$(ETC)/broadcasterd.toml
-	test -e $(ETC)/secret || (umask 077; $(NEW_SECRET) >$(ETC)/secret)
+	ln -sfn ../../broadcasterd/current/systemd/broadcasterd.catalog $(DESTDIR)$(CATALOG_DIRECTORY)/broadcasterd.catalog
+	rm -rf $(DESTDIR)$(DOCS)
+	ln -s ../../lib/broadcasterd/current/doc $(DESTDIR)$(DOCS)
 	if $(RUNS_SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; fi
+
+$(ETC)/broadcasterd.toml: SECRET := secret
+$(ETC)/staging.toml: SECRET := staging.secret
+$(ETC)/broadcasterd.toml $(ETC)/staging.toml:
+	install -d $(@D)
+	sed 's|^# secret_file = "\([^"]*\)/secret"|secret_file = "\1/$(SECRET)"|' config/broadcasterd.toml >$@
+
+$(ETC)/secret $(ETC)/staging.secret:
+	install -d $(@D)
+	umask 077; $(NEW_SECRET) >$@
 
 .PHONY: uninstall
 uninstall: ## remove every release, but neither configuration nor state
@@ -138,8 +163,42 @@ uninstall: ## remove every release, but neither configuration nor state
 	fi
 	rm -rf $(DESTDIR)$(LIBRARY) $(DESTDIR)$(DOCS)
 	rm -f $(DESTDIR)$(PREFIX)/bin/broadcasterd $(DESTDIR)$(CATALOG_DIRECTORY)/broadcasterd.catalog
-	rm -f $(addprefix $(DESTDIR)$(UNIT_DIRECTORY)/,$(notdir $(UNITS)))
+	rm -f $(addprefix $(DESTDIR)$(UNIT_DIRECTORY)/,$(notdir $(UNITS)) broadcasterd@staging.service broadcasterd@staging.socket)
 	if $(RUNS_SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; fi
+
+# --- deploy ----------------------------------------------------------------------------------
+#
+# As root, on the machine that is deployed to. VERSION= names what is deployed: a release that is
+# there already, or else this checkout.
+
+.PHONY: deploy-staging
+deploy-staging: release $(ETC)/staging.toml $(ETC)/staging.secret ## have staging go on with this version (VERSION=)
+	$(DEPLOYMENT) deploy staging $(VERSION)
+
+.PHONY: test-staging
+test-staging: ## ask staging for what users rely on (URL= of another machine's)
+	$(DEPLOYMENT) test staging --thorough $(if $(URL),--url $(URL))
+
+SUBSCRIBERS ?= 1000
+RATE ?= 20
+DURATION ?= 20
+HEALTH_MS ?= 500
+.PHONY: load-test-staging
+load-test-staging: ## put load on staging (SUBSCRIBERS=1000 RATE=20 DURATION=20 HEALTH_MS=500, URL=)
+	PYTHONPATH=systemd:. $(SYSTEM_PYTHON) -B -m tests.performance.loadtest --prefix $(PREFIX) \
+		--subscribers $(SUBSCRIBERS) --rate $(RATE) --seconds $(DURATION) --health-ms $(HEALTH_MS) $(if $(URL),--url $(URL))
+
+.PHONY: deploy-production
+deploy-production: release ## have production go on with this version, and come back if it fails (VERSION=)
+	$(DEPLOYMENT) deploy production $(VERSION)
+
+.PHONY: test-production-smoke
+test-production-smoke: ## ask production for the least that it has to do (URL= of another machine's)
+	$(DEPLOYMENT) test production $(if $(URL),--url $(URL))
+
+.PHONY: rollback
+rollback: ## have production go on with the release that it had before
+	$(DEPLOYMENT) rollback
 
 # --- test ------------------------------------------------------------------------------------
 

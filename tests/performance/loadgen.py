@@ -18,6 +18,7 @@ the length of each event. An event that is missing, doubled, out of order or alt
 
 import json
 import math
+import os
 import re
 import select
 import socket
@@ -157,11 +158,12 @@ class Subscriber:
 class Publisher:
     """One keep-alive connection that posts events, one at a time."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, authorization: str = "") -> None:
         self.sock = socket.create_connection((host, port), timeout=STALL_S)
         self.sock.settimeout(0)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.host = host
+        self.authorization = authorization
         self.buffer = b""
         self.waiting = False  # an answer is due
 
@@ -171,7 +173,8 @@ class Publisher:
         body = json.dumps({"data": text})
         head = (
             f"POST /v1/sessions/{session}/events HTTP/1.1\r\nHost: {self.host}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            f"{self.authorization}\r\n"
         )
         # A request fits an empty send buffer, and there is at most one on its way.
         self.sock.sendall((head + body).encode())
@@ -195,11 +198,12 @@ class Publisher:
 
 
 class LoadGenerator:
-    """All subscribers of one server, on one epoll."""
+    """All subscribers of one server, on one epoll; a token is sent with each request."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, token: str | None = None) -> None:
         self.host = host
         self.port = port
+        self.authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         self.epoll = select.epoll()
         self.subscribers: dict[int, Subscriber] = {}
         self.tally = Tally()
@@ -214,7 +218,7 @@ class LoadGenerator:
         self.tally.first = self.sequence
         request = (
             f"GET /v1/sessions/{session}/events HTTP/1.1\r\nHost: {self.host}\r\n"
-            "Accept: text/event-stream\r\n\r\n"
+            f"Accept: text/event-stream\r\n{self.authorization}\r\n"
         ).encode()
         opening: set[int] = set()
         opened = 0
@@ -255,7 +259,7 @@ class LoadGenerator:
         for subscriber in self.subscribers.values():
             subscriber.tally = tally
             subscriber.expected = tally.first
-        publisher = Publisher(self.host, self.port)
+        publisher = Publisher(self.host, self.port, self.authorization)
         self.epoll.register(publisher.sock.fileno(), select.EPOLLIN)
         due = deque(range(tally.first, tally.first + events))
         self.sequence += events
@@ -317,7 +321,7 @@ def main() -> None:
     """Serve the commands on stdin until it ends."""
     hard = getrlimit(RLIMIT_NOFILE)[1]
     setrlimit(RLIMIT_NOFILE, (hard, hard))
-    load = LoadGenerator(sys.argv[1], int(sys.argv[2]))
+    load = LoadGenerator(sys.argv[1], int(sys.argv[2]), os.environ.get("BROADCASTERD_TOKEN"))
     commands: dict[str, Callable[..., dict[str, object]]] = {
         "open": load.open,
         "publish": load.publish,

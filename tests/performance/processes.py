@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
+LOOPBACK = "127.0.0.1"
 START_S = 30.0  # for a server to listen
 STOP_S = 15.0  # for a server to drain; longer than its own grace
 STDERR_SHOWN = 4000  # characters
@@ -106,8 +107,8 @@ class Server(Child):
 class Load(Child):
     """The load generator: see loadgen.py for the commands and the answers."""
 
-    def __init__(self, port: int) -> None:
-        super().__init__("loadgen", "127.0.0.1", port)
+    def __init__(self, port: int, host: str = LOOPBACK) -> None:
+        super().__init__("loadgen", host, port)
 
     def do(self, what: str, **arguments: object) -> dict[str, Any]:
         """Run one command to its end."""
@@ -122,8 +123,8 @@ class Load(Child):
 class HealthPoller(Child):
     """Polls GET /health from the moment it is made."""
 
-    def __init__(self, port: int) -> None:
-        super().__init__("healthpoll", "127.0.0.1", port)
+    def __init__(self, port: int, host: str = LOOPBACK) -> None:
+        super().__init__("healthpoll", host, port)
         self.read_line()
 
     def finish(self) -> dict[str, dict[str, float]]:

@@ -149,6 +149,9 @@ class Container:
                     )
                 try:
                     leader = _wait_until_ready(process, notifications, console)
+                    # While a job takes its time, systemd tells so several times a second. Were
+                    # nobody to read that, nspawn would wait, and then all of the container.
+                    notifications.close()
                     yield cls(leader)
                 finally:
                     _halt(process)

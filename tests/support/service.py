@@ -31,8 +31,11 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 }
 
 
-def make(*arguments: str) -> None:
-    """Run make as an operator does: nothing of this test's own make or environment is inherited."""
+def make(*arguments: str) -> str:
+    """Run make as an operator does: nothing of this test's own make or environment is inherited.
+
+    Returns what it says.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
     environment.pop("VIRTUAL_ENV", None)
     done = subprocess.run(
@@ -44,6 +47,7 @@ def make(*arguments: str) -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 class Service:

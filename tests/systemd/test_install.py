@@ -13,6 +13,7 @@ from tests.support.service import make
 
 CONFIGURATION = "etc/broadcasterd/broadcasterd.toml"
 SECRET = "etc/broadcasterd/secret"
+NAMED = "99.0+local"
 
 
 def version(command: Path) -> str:
@@ -74,7 +75,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("local")
     (tree / CONFIGURATION).parent.mkdir(parents=True)
     (tree / CONFIGURATION).write_text("# mine\n")
-    make("install", f"DESTDIR={tree}", "PREFIX=/usr/local")
+    make("install", f"DESTDIR={tree}", "PREFIX=/usr/local", f"VERSION={NAMED}")
     return tree
 
 
@@ -88,8 +89,32 @@ def test_the_prefix_is_everywhere(local: Path) -> None:
     assert ["etc", "usr"] == sorted(path.name for path in local.iterdir())
     assert ["local"] == [path.name for path in (local / "usr").iterdir()]
     assert "ExecStart=/usr/local/bin/broadcasterd " in (units / "broadcasterd.service").read_text()
-    assert f"broadcasterd {broadcasterd.__version__}\n" == version(
-        local / "usr/local/bin/broadcasterd"
+    staging = (units / "broadcasterd@staging.service").read_text()
+
+    assert "ExecStart=/usr/local/lib/broadcasterd/staging/bin/broadcasterd " in staging
+
+
+def test_a_release_says_what_it_was_named(local: Path) -> None:
+    [package] = (local / "usr/local/lib/broadcasterd/current").glob("lib/*/*/broadcasterd")
+
+    assert f"broadcasterd {NAMED}\n" == version(local / "usr/local/bin/broadcasterd")
+    assert f'__version__ = "{NAMED}"' in (package / "__init__.py").read_text()
+
+
+def test_a_release_that_is_there_is_not_made_anew(tree: Path, local: Path) -> None:
+    named = [f"DESTDIR={local}", "PREFIX=/usr/local", f"VERSION={NAMED}"]
+
+    assert "Nothing to be done" in make("release", f"DESTDIR={tree}")
+    assert "Nothing to be done" in make("release", *named)
+
+
+def test_the_same_version_with_other_contents_is_another_release(tmp_path: Path) -> None:
+    there = tmp_path / "usr/lib/broadcasterd/releases" / broadcasterd.__version__
+    there.mkdir(parents=True)
+    (there / "contents").write_text("others\n")
+
+    assert f"/releases/{broadcasterd.__version__}+" in make(
+        "--dry-run", "release", f"DESTDIR={tmp_path}"
     )
 
 

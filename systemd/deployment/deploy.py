@@ -1,0 +1,98 @@
+"""What a deployment does in which order, and the way back.
+
+The configuration is checked first, by the release that is to have it: as long as nothing was
+switched, nothing has to be undone. Whatever goes wrong from then on, an interruption too, leads
+back to the release before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from deployment import smoke
+from deployment.http import Client
+from deployment.instance import INSTANCES, PRODUCTION, Instance
+from deployment.releases import DeploymentError, Releases
+
+Say = Callable[[str], None]
+
+
+def deploy(releases: Releases, instance: Instance, version: str, say: Say) -> None:
+    """Have an instance go on with another release.
+
+    Raises:
+        DeploymentError: it does not. Where it was switched, it runs the release before again, or
+            else the error says so.
+
+    """
+    with releases.locked():
+        before = releases.in_use(instance.link)
+        if before == version:  # once more, after a deployment that was killed
+            before = releases.before(version) if instance is PRODUCTION else None
+        instance.check_settings(releases.path(version))
+        say(f"{instance.name}: to {version}, and back to {before or 'nothing'} if it fails")
+        try:
+            if before is not None and instance is PRODUCTION:
+                releases.note_before(version, before)
+            _go_on_with(releases, instance, version, say)
+        except BaseException as error:
+            say(f"{version} FAILED: {str(error) or 'interrupted'}")
+            found = _go_back(releases, instance, before, say)
+            raise DeploymentError(f"{version} is not deployed; {found}") from error
+        for gone in releases.prune():
+            say(f"removed release {gone}")
+        say(f"{instance.name} runs {version}")
+
+
+def rollback(releases: Releases, say: Say) -> None:
+    """Have production go on with the release that was current before.
+
+    It does not come back by itself, whatever the smoke test says: who rolls back knows why.
+
+    Raises:
+        DeploymentError: there is none, or it does not serve.
+
+    """
+    with releases.locked():
+        current = releases.in_use(PRODUCTION.link)
+        before = None if current is None else releases.before(current)
+        if before is None:
+            raise DeploymentError(f"there is no release before {current}; nothing was done")
+        PRODUCTION.check_settings(releases.path(before))
+        say(f"production: back from {current} to {before}")
+        _go_on_with(releases, PRODUCTION, before, say)
+        say(f"production runs {before}")
+
+
+def install(releases: Releases, version: str) -> None:
+    """Have all instances start from a release the next time that they start.
+
+    Raises:
+        DeploymentError: it is not there.
+
+    """
+    with releases.locked():
+        before = releases.in_use(PRODUCTION.link)
+        if before not in {None, version}:
+            releases.note_before(version, before)
+        for instance in INSTANCES.values():
+            releases.use(instance.link, version)
+
+
+def _go_on_with(releases: Releases, instance: Instance, version: str, say: Say) -> None:
+    releases.use(instance.link, version)
+    pid = instance.restart()
+    client = Client(instance.url(), instance.token(releases.path(version), smoke.SESSIONS))
+    smoke.run(client, smoke.smoke(version), say)
+    smoke.expect(pid, instance.pid(), "the process, which should be the same all the time")
+
+
+def _go_back(releases: Releases, instance: Instance, before: str | None, say: Say) -> str:
+    """Go back, if there is where to; return what became of it."""
+    if before is None:
+        return f"and {instance.name} has no release to go back to"
+    try:
+        _go_on_with(releases, instance, before, say)
+    except DeploymentError as error:
+        return f"{instance.name} went back to {before}, WHICH FAILS AS WELL: {error}"
+    return f"{instance.name} runs {before} again, as before"

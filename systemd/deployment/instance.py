@@ -1,0 +1,152 @@
+"""An instance of broadcasterd as systemd runs it: how it is restarted, asked for, and let in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployment.releases import CURRENT, STAGING, DeploymentError
+
+ETC = Path("/etc/broadcasterd")
+TOKEN_S = 3600
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 (one of them will do)
+SHOWN_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What an instance is called, here and there.
+
+    Attributes:
+        link: leads to the release that it starts from.
+        unit: of systemd, without its suffix.
+        settings: the configuration.
+        secret: the key of tokens, which the unit hands over as a credential.
+
+    """
+
+    name: str
+    link: str
+    unit: str
+    settings: Path
+    secret: Path
+
+    def check_settings(self, release: Path) -> None:
+        """See whether a release takes the configuration.
+
+        Raises:
+            DeploymentError: it does not; the error has its reasons.
+
+        """
+        self._broadcasterd(release, "check-config", "--config", str(self.settings))
+
+    def token(self, release: Path, sessions: str) -> str | None:
+        """Return a token for all that can be done with some sessions; ``None`` if none is needed.
+
+        Raises:
+            DeploymentError: the configuration has no secret that could sign one.
+
+        """
+        if token := os.environ.get("BROADCASTERD_TOKEN"):
+            return token
+        if self._settings("auth", "mode") == "none":
+            return None
+        everything = ["--subscribe", sessions, "--publish", sessions, "--ttl", str(TOKEN_S)]
+        try:
+            return self._broadcasterd(
+                release, "token", "--config", str(self.settings), *everything
+            ).strip()
+        except DeploymentError as error:
+            raise DeploymentError(f"$BROADCASTERD_TOKEN is not set, and {error}") from error
+
+    def url(self) -> str:
+        """Return where it listens.
+
+        Raises:
+            DeploymentError: systemd does not know.
+
+        """
+        listen = _run("systemctl", "show", "--property=Listen", "--value", f"{self.unit}.socket")
+        host, _, port = listen.partition(" ")[0].rpartition(":")
+        if not host:
+            raise DeploymentError(f"{self.unit}.socket has no TCP address: {listen.strip()!r}")
+        scheme = "https" if self._settings("server", "tls_certificate") else "http"
+        return f"{scheme}://{EVERY_ADDRESS.get(host, host)}:{port}"
+
+    def restart(self) -> int:
+        """Have systemd restart it, with units and catalog as they are now; return the process.
+
+        Raises:
+            DeploymentError: it does not become ready; the error has what it said.
+
+        """
+        since = time.time()
+        _run("systemctl", "daemon-reload")
+        _run("journalctl", "--update-catalog")
+        try:
+            _run("systemctl", "restart", f"{self.unit}.service")
+        except DeploymentError as error:
+            raise DeploymentError(f"{error}\n{self._said_since(since)}") from error
+        return self.pid()
+
+    def pid(self) -> int:
+        """Return its process; 0 if there is none."""
+        return int(_run("systemctl", "show", "--property=MainPID", "--value", self.unit))
+
+    def _settings(self, section: str, key: str) -> object:
+        try:
+            return tomllib.loads(self.settings.read_text("utf-8")).get(section, {}).get(key)
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise DeploymentError(f"{self.settings}: {error}") from error
+
+    def _broadcasterd(self, release: Path, *arguments: str) -> str:
+        with self._credentials() as directory:
+            environment = os.environ | {"CREDENTIALS_DIRECTORY": directory}
+            return _run(str(release / "bin/broadcasterd"), *arguments, environment=environment)
+
+    @contextmanager
+    def _credentials(self) -> Iterator[str]:
+        """Have a directory as systemd makes one of ``LoadCredential=``."""
+        with tempfile.TemporaryDirectory() as directory:
+            if self.secret.exists():
+                Path(directory, "secret").symlink_to(self.secret)
+            yield directory
+
+    def _said_since(self, since: float) -> str:
+        _run("journalctl", "--sync")
+        records = ["--quiet", "--output=cat", f"--unit={self.unit}.service"]
+        said = _run("journalctl", *records, f"--since=@{since:.6f}").splitlines()
+        return "\n".join(said[-SHOWN_LINES:])
+
+
+PRODUCTION = Instance(
+    "production", CURRENT, "broadcasterd", ETC / "broadcasterd.toml", ETC / "secret"
+)
+INSTANCES = {
+    "production": PRODUCTION,
+    "staging": Instance(
+        "staging", STAGING, "broadcasterd@staging", ETC / "staging.toml", ETC / "staging.secret"
+    ),
+}
+
+
+def _run(*command: str, environment: dict[str, str] | None = None) -> str:
+    """Run a command; return what it prints.
+
+    Raises:
+        DeploymentError: it failed; the error has what it said.
+
+    """
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", check=False, env=environment
+    )
+    if done.returncode != 0:
+        raise DeploymentError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout

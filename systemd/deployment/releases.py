@@ -1,0 +1,154 @@
+"""What lies on disk: releases side by side, and links that say which one is in use.
+
+A release is never changed once it is there, because a running daemon may import from it at any
+time. All that is added is a link ``before``, to the release that production goes back to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CURRENT = "current"
+"""What production, the command `broadcasterd` and all other instances but staging start from."""
+
+STAGING = "staging"
+
+KEPT = 5
+"""The newest releases stay, beside those that are in use: so far back one can go."""
+
+ABANDONED_S = 3600.0
+"""A release that was begun so long ago and is not finished never will be."""
+
+
+class DeploymentError(Exception):
+    """Something went wrong; the text says what, to an operator."""
+
+
+class Releases:
+    """The releases below a prefix.
+
+    Args:
+        prefix: ``/usr``, or that of a tree which is made for another machine.
+        proc: where processes are listed; none of them runs out of such a tree.
+
+    """
+
+    def __init__(self, prefix: Path, *, proc: Path = Path("/proc")) -> None:
+        self._library = prefix / "lib/broadcasterd"
+        self._releases = self._library / "releases"
+        self._units = prefix / "lib/systemd/system"
+        self._proc = proc
+
+    def path(self, version: str) -> Path:
+        """Return where a release is.
+
+        Raises:
+            DeploymentError: it is not there.
+
+        """
+        path = self._releases / version
+        if not (path / "bin/broadcasterd").exists():
+            there = ", ".join(sorted(self._versions())) or "none"
+            raise DeploymentError(f"there is no release {version}; there are: {there}")
+        return path
+
+    def in_use(self, link: str) -> str | None:
+        """Return the version that a link leads to."""
+        return _version(self._library / link)
+
+    def before(self, version: str) -> str | None:
+        """Return the version that was current before this one, if it is still there."""
+        return _version(self._releases / version / "before")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all others from switching meanwhile.
+
+        Raises:
+            DeploymentError: another is at it, or there is nothing to switch.
+
+        """
+        try:
+            directory = os.open(self._library, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise DeploymentError(f"nothing is installed in {self._library}") from None
+        try:
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DeploymentError("another deployment is under way") from None
+            yield
+        finally:
+            os.close(directory)
+
+    def use(self, link: str, version: str) -> None:
+        """Have a link lead to a release, and install its units.
+
+        The link is replaced in one step: whoever dies in between leaves the old one.
+        """
+        release = self.path(version)
+        self._units.mkdir(parents=True, exist_ok=True)
+        for unit in (release / "systemd").iterdir():
+            if unit.suffix != ".catalog" and (f"@{STAGING}." in unit.name) is (link == STAGING):
+                _replace_file(unit, self._units / unit.name)
+        _replace_link(self._library / link, f"releases/{release.name}")
+
+    def note_before(self, version: str, before: str) -> None:
+        """Note what to go back to from a release."""
+        _replace_link(self._releases / version / "before", f"../{before}")
+
+    def prune(self) -> list[str]:
+        """Remove what is neither new nor in use; return the versions."""
+        newest = sorted(self._versions(), key=self._used_at, reverse=True)
+        current = self.in_use(CURRENT)
+        kept = {*newest[:KEPT], current, self.in_use(STAGING)}
+        kept.add(current and self.before(current))
+        gone = [version for version in newest if version not in kept and not self._runs(version)]
+        for version in gone:
+            shutil.rmtree(self._releases / version)
+        for unfinished in self._releases.glob(".*"):
+            if time.time() - unfinished.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(unfinished)
+        return gone
+
+    def _versions(self) -> list[str]:
+        return [path.name for path in self._releases.glob("[!.]*")]
+
+    def _used_at(self, version: str) -> float:
+        """Return when it was made, or deployed: that adds a link to it."""
+        return (self._releases / version).stat().st_mtime
+
+    def _runs(self, version: str) -> bool:
+        """Return whether a process was started from a release: another instance, say."""
+        python = os.fsencode(self._releases.resolve() / version / "bin/python")
+        for process in self._proc.glob("[0-9]*"):
+            try:
+                if (process / "cmdline").read_bytes().split(b"\0")[0] == python:
+                    return True
+            except OSError:
+                continue  # it ended meanwhile
+        return False
+
+
+def _version(link: Path) -> str | None:
+    return link.resolve().name if link.is_symlink() and link.exists() else None
+
+
+def _replace_link(link: Path, target: str) -> None:
+    new = link.with_name(f".{link.name}")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(link)
+
+
+def _replace_file(source: Path, target: Path) -> None:
+    new = target.with_name(f".{target.name}")
+    shutil.copyfile(source, new)
+    new.chmod(0o644)
+    new.replace(target)

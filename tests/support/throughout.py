@@ -1,0 +1,128 @@
+"""Subscribers and publishers that go on while something happens to the daemon: nobody notices.
+
+What counts is the TCP connection of each subscriber: it is the same before and after, and every
+event that was acknowledged came on it once and in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import trio
+
+from tests.support.flood import Reader
+from tests.support.service import PORT, Service
+from tests.support.tools import raise_open_files
+
+SUBSCRIBERS = 1000
+SESSIONS = 10
+PUBLISH_S = 0.02
+EVENTS = 20
+"""What each subscriber gets before something happens, and between and after."""
+
+CHANGE_S = 60.0
+FILES = 1000
+"""What a test has open besides."""
+
+
+class Watcher(Reader):
+    """A subscriber that notes when something came."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        super().__init__(stream)
+        self.heard_at: list[float] = []
+
+    def _take(self, data: bytes) -> None:
+        self.heard_at.append(trio.current_time())
+        super()._take(data)
+
+
+class Publisher:
+    """Publishes numbers to a session, each until it is acknowledged: as a program that retries."""
+
+    def __init__(self, service: Service, session: str) -> None:
+        self.session = session
+        self.acknowledged: list[str] = []
+        self._host = service.host
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            text = f"{self.session} {len(self.acknowledged)}"
+            if await self._try(text):
+                self.acknowledged.append(text)
+            await trio.sleep(PUBLISH_S)
+
+    async def _try(self, text: str) -> bool:
+        body = f'{{"data":"{text}","idempotency_key":"{text}"}}'
+        head = (
+            f"POST /v1/sessions/{self.session}/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        answer = b""
+        try:
+            async with await trio.open_tcp_stream(self._host, PORT) as stream:
+                await stream.send_all((head + body).encode())
+                async for data in stream:
+                    answer += data
+        except trio.BrokenResourceError:
+            pass
+        return answer.startswith(b"HTTP/1.1 200")
+
+
+async def unnoticed(
+    service: Service, *changes: Callable[[], object], subscribers: int = SUBSCRIBERS
+) -> float:
+    """Make changes, one after another, that no subscriber may notice.
+
+    Returns the longest time, in seconds, that any of them heard nothing.
+    """
+    raise_open_files(subscribers + FILES)
+    readers: list[tuple[Publisher, Watcher]] = []
+    publishers = [Publisher(service, f"s{number}") for number in range(SESSIONS)]
+    async with trio.open_nursery() as nursery:
+        for number in range(subscribers):
+            publisher = publishers[number % SESSIONS]
+            reader = await _subscribe(service, publisher.session)
+            readers.append((publisher, reader))
+            nursery.start_soon(reader.run)
+        async with trio.open_nursery() as publishing:
+            for publisher in publishers:
+                publishing.start_soon(publisher.run)
+            await _all_have_more(readers)
+            for change in changes:
+                with trio.fail_after(CHANGE_S):
+                    await trio.to_thread.run_sync(change)
+                await _all_have_more(readers)
+            publishing.cancel_scope.cancel()
+        for publisher, reader in readers:
+            await _until_it_has(reader, len(publisher.acknowledged))
+        still_open = [not reader.ended.is_set() for _, reader in readers]
+        nursery.cancel_scope.cancel()
+    for publisher, reader in readers:
+        reader.stream.socket.close()
+        # An event that was accepted as the publisher was stopped has no acknowledgement.
+        count = len(publisher.acknowledged)
+        assert reader.data[:count] == publisher.acknowledged
+        assert len(reader.data) <= count + 1
+        assert reader.news == []
+
+    assert all(still_open)
+    return max(b - a for _, reader in readers for a, b in pairwise(reader.heard_at))
+
+
+async def _subscribe(service: Service, session: str) -> Watcher:
+    stream = await trio.open_tcp_stream(service.host, PORT)
+    await stream.send_all(f"GET /v1/sessions/{session}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    return Watcher(stream)
+
+
+async def _all_have_more(readers: list[tuple[Publisher, Watcher]]) -> None:
+    wanted = [(reader, len(reader.data) + EVENTS) for _, reader in readers]
+    for reader, count in wanted:
+        await _until_it_has(reader, count)
+
+
+async def _until_it_has(reader: Watcher, count: int) -> None:
+    await reader.until(lambda r: len(r.data) >= count, within=CHANGE_S)

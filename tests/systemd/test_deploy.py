@@ -1,0 +1,244 @@
+"""`make deploy-…` and `make rollback` inside a container, as an operator runs them there.
+
+A container has no package index: the releases are there before, as after `make release`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import broadcasterd
+from tests.support.container import Container, until, why_not
+from tests.support.service import PROJECT, Service
+from tests.support.throughout import SUBSCRIBERS, unnoticed
+from tests.support.tools import lack
+
+log = logging.getLogger(__name__)
+
+OLD = broadcasterd.__version__
+NEW = "99.1"
+DEAD = "99.2"
+DUMB = "99.3"
+HUNG = "99.4"
+"""The releases there are, no more than are kept. Three are broken: one fails when it starts, one
+cannot publish, and one never gets ready."""
+
+NEW_UNIT = "Broadcasts still more events"
+HANG = '#!/bin/sh\n[ "$1" = serve ] && exec sleep 1000\n'
+
+CHECKOUT = "srv/broadcasterd"
+OF_THE_CHECKOUT = (
+    *("Makefile", "README.md", "pyproject.toml", "requirements.lock"),
+    *("config", "daemon", "docs", "systemd", "tests"),
+)
+LIBRARY = "usr/lib/broadcasterd"
+FEW = 100
+
+
+@pytest.fixture(scope="module")
+def releases(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a newer release, and those that are broken, of the one that is installed."""
+    made = tmp_path_factory.mktemp("releases")
+    for version in (NEW, DEAD, DUMB, HUNG):
+        subprocess.run(
+            ["cp", "--archive", tree / LIBRARY / "releases" / OLD, made / version], check=True
+        )
+        edit(made / version, "__init__.py", f'"{OLD}"', f'"{version}"')
+    edit(made / DEAD, "run.py", "def main(", "raise RuntimeError('broken')\n\n\ndef main(")
+    edit(made / DUMB, "edge/publish.py", "async def publish(", "async def publish(forgotten, ")
+    launcher = made / HUNG / "bin/broadcasterd"
+    launcher.write_text(launcher.read_text().replace("#!/bin/sh\n", HANG))
+    unit = made / NEW / "systemd/broadcasterd.service"
+    unit.write_text(re.sub("(?m)^Description=.*$", f"Description={NEW_UNIT}", unit.read_text()))
+    return made
+
+
+def edit(release: Path, module: str, old: str, new: str) -> None:
+    """Change a module; what was compiled is never compared with its source."""
+    [package] = release.glob("lib/python3*/site-packages/broadcasterd")
+    path = package / module
+    text = path.read_text()
+
+    assert old in text
+    path.write_text(text.replace(old, new))
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+        compiled.unlink()
+
+
+@pytest.fixture(scope="module")
+def deploying(tree: Path, releases: Path) -> Iterator[Container]:
+    """Boot a container with a checkout, and with all releases side by side."""
+    if reason := why_not():
+        lack(reason)
+    with Container.booted() as container:
+        checkout = container.root / CHECKOUT
+        checkout.mkdir()
+        copies = [
+            ([*tree.iterdir()], container.root),
+            ([*releases.iterdir()], container.root / LIBRARY / "releases"),
+            ([PROJECT / name for name in OF_THE_CHECKOUT], checkout),
+        ]
+        for sources, target in copies:
+            subprocess.run(["cp", "--archive", *sources, target], check=True)
+        container.run("systemctl", "daemon-reload")
+        yield container
+
+
+@pytest.fixture
+def production(deploying: Container) -> Iterator[Service]:
+    """Return production, started from the old release, which has no release before it."""
+    library = deploying.root / LIBRARY
+    for version in (OLD, NEW, DEAD, DUMB, HUNG):
+        (library / "releases" / version / "before").unlink(missing_ok=True)
+    for link in ("current", "staging"):
+        (library / link).unlink()
+        (library / link).symlink_to(f"releases/{OLD}")
+    with Service(deploying).installed() as service:
+        service.start()
+        yield service
+
+
+def run_make(
+    service: Service, target: str, version: str = "", *settings: str, succeeds: bool = True
+) -> str:
+    """Run make in the checkout inside; return what it says."""
+    named = [f"VERSION={version}"] if version else []
+    done = service.container.run(
+        "make", "-C", f"/{CHECKOUT}", target, *named, *settings, check=False
+    )
+    said = done.stdout + done.stderr
+
+    assert (done.returncode == 0) is succeeds, said
+    return said
+
+
+def version_of(service: Service) -> str:
+    """Return what the daemon says that it is."""
+    found: str = service.get("/health").json()["version"]
+    return found
+
+
+def current(service: Service, link: str = "current") -> str:
+    """Return the release that the next start would be from."""
+    return (service.container.root / LIBRARY / link).readlink().name
+
+
+async def test_nobody_notices_a_deployment_nor_a_rollback(production: Service) -> None:
+    versions = [version_of(production)]
+
+    def change(target: str, version: str = "") -> None:
+        run_make(production, target, version)
+        versions.append(version_of(production))
+
+    silence = await unnoticed(
+        production, partial(change, "deploy-production", NEW), partial(change, "rollback")
+    )
+
+    log.info("the longest silence of %d subscribers was %.2f s", SUBSCRIBERS, silence)
+    assert [OLD, NEW, OLD] == versions
+
+
+@pytest.mark.parametrize("broken", [DEAD, DUMB])
+async def test_a_broken_release_is_rolled_back_by_itself(broken: str, production: Service) -> None:
+    said = []
+
+    def change() -> None:
+        said.append(run_make(production, "deploy-production", broken, succeeds=False))
+
+    await unnoticed(production, change, subscribers=FEW)
+
+    assert (OLD, OLD) == (version_of(production), current(production))
+    assert f"{broken} FAILED" in said[0]
+    assert f"production runs {OLD} again" in said[0]
+
+
+def test_what_the_new_release_makes_of_the_configuration_comes_first(production: Service) -> None:
+    production.write_configuration("[server]\nprot = 1\n")
+    pid = production.pid
+
+    assert "server.prot" in run_make(production, "deploy-production", NEW, succeeds=False)
+    assert (pid, OLD) == (production.pid, current(production))
+
+
+def test_there_is_one_deployment_at_a_time(production: Service) -> None:
+    pid = production.pid
+    directory = os.open(production.container.root / LIBRARY, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        for target, version in [("deploy-production", NEW), ("rollback", "")]:
+            said = run_make(production, target, version, succeeds=False)
+
+            assert "another deployment is under way" in said
+    finally:
+        os.close(directory)
+    assert (pid, OLD) == (production.pid, current(production))
+
+
+def test_rollback_goes_back_step_by_step_and_says_when_there_is_none(production: Service) -> None:
+    assert f"no release before {OLD}" in run_make(production, "rollback", succeeds=False)
+    run_make(production, "deploy-production", NEW)
+    run_make(production, "deploy-production", DUMB, succeeds=False)
+
+    assert NEW == version_of(production)
+    assert NEW_UNIT == production.show("Description"), "the units are the release's"
+
+    run_make(production, "rollback")
+
+    assert OLD == version_of(production)
+    assert NEW_UNIT != production.show("Description")
+    assert f"no release before {OLD}" in run_make(production, "rollback", succeeds=False)
+    assert OLD == version_of(production)
+
+
+@pytest.mark.parametrize("signal", ["TERM", "KILL"])
+def test_a_deployment_that_is_ended_leaves_one_release_or_the_other(
+    signal: str, production: Service
+) -> None:
+    """The new release never gets ready, so that it is always in the same place that it ends."""
+    deploying = ["make", "-C", f"/{CHECKOUT}", "deploy-production", f"VERSION={HUNG}"]
+    patient = "--property=TimeoutStopSec=60"  # when make is gone, systemd waits for its children
+    production.container.run("systemd-run", "--unit=deploying", "--collect", patient, *deploying)
+    until(lambda: production.show("ActiveState") == "activating")
+
+    assert HUNG == current(production)
+
+    production.container.run("systemctl", "kill", f"--signal={signal}", "deploying")
+    until(lambda: production.container.show("deploying", "ActiveState") == "inactive")
+    if signal == "KILL":
+        assert HUNG == current(production)
+
+        run_make(production, "rollback")
+    assert (OLD, OLD) == (version_of(production), current(production))
+
+
+def test_staging_goes_ahead_of_production(production: Service) -> None:
+    with Service(production.container, "broadcasterd@staging").installed() as staging:
+        (production.container.root / "etc/broadcasterd/staging.toml").unlink()
+        said = run_make(production, "deploy-staging", NEW)
+
+        assert "without a token: 401" in said, "it has a configuration, and a secret of its own"
+        assert (NEW, OLD) == (version_of(staging), version_of(production))
+        assert "a ticket opens one stream" in run_make(staging, "test-staging")
+        assert f"version {OLD}" in run_make(production, "test-production-smoke")
+
+        few = ["SUBSCRIBERS=50", "RATE=100", "DURATION=0.5"]
+        said = run_make(staging, "load-test-staging", "", *few, "HEALTH_MS=10000")
+
+        assert "2500 deliveries" in said
+        assert "FAILED: /health took" in run_make(
+            staging, "load-test-staging", "", *few, "HEALTH_MS=0", succeeds=False
+        )
+
+        run_make(staging, "deploy-staging", DUMB, succeeds=False)
+
+        assert (NEW, NEW) == (version_of(staging), current(staging, "staging"))
+        assert [0, 0] == [each.get("/health").json()["sessions"] for each in (staging, production)]
