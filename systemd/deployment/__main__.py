@@ -9,13 +9,11 @@ import sys
 from pathlib import Path
 
 from deployment import functional
-from deployment.deploy import deploy, install, rollback
+from deployment.deploy import INTERRUPTIONS, deploy, ignore_interruptions, install, rollback
 from deployment.http import Client
 from deployment.instance import INSTANCES, Instance
 from deployment.releases import DeploymentError, Releases
 from deployment.smoke import SESSIONS, run, smoke
-
-INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
@@ -63,9 +61,8 @@ def test(releases: Releases, instance: Instance, *, url: str | None, thorough: b
 
 
 def interrupt(*_: object) -> None:
-    """Go back, if there is something to go back from: undisturbed, so that it gets there."""
-    for each in INTERRUPTIONS:
-        signal.signal(each, signal.SIG_IGN)
+    """Be interrupted once."""
+    ignore_interruptions()
     raise KeyboardInterrupt
 
 

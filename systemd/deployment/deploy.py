@@ -7,6 +7,7 @@ back to the release before.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 from deployment import smoke
@@ -15,6 +16,8 @@ from deployment.instance import INSTANCES, PRODUCTION, Instance
 from deployment.releases import DeploymentError, Releases
 
 Say = Callable[[str], None]
+
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def deploy(releases: Releases, instance: Instance, version: str, say: Say) -> None:
@@ -36,6 +39,7 @@ def deploy(releases: Releases, instance: Instance, version: str, say: Say) -> No
                 releases.note_before(version, before)
             _go_on_with(releases, instance, version, say)
         except BaseException as error:
+            ignore_interruptions()
             say(f"{version} FAILED: {str(error) or 'interrupted'}")
             found = _go_back(releases, instance, before, say)
             raise DeploymentError(f"{version} is not deployed; {found}") from error
@@ -77,6 +81,12 @@ def install(releases: Releases, version: str) -> None:
             releases.note_before(version, before)
         for instance in INSTANCES.values():
             releases.use(instance.link, version)
+
+
+def ignore_interruptions() -> None:
+    """See to it that the way back is gone to its end."""
+    for each in INTERRUPTIONS:
+        signal.signal(each, signal.SIG_IGN)
 
 
 def _go_on_with(releases: Releases, instance: Instance, version: str, say: Say) -> None:
