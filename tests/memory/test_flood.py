@@ -39,7 +39,7 @@ from tests.support.flood import (
 
 log = logging.getLogger(__name__)
 
-FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "8"))
+FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "5"))
 """How long the first flood lasts. 60 shows what the issue asks for to the letter."""
 
 NEXT_FLOODS_S = 2.0

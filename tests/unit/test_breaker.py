@@ -234,7 +234,7 @@ def test_a_whole_cycle_with_a_sample_a_second() -> None:
         for transition in machine.observe(used, now=float(now))
     ]
 
-    assert seen == [(1, WARNING), (3, OPEN), (10, HALF_OPEN), (15, CLOSED)]
+    assert seen == [(1, WARNING), (3, OPEN), (8, HALF_OPEN), (11, CLOSED)]
 
 
 def test_the_time_of_one_state_does_not_count_in_the_next() -> None:

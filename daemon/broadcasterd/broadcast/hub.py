@@ -42,7 +42,7 @@ log = structlog.stdlib.get_logger(__name__)
 RETRY_AFTER_S = 5
 """What a publisher is told who comes while the hub is full or draining, in seconds."""
 
-PRESSURE_RETRY_AFTER_S = 10
+PRESSURE_RETRY_AFTER_S = 6
 """The breaker does not close within less."""
 
 STREAM_BYTES = 4 * 1024

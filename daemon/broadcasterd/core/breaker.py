@@ -9,11 +9,11 @@ from         to           when                                             held
 ============ ============ ================================================ =======
 closed       warning      used >= warning                                  -
 warning      open         used >= critical                                 -
-warning      closed       used < recover                                   5 s
-open         half-open    used < recover                                   5 s
+warning      closed       used < recover                                   3 s
+open         half-open    used < recover                                   3 s
 open         half-open    used < critical (all that could be freed is)     30 s
 half-open    open         used >= critical                                 -
-half-open    closed       used < recover                                   5 s
+half-open    closed       used < recover                                   3 s
 half-open    closed       used < critical                                  30 s
 ============ ============ ================================================ =======
 
@@ -30,7 +30,7 @@ from enum import StrEnum
 
 MIB = 1024 * 1024
 
-SETTLED_S = 5.0
+SETTLED_S = 3.0
 """Memory that is back only for a moment is not back: several samples have to agree."""
 
 PATIENCE_S = 30.0
