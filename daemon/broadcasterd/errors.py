@@ -100,3 +100,32 @@ class Unavailable(Problem):
         super().__init__(
             HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(retry_after)}
         )
+
+
+RETRY_AFTER_S = 5
+"""What a client is told who comes while there is no room, or the daemon drains, in seconds."""
+
+PRESSURE_RETRY_AFTER_S = 6
+"""The breaker does not close within less."""
+
+
+class Draining(Unavailable):
+    """503: the daemon drains."""
+
+    def __init__(self) -> None:
+        super().__init__("the daemon is restarting", retry_after=RETRY_AFTER_S)
+
+
+class ShortOfMemory(Unavailable):
+    """503: the breaker is open, and a publisher comes."""
+
+    def __init__(self) -> None:
+        super().__init__("the daemon is short of memory", retry_after=PRESSURE_RETRY_AFTER_S)
+
+
+class UsedUp(TooMany):
+    """429: a client or a subject has all that it may have; ``setting`` says of what."""
+
+    def __init__(self, setting: str) -> None:
+        detail = f"no more of these for you now (limits.{setting})"
+        super().__init__(detail, retry_after=RETRY_AFTER_S)

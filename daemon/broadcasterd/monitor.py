@@ -61,7 +61,7 @@ class Monitor:
             max_loop_lag=self.loop.max_lag,
             long_steps=self.loop.long_steps,
             sessions=len(hub.sessions),
-            subscribers=len(hub.streams),
+            subscribers=len(hub.subscribers),
             uptime=trio.current_time() - self._started_at,
             draining=hub.draining,
         )

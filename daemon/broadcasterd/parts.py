@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.config import Config, check_exposure
+from broadcasterd.config import Config, Settings, check_exposure
 from broadcasterd.edge.app import create_app
 from broadcasterd.edge.auth import Guard
 from broadcasterd.edge.server import Server
@@ -35,13 +35,13 @@ class Parts:
     ) -> None:
         self._sockets = sockets
         self.monitor = Monitor(config.memory, MemoryProbe())
+        self.settings = Settings(config)
         self.hub = Hub(
-            config.sessions,
-            shares=config.limits,
+            self.settings,
             thresholds=self.monitor.thresholds if config.memory.breaker else None,
             rss=self.monitor.rss,
         )
-        self._guard = Guard(config, keys, counters=self.hub.counters)
+        self._guard = Guard(config, keys)
         self._app = create_app(
             self.hub,
             config,
@@ -66,7 +66,8 @@ class Parts:
         set_level(new.log.level)
         self.monitor.reconfigure(new.memory)
         thresholds = self.monitor.thresholds if new.memory.breaker else None
-        await self.hub.reconfigure(new.sessions, thresholds, shares=new.limits)
+        self.settings.replace(new)
+        await self.hub.reconfigure(thresholds)
 
 
 def load_keys(config: Config) -> KeyRing:

@@ -124,7 +124,7 @@ async def serve(
             is_restart = await anext(stops) == signal.SIGTERM
             grace_s = reloader.config.server.shutdown_grace
             stay = is_restart and restart.keeps_streams(hub)
-            log.info("draining", streams=len(hub.streams), restart=is_restart, grace_s=grace_s)
+            log.info("draining", streams=len(hub.subscribers), restart=is_restart, grace_s=grace_s)
             await service.stopping()
             with trio.move_on_after(grace_s) as grace:
                 root.start_soon(_end_grace, stops, grace)
@@ -133,7 +133,7 @@ async def serve(
                 await served.wait()
             if is_restart:
                 await restart.leave(hub)
-            hub.cut(EndReason.DRAINING)
+            hub.subscribers.cut(EndReason.DRAINING)
             server.abort()
             with trio.move_on_after(ABORT_GRACE_S):
                 await served.wait()
@@ -205,7 +205,7 @@ async def _reload_on(hangups: AsyncIterator[int], reloader: Reloader, service: S
 
 def _status(hub: Hub) -> str:
     """Return what ``systemctl status`` shows."""
-    counts = f"{len(hub.sessions)} sessions, {len(hub.streams)} subscribers"
+    counts = f"{len(hub.sessions)} sessions, {len(hub.subscribers)} subscribers"
     line = f"{counts}, breaker {hub.pressure.state or 'off'}"
     return f"draining: {line}" if hub.draining else line
 

@@ -87,7 +87,7 @@ async def test_a_stream_ends_when_its_token_expires(
         await publish(clients, "after")
 
         assert await lasting.data(2) == ["before", "after"]
-        assert {"token_expired": 1} == dict(daemon.hub.ended_by_reason)
+        assert {"token_expired": 1} == dict(daemon.hub.subscribers.ended_by_reason)
 
 
 async def test_who_comes_back_with_an_expired_token_is_401(daemon: Daemon) -> None:
@@ -171,7 +171,7 @@ async def test_a_token_that_does_not_cover_the_stream_renews_nothing(
     auth = jwt_mode(tmp_path_factory.mktemp("secret"))
     async with serving_on(Path.TAKEN_OVER, certificate, auth=auth) as (daemon, clients):
         await clients.follow(target("s"), bearer(token(ttl=600)))
-        [stream] = daemon.hub.streams.values()
+        [stream] = daemon.hub.subscribers.by_id.values()
         before = stream.expires_at
         newer = bearer(token(**renewal))  # type: ignore[arg-type] # its keywords
         found, _ = await clients.fetch("POST", f"/v1/streams/{stream.stream_id}/token", newer)
@@ -227,7 +227,7 @@ async def test_to_revoke_a_subject_ends_what_else_it_holds_open(
         asked = {"Accept": "application/json"} | bearer(token())
         await polling.ask("GET", target("s", "wait=30"), asked)
         await publishing.begin("POST", target("s"), NDJSON | CHUNKED | bearer(token()))
-        await until(lambda: len(daemon.hub._until_expired) == 2)
+        await until(lambda: len(daemon.hub.interrupts._until_expired) == 2)
         nursery.start_soon(wait_for, polling)
         nursery.start_soon(wait_for, publishing)
         async with await daemon.connect() as connection:
@@ -235,7 +235,7 @@ async def test_to_revoke_a_subject_ends_what_else_it_holds_open(
             await admin.ask("DELETE", "/v1/subjects/me/streams", ADMIN)
             await admin.answer()
         await until(lambda: answers == [401, 401])
-        await until(lambda: not daemon.hub._until_expired)
+        await until(lambda: not daemon.hub.interrupts._until_expired)
         for client in (polling, publishing):
             await client.stream.aclose()
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import pytest
 import trio
 
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.config import from_mapping
+from broadcasterd.config import Settings, from_mapping
 from broadcasterd.edge.app import create_app
 from broadcasterd.edge.auth import Guard
 from broadcasterd.edge.tokens import KeyRing
@@ -146,8 +145,8 @@ def test_the_table_has_every_route_and_every_token() -> None:
     config = from_mapping({"auth": {"mode": "none"}})
 
     async def routes() -> set[str]:
-        hub = Hub(config.sessions)
-        guard = Guard(config, KeyRing.load(config.auth, None), counters=Counter())
+        hub = Hub(Settings(config))
+        guard = Guard(config, KeyRing.load(config.auth, None))
         app = create_app(hub, config, guard=guard, vitals=lambda: pytest.fail("not asked for"))
         return {
             f"{method} {rule.rule}"

@@ -16,7 +16,7 @@ import structlog
 import trio
 from hypercorn.events import Event, RawData
 
-from broadcasterd.broadcast.pull_subscriber import PullSubscriber
+from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
@@ -37,7 +37,11 @@ INJECTED = "injected: a text that no stranger may read"
 on_each_path = pytest.mark.parametrize("path", Path, ids=lambda path: path.name.lower())
 as_a_socket_and_pulled = pytest.mark.parametrize(
     ("path", "kind"),
-    [(Path.TAKEN_OVER, SocketSubscriber), (Path.TLS, PullSubscriber), (Path.HTTP2, PullSubscriber)],
+    [
+        (Path.TAKEN_OVER, SocketSubscriber),
+        (Path.TLS, ResponseSubscriber),
+        (Path.HTTP2, ResponseSubscriber),
+    ],
     ids=["socket", "pulled-tls", "pulled-http2"],
 )
 
@@ -95,7 +99,7 @@ class Victim:
     """Makes a method fail, once, for the stream that was opened last."""
 
     def __init__(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.stream: Subscriber = list(daemon.hub.streams.values())[-1]
+        self.stream: Subscriber = list(daemon.hub.subscribers.by_id.values())[-1]
         self._monkeypatch = monkeypatch
 
     def fails_in(self, kind: type[Subscriber], name: str) -> None:
@@ -177,7 +181,7 @@ async def test_a_response_that_fails_halfway_fails_alone(
         attach = Session.attach
 
         def fail(session: Session, subscriber: Subscriber) -> None:
-            if len(daemon.hub.streams) >= 2:
+            if len(daemon.hub.subscribers) >= 2:
                 raise InjectedError
             attach(session, subscriber)
 
@@ -194,7 +198,7 @@ async def test_a_response_that_fails_halfway_fails_alone(
                     await broken.ask("GET", EVENTS)
                     with pytest.raises((h11.RemoteProtocolError, trio.BrokenResourceError)):
                         await (await broken.follow_begun()).rest()
-        assert 2 == len(daemon.hub.streams)
+        assert 2 == len(daemon.hub.subscribers)
         await until_back_to(before)
 
     assert 1 == daemon.server.failed_responses
@@ -221,12 +225,12 @@ async def test_a_stream_that_fails_when_the_session_writes_to_it_fails_alone(
     ):
         before = await Footprint.settled()
         stalled = await clients.stall(EVENTS)
-        await until(lambda: len(daemon.hub.streams) == 3)
+        await until(lambda: len(daemon.hub.subscribers) == 3)
         Victim(daemon, monkeypatch).fails_in(kind, where)
         await daemon.session("news").publish(drafts("a"))
-        await until(lambda: len(daemon.hub.streams) == 2)
+        await until(lambda: len(daemon.hub.subscribers) == 2)
 
-        assert {EndReason.CRASHED: 1} == daemon.hub.ended_by_reason
+        assert {EndReason.CRASHED: 1} == daemon.hub.subscribers.ended_by_reason
         await stalled.until_gone()
         assert ["a stream failed"] == failures(logged)
         await until(lambda: Footprint.now().tasks <= before.tasks)
@@ -244,16 +248,16 @@ async def test_a_stream_that_fails_when_its_socket_is_ready_fails_alone(
         connection = await clients.connect(receive_buffer=4096)
         victim = Http1(connection)
         await victim.ask("GET", EVENTS)
-        await until(lambda: len(daemon.hub.streams) == 3)
+        await until(lambda: len(daemon.hub.subscribers) == 3)
         Victim(daemon, monkeypatch).fails_in(SocketSubscriber, where)
         if where == "on_readable":
             await connection.send_all(b"x")
         else:
             await daemon.session("news").publish(drafts("x" * 600_000))
         await victim.over()
-        await until(lambda: len(daemon.hub.streams) == 2)
+        await until(lambda: len(daemon.hub.subscribers) == 2)
 
-        assert {EndReason.CRASHED: 1} == daemon.hub.ended_by_reason
+        assert {EndReason.CRASHED: 1} == daemon.hub.subscribers.ended_by_reason
         assert ["a stream failed"] == failures(logged)
         await connection.aclose()
         await until_back_to(before)
@@ -268,11 +272,11 @@ async def test_a_stream_that_fails_when_it_is_asked_for_more_fails_alone(
         bystanders(daemon, clients),
     ):
         stalled = await clients.stall(EVENTS)
-        await until(lambda: len(daemon.hub.streams) == 3)
-        Victim(daemon, monkeypatch).fails_in(PullSubscriber, "_take")
+        await until(lambda: len(daemon.hub.subscribers) == 3)
+        Victim(daemon, monkeypatch).fails_in(ResponseSubscriber, "_take")
         await daemon.session("news").publish(drafts("a"))
         await stalled.until_gone()
-        await until(lambda: len(daemon.hub.streams) == 2)
+        await until(lambda: len(daemon.hub.subscribers) == 2)
 
     assert 1 == daemon.server.failed_responses
     assert ["a response failed"] == failures(logged)
@@ -307,7 +311,7 @@ async def test_a_stream_that_fails_when_it_opens_leaves_nothing_behind(
                     broken = Http1(connection)
                     await broken.ask("GET", EVENTS)
                     await broken.over()
-        await until(lambda: len(daemon.hub.streams) == 2)
+        await until(lambda: len(daemon.hub.subscribers) == 2)
         await until_back_to(before)
 
     assert 1 == len(failures(logged))
@@ -331,9 +335,8 @@ async def test_a_session_that_fails_fails_alone_and_can_be_used_again(
         )
 
         assert 400 <= status < 600, "the publisher was told that it was accepted"
-        await until(lambda: len(daemon.hub.streams) == 1)
-        assert {EndReason.CRASHED: 1} == daemon.hub.ended_by_reason
-        assert 1 == daemon.hub.counters["sessions_crashed"]
+        await until(lambda: len(daemon.hub.subscribers) == 1)
+        assert {EndReason.CRASHED: 1} == daemon.hub.subscribers.ended_by_reason
         assert ["a session failed"] == failures(logged)
 
         await clients.publish(OTHER, "b")

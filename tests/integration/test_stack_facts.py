@@ -24,7 +24,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart import Response
 from quart_trio import QuartTrio
 
-from broadcasterd.broadcast import pull_subscriber
+from broadcasterd.broadcast import response_subscriber
 from broadcasterd.config import Limits
 from broadcasterd.config import Server as ServerConfig
 from broadcasterd.edge import listen, server
@@ -96,16 +96,16 @@ async def test_fact_a_a_client_that_stops_reading_does_not_hold_its_task(
     path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "WRITE_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(pull_subscriber, "LAST_WORDS_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(response_subscriber, "LAST_WORDS_TIMEOUT_S", 0.2)
     async with serving_on(path, certificate, sessions={"max_lag_events": 5}) as (daemon, clients):
         before = await Footprint.settled()
         await clients.stall(EVENTS)
-        await until(lambda: daemon.hub.streams)
+        await until(lambda: daemon.hub.subscribers.by_id)
         for number in range(30):
             await daemon.session("news").publish(drafts(str(number) * 20_000))
 
         await until(lambda: not daemon.server._connections)
-        assert not daemon.hub.streams
+        assert not daemon.hub.subscribers.by_id
         await until(lambda: Footprint.now().tasks <= before.tasks + 1)  # the session's own
 
 
@@ -114,7 +114,7 @@ async def test_fact_a_a_client_that_stops_reading_does_not_hold_up_a_stop(
 ) -> None:
     async with serving_on(Path.TLS, certificate) as (daemon, clients):
         await clients.stall(EVENTS)
-        await until(lambda: daemon.hub.streams)
+        await until(lambda: daemon.hub.subscribers.by_id)
         for number in range(30):
             await daemon.session("news").publish(drafts(str(number) * 20_000))
         await daemon.server.stop_accepting()
@@ -203,7 +203,9 @@ async def test_fact_b_a_body_without_an_end_does_not_hold_a_stream_that_was_ende
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(go_on)
-            await until(lambda: daemon.hub.streams or daemon.hub.ended_by_reason)
+            await until(
+                lambda: daemon.hub.subscribers.by_id or daemon.hub.subscribers.ended_by_reason
+            )
             daemon.hub.end("news")
             await until(lambda: not daemon.server._connections)
         await connection.aclose()
@@ -221,11 +223,11 @@ async def test_fact_b_a_broken_body_ends_a_stream_that_waits_for_its_reader(
         await daemon.hub.open("news").publish(drafts("x" * 900_000))
         client = await clients.http1(receive_buffer=4096)
         await client.begin("GET", EVENTS, {"Transfer-Encoding": "chunked"})
-        await until(lambda: any(s.sent_bytes for s in daemon.hub.streams.values()))
+        await until(lambda: any(s.sent_bytes for s in daemon.hub.subscribers.by_id.values()))
         await client.stream.send_all(b"this is no chunk\r\n")
 
         await until(lambda: not daemon.server._connections)
-        assert not daemon.hub.streams
+        assert not daemon.hub.subscribers.by_id
         assert 0 == daemon.server.failed_connections + daemon.server.failed_responses
 
 
@@ -381,11 +383,11 @@ async def test_fact_f_a_stream_whose_client_leaves_ends(
         before = await Footprint.settled()
         connection = await clients.connect()
         await Http1(connection).follow(EVENTS)
-        await until(lambda: len(daemon.hub.streams) == 2)
+        await until(lambda: len(daemon.hub.subscribers) == 2)
         await leaving.of(_transport(connection))
-        await until(lambda: len(daemon.hub.streams) == 1)
+        await until(lambda: len(daemon.hub.subscribers) == 1)
 
-        assert {EndReason.CLIENT_GONE: 1} == daemon.hub.ended_by_reason
+        assert {EndReason.CLIENT_GONE: 1} == daemon.hub.subscribers.ended_by_reason
         await connection.aclose()
         await until_back_to(before)
         assert 0 == daemon.server.failed_connections + daemon.server.failed_responses
@@ -433,9 +435,9 @@ async def test_issue_210_a_long_poll_whose_client_leaves_ends(
         connection = await clients.connect()
         poll = Http1(connection)
         await poll.ask("GET", f"{EVENTS}?wait=30", {"Accept": "application/json"})
-        await until(lambda: daemon.hub.streams)
+        await until(lambda: daemon.hub.subscribers.by_id)
         await leaving.of(_transport(connection))
-        await until(lambda: not daemon.hub.streams)
+        await until(lambda: not daemon.hub.subscribers.by_id)
 
         await connection.aclose()
         await until_back_to(before)
@@ -488,7 +490,7 @@ async def test_fact_g_a_pipelined_request_does_not_hide_that_the_client_left(
         if leaving is Leaving.HALF and path is not Path.TAKEN_OVER:
             # It cannot be seen, and it still reads: only its going away ends it.
             await connection.aclose()
-        await until(lambda: not daemon.hub.streams)
+        await until(lambda: not daemon.hub.subscribers.by_id)
 
         await connection.aclose()
         await until_back_to(before)
@@ -522,7 +524,7 @@ async def test_fact_h_an_idle_subscriber_is_a_socket_and_at_most_one_task() -> N
         await until(lambda: not daemon.server._connections)
         after = await Footprint.settled()
 
-        assert 20 == len(daemon.hub.streams)
+        assert 20 == len(daemon.hub.subscribers)
         assert 20 >= after.tasks - before.tasks
         assert 2 * 20 == after.descriptors - before.descriptors  # each has two ends here
         for client in clients:

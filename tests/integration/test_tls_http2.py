@@ -12,7 +12,7 @@ import h2.errors
 import pytest
 import trio
 
-from broadcasterd.broadcast import pull_subscriber
+from broadcasterd.broadcast import response_subscriber
 from broadcasterd.edge import asgi, server
 from broadcasterd.reasons import EndReason
 from tests.support.broadcast import drafts
@@ -36,7 +36,7 @@ on_each_path = pytest.mark.parametrize("path", Path, ids=lambda path: path.name.
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up early on readers that do not read, instead of after many seconds."""
-    monkeypatch.setattr(pull_subscriber, "LAST_WORDS_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(response_subscriber, "LAST_WORDS_TIMEOUT_S", 0.1)
     monkeypatch.setattr(asgi, "END_TIMEOUT_S", 0.1)
     monkeypatch.setattr(server, "WRITE_TIMEOUT_S", 3.0)
     monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT_S", 0.3)
@@ -121,7 +121,7 @@ async def test_a_deleted_session_ends_its_streams_for_good(
         assert 204 == status
         assert ["a"] == await stream.data(1)
         assert {"reason": "session_closed", "reconnect": False} == await stream.end()
-        assert {EndReason.SESSION_CLOSED: 1} == daemon.hub.ended_by_reason
+        assert {EndReason.SESSION_CLOSED: 1} == daemon.hub.subscribers.ended_by_reason
         status, _ = await clients.fetch("GET", EVENTS)
         assert 204 == status
 
@@ -164,14 +164,14 @@ async def test_a_reader_that_stops_is_ended_and_the_others_miss_nothing(
         good = await clients.follow(EVENTS)
         before = await Footprint.settled()
         stalled = await clients.stall(EVENTS)
-        await until(lambda: len(daemon.hub.streams) == 2)
+        await until(lambda: len(daemon.hub.subscribers) == 2)
         for number in range(60):
             text = str(number) * 20_000
             await clients.publish(EVENTS, text)
             assert [text] == await good.data(1)
-        await until(lambda: len(daemon.hub.streams) == 1)
+        await until(lambda: len(daemon.hub.subscribers) == 1)
 
-        assert {EndReason.SLOW_CONSUMER: 1} == daemon.hub.ended_by_reason
+        assert {EndReason.SLOW_CONSUMER: 1} == daemon.hub.subscribers.ended_by_reason
         await stalled.until_gone()
         await until(lambda: Footprint.now().tasks == before.tasks)
 
@@ -208,10 +208,10 @@ async def test_a_stream_that_is_never_read_holds_no_more_than_a_bounded_buffer(
 ) -> None:
     async with serving_on(Path.HTTP2, certificate) as (daemon, clients):
         await clients.stall(EVENTS)
-        await until(lambda: daemon.hub.streams)
+        await until(lambda: daemon.hub.subscribers.by_id)
         for number in range(100):
             await daemon.session("news").publish(drafts(str(number) * 10_000))
-        [subscriber] = daemon.hub.streams.values()
+        [subscriber] = daemon.hub.subscribers.by_id.values()
 
         assert subscriber.sent_bytes < 200_000, "it was written to though nobody read"
 
@@ -252,9 +252,9 @@ async def test_a_stream_that_the_client_gives_up_ends_alone(certificate: Certifi
         given_up = await client.ask("GET", EVENTS)
         await client.until(lambda: given_up in client.status)
         await client.reset(given_up)
-        await until(lambda: len(daemon.hub.streams) == 1)
+        await until(lambda: len(daemon.hub.subscribers) == 1)
 
-        assert {EndReason.CLIENT_GONE: 1} == daemon.hub.ended_by_reason
+        assert {EndReason.CLIENT_GONE: 1} == daemon.hub.subscribers.ended_by_reason
         await clients.publish(EVENTS, "a")
         assert ["a"] == await stream.data(1)
         await until_back_to(before)
@@ -281,7 +281,7 @@ async def test_a_stop_does_not_wait_for_a_connection_whose_last_stream_was_given
         stream = await client.ask("GET", EVENTS)
         await client.until(lambda: stream in client.status)
         await client.reset(stream)
-        await until(lambda: not daemon.hub.streams)
+        await until(lambda: not daemon.hub.subscribers.by_id)
         await daemon.server.stop_accepting()
 
         await until(lambda: not daemon.server._connections)
@@ -296,11 +296,11 @@ async def test_an_answer_that_nobody_asks_for_to_its_end_is_reset(certificate: C
         before = await Footprint.settled()
         stream = await client.ask("GET", EVENTS)
         client.stalled.add(stream)
-        await until(lambda: daemon.hub.streams)
+        await until(lambda: daemon.hub.subscribers.by_id)
         daemon.hub.end("news")
         await client.until(lambda: stream in client.errors)
 
-        assert not daemon.hub.streams
+        assert not daemon.hub.subscribers.by_id
         await until(lambda: Footprint.now().tasks == before.tasks)
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 import socket
 from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary, ref
 
 import trio
 
+from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Draft, Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Batch, Subscriber
-from broadcasterd.config import Sessions
+from broadcasterd.broadcast.subscribers import Subscribers
+from broadcasterd.config import Config, Limits, Sessions, Settings
+from broadcasterd.core.breaker import Thresholds
 from broadcasterd.core.event import Event
 from broadcasterd.core.grants import EVERYONE, Grant
 from broadcasterd.core.replaylog import Position
@@ -30,12 +34,46 @@ ALL = 1 << 40
 
 _stream_ids = (f"stream-{number}" for number in itertools.count(1))
 _JUNK = b"\0" * 65536
+_hubs: WeakKeyDictionary[Subscribers, ref[Hub]] = (
+    WeakKeyDictionary()
+)  # those that were started here
 
 
-async def start_hub(nursery: trio.Nursery, **limits: object) -> Hub:
-    """Start a hub with these ``[sessions]`` settings; the nursery's end is its end."""
-    hub = Hub(Sessions(**limits))  # type: ignore[arg-type] # the test means what it writes
+def in_force(limits: Limits | None = None, /, **sessions: object) -> Settings:
+    """Return a cell with these ``[sessions]`` and ``[limits]`` settings."""
+    some = Sessions(**sessions)  # type: ignore[arg-type] # the test means what it writes
+    return Settings(Config(sessions=some, limits=limits or Limits()))
+
+
+def make_hub(
+    settings: Settings | None = None,
+    *,
+    clock: Clock | None = None,
+    thresholds: Thresholds | None = None,
+) -> Hub:
+    """Return a hub that does not run."""
+    hub = Hub(settings or in_force(), clock=clock, thresholds=thresholds)
+    _hubs[hub.subscribers] = ref(hub)
+    return hub
+
+
+async def start_hub(nursery: trio.Nursery, hub: Hub | None = None, /, **sessions: object) -> Hub:
+    """Start a hub, by default one with these settings; the nursery's end is its end."""
+    hub = hub or make_hub(in_force(**sessions))
     await nursery.start(hub.run)
+    return hub
+
+
+def pass_time(hub: Hub, seconds: float) -> None:
+    """Put the hub's clock forward, without anybody being woken by that."""
+    now = hub.clock.now
+    hub.clock.now = lambda: now() + seconds
+
+
+def hub_of(session: Session) -> Hub:
+    """Return the hub that has a session, which the session does not know."""
+    hub = _hubs[session._registry]()
+    assert hub is not None
     return hub
 
 
@@ -160,13 +198,16 @@ def attach(
     grant: Grant = EVERYONE,
 ) -> SocketSubscriber:
     """Subscribe with a socket; by default with one that takes everything."""
+    hub = hub_of(session)
     subscriber = SocketSubscriber(
         session,
         ThrottledSocket() if sock is None else sock,
+        hub.poller,
         stream_id=next(_stream_ids),
         peer="127.0.0.1",
         position=session.resolve(start),
-        grant=grant,
+        subject=grant.subject,
+        expires_at=hub.clock.moment(grant.expires_at),
     )
     session.attach(subscriber)
     return subscriber
@@ -209,7 +250,7 @@ class Recorder(Subscriber):
             stream_id=next(_stream_ids),
             peer="127.0.0.1",
             position=Position(session.log.last),
-            grant=grant,
+            subject=grant.subject,
         )
         self.data: list[str] = []
         self.beats = 0
@@ -246,7 +287,7 @@ class Recorder(Subscriber):
     def close(self, reason: EndReason) -> None:
         if not self.closed:
             self.closed = True
-            self.session.forget(self, reason)
+            self.feed.closed(self, reason)
 
 
 def numbers(ids: Sequence[str]) -> list[int]:

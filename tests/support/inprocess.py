@@ -20,7 +20,7 @@ import trio.testing
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.supervisor import supervise
-from broadcasterd.config import Config, from_mapping
+from broadcasterd.config import Config, Settings, from_mapping
 from broadcasterd.edge.app import create_app
 from broadcasterd.edge.asgi import Application
 from broadcasterd.edge.auth import Guard
@@ -86,8 +86,8 @@ async def serving(
 
     """
     config = _config(certificate, sections)
-    hub = Hub(config.sessions, shares=config.limits)
-    guard = Guard(config, KeyRing.load(config.auth, None), counters=hub.counters)
+    hub = Hub(Settings(config))
+    guard = Guard(config, KeyRing.load(config.auth, None))
     app = create_app(hub, config, guard=guard, vitals=_no_vitals, takeover=takeover)
     server = Server(app, config.server, config.limits, bind(config.server))
     async with trio.open_nursery() as root:
@@ -99,7 +99,7 @@ async def serving(
         finally:
             with trio.move_on_after(STOP_S, shield=True):
                 await server.stop_accepting()
-                for stream in tuple(hub.streams.values()):
+                for stream in tuple(hub.subscribers.by_id.values()):
                     stream.close(EndReason.DRAINING)
                 server.abort()
                 while server._connections:

@@ -8,13 +8,12 @@ import pytest
 import trio
 import trio.testing
 
-from broadcasterd.broadcast.hub import Hub
-from broadcasterd.config import Memory, Sessions
+from broadcasterd.config import Memory
 from broadcasterd.core.breaker import MIB, State, Thresholds
 from broadcasterd.core.trend import STEP_S
 from broadcasterd.host.memory import MemoryProbe, release_free_memory
 from broadcasterd.monitor import Monitor
-from tests.support.broadcast import Recorder, drafts, start_hub
+from tests.support.broadcast import Recorder, drafts, make_hub, start_hub
 
 GIB = 1024 * MIB
 
@@ -110,12 +109,12 @@ async def test_the_figures_are_those_of_the_hub_and_the_host(
 async def test_a_hub_without_a_breaker_is_said_to_have_none(tmp_path: Path) -> None:
     watch = monitor(Machine(tmp_path, limit=None), breaker=False)
 
-    assert watch.vitals(Hub(Sessions())).breaker is None
+    assert watch.vitals(make_hub()).breaker is None
 
 
 async def test_the_state_of_the_breaker_is_there(tmp_path: Path) -> None:
     watch = monitor(Machine(tmp_path, limit=None))
-    hub = Hub(Sessions(), thresholds=watch.thresholds)
+    hub = make_hub(thresholds=watch.thresholds)
 
     assert State.CLOSED is watch.vitals(hub).breaker
 
@@ -125,8 +124,8 @@ async def test_the_state_of_the_breaker_is_there(tmp_path: Path) -> None:
 
 
 async def test_a_drain_is_there(tmp_path: Path) -> None:
-    hub = Hub(Sessions())
-    hub.draining = True
+    hub = make_hub()
+    hub.interrupts.drain()
 
     assert monitor(Machine(tmp_path, limit=None)).vitals(hub).draining
 
@@ -143,7 +142,7 @@ async def test_the_trend_is_that_of_the_samples(
         for _ in range(int(STEP_S)):
             host.used()
             await trio.sleep(1)
-    vitals = watch.vitals(Hub(Sessions()))
+    vitals = watch.vitals(make_hub())
 
     assert figures == vitals.trend
     assert 6000 == pytest.approx(vitals.trend_per_minute)
@@ -151,7 +150,7 @@ async def test_the_trend_is_that_of_the_samples(
 
 async def test_looking_at_the_figures_adds_nothing_to_the_trend(tmp_path: Path) -> None:
     watch = monitor(Machine(tmp_path, limit=None))
-    hub = Hub(Sessions())
+    hub = make_hub()
     for _ in range(3):
         watch.vitals(hub)
 

@@ -10,7 +10,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.config import Config, from_mapping
+from broadcasterd.config import Config, Settings, from_mapping
 from broadcasterd.core.names import check_session_name
 from broadcasterd.edge.app import create_app
 from broadcasterd.edge.asgi import Application
@@ -35,8 +35,8 @@ def _described(config: Config) -> dict[str, Any]:
 
 def _application() -> Application:
     config = _config("none")
-    hub = Hub(config.sessions)
-    guard = Guard(config, KeyRing.load(config.auth, None), counters=hub.counters)
+    hub = Hub(Settings(config))
+    guard = Guard(config, KeyRing.load(config.auth, None))
     return create_app(hub, config, guard=guard, vitals=_no_vitals)
 
 

@@ -8,18 +8,19 @@ import pytest
 import trio
 import trio.testing
 
+from broadcasterd.broadcast.clock import Clock
 from broadcasterd.core.grants import Grant
 from broadcasterd.edge.publish import publish
 from broadcasterd.edge.request import Head
 from broadcasterd.errors import Problem
-from tests.support.broadcast import retained, start_hub
+from tests.support.broadcast import in_force, make_hub, retained, start_hub
 
 
 async def test_a_body_that_never_has_to_be_waited_for_does_not_outlive_its_grant(
     nursery: trio.Nursery, mock_clock: trio.testing.MockClock
 ) -> None:
-    hub = await start_hub(nursery, max_history_events=1000)
-    hub.wall_clock = lambda: 1764000000.0 + trio.current_time()
+    clock = Clock(wall=lambda: 1764000000.0 + trio.current_time())
+    hub = await start_hub(nursery, make_hub(in_force(max_history_events=1000), clock=clock))
 
     async def a_line_a_second() -> AsyncIterator[bytes]:
         for number in range(1000):
@@ -31,7 +32,7 @@ async def test_a_body_that_never_has_to_be_waited_for_does_not_outlive_its_grant
             Head("POST", "/", (), {"content-type": "application/x-ndjson"}, "127.0.0.1", "1.1"),
             "s",
             a_line_a_second(),
-            grant=Grant(expires_at=hub.wall_clock() + 60.5),
+            grant=Grant(expires_at=hub.clock.unix_now() + 60.5),
             hub=hub,
             max_body_bytes=1000,
         )

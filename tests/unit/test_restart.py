@@ -94,7 +94,7 @@ async def test_a_store_that_fails_is_recorded_and_the_daemon_can_end(
     await trio.testing.wait_all_tasks_blocked()
 
     assert ["handover failed"] == [record["event"] for record in records]
-    assert {} == hub.streams
+    assert {} == hub.subscribers.by_id
 
 
 async def test_sockets_of_which_nothing_is_known_are_closed(nursery: trio.Nursery) -> None:

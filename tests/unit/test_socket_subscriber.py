@@ -26,6 +26,7 @@ from tests.support.broadcast import (
     dechunk,
     draft,
     drafts,
+    hub_of,
     start_hub,
     taken,
 )
@@ -256,7 +257,7 @@ async def test_past_the_limit_a_slow_reader_is_ended_and_told_why(nursery: trio.
     await settle()
 
     assert session.log.since(0, max_bytes=0)[0].frame + SLOW == bytes(sock.taken)
-    assert 1 == hub.ended_by_reason[EndReason.SLOW_CONSUMER]
+    assert 1 == hub.subscribers.ended_by_reason[EndReason.SLOW_CONSUMER]
     assert "too much" == data_of(quick)[-1]
 
 
@@ -275,7 +276,7 @@ async def test_past_the_limit_a_slow_reader_that_may_skip_is_told_of_the_gap(
 
     assert first + chunk(gap) + frames(session, after=resumed_at - 1) == bytes(sock.taken)
     assert 2 < resumed_at <= 5
-    assert not hub.ended_by_reason
+    assert not hub.subscribers.ended_by_reason
 
 
 def numbers_after(sock: ThrottledSocket) -> list[int]:
@@ -376,7 +377,7 @@ async def test_a_stream_that_finishes_gets_what_it_is_owed_first(session: Sessio
     last_words = chunk(encode_end(EndReason.DRAINING, retry_ms=4321))
 
     assert frames(session) + last_words + LAST_CHUNK == bytes(sock.taken)
-    assert 1 == session.hub.ended_by_reason[EndReason.DRAINING]
+    assert 1 == hub_of(session).subscribers.ended_by_reason[EndReason.DRAINING]
 
 
 async def test_a_live_stream_that_finishes_gets_what_the_fan_out_has_not_brought_yet(
@@ -402,7 +403,7 @@ async def test_a_stream_that_is_cut_gets_the_rest_of_its_frame_and_the_reason(
     subscriber.close(EndReason.MEMORY)
 
     assert session.log.since(0, max_bytes=0)[0].frame + END == bytes(sock.taken)
-    assert {EndReason.SESSION_CLOSED: 1} == session.hub.ended_by_reason
+    assert {EndReason.SESSION_CLOSED: 1} == hub_of(session).subscribers.ended_by_reason
 
 
 async def test_a_stream_that_is_closed_gets_nothing_more(session: Session) -> None:
@@ -413,9 +414,9 @@ async def test_a_stream_that_is_closed_gets_nothing_more(session: Session) -> No
     await session.publish(drafts("late"))
 
     assert b"" == taken(subscriber)
-    assert {EndReason.CLIENT_GONE: 1} == session.hub.ended_by_reason
+    assert {EndReason.CLIENT_GONE: 1} == hub_of(session).subscribers.ended_by_reason
     assert not session.subscribers
-    assert not session.hub.streams
+    assert not hub_of(session).subscribers.by_id
 
 
 async def test_a_hang_up_is_noticed(session: Session) -> None:
@@ -426,7 +427,7 @@ async def test_a_hang_up_is_noticed(session: Session) -> None:
     await settle()
 
     assert subscriber.closed
-    assert {EndReason.CLIENT_GONE: 1} == session.hub.ended_by_reason
+    assert {EndReason.CLIENT_GONE: 1} == hub_of(session).subscribers.ended_by_reason
 
 
 async def test_a_hang_up_is_noticed_while_it_catches_up(session: Session) -> None:
@@ -438,7 +439,7 @@ async def test_a_hang_up_is_noticed_while_it_catches_up(session: Session) -> Non
     await settle()
 
     assert subscriber.closed
-    assert {EndReason.CLIENT_GONE: 1} == session.hub.ended_by_reason
+    assert {EndReason.CLIENT_GONE: 1} == hub_of(session).subscribers.ended_by_reason
     assert 0 == subscriber.pending_bytes
 
 
@@ -453,7 +454,7 @@ async def test_a_write_that_fails_is_a_hang_up(session: Session) -> None:
     await settle()
 
     assert subscriber.closed
-    assert {EndReason.CLIENT_GONE: 1} == session.hub.ended_by_reason
+    assert {EndReason.CLIENT_GONE: 1} == hub_of(session).subscribers.ended_by_reason
     assert ["a"] == data_of(other)
 
 
@@ -470,7 +471,7 @@ async def test_what_the_client_says_is_not_listened_to_up_to_a_limit(
     sock.peer.send(b"x" * MAX_HEARD_BYTES)
     await trio.sleep(1)
 
-    assert {EndReason.CLIENT_SPOKE: 1} == session.hub.ended_by_reason
+    assert {EndReason.CLIENT_SPOKE: 1} == hub_of(session).subscribers.ended_by_reason
 
 
 async def test_what_is_left_of_a_write_is_accounted_for(session: Session) -> None:

@@ -31,7 +31,7 @@ class At(Recorder):
     """Starts where the test says, and lets it see where that is."""
 
     def __init__(self, like: Recorder, position: Position) -> None:
-        super(Recorder, self).__init__(like.session, stream_id="x", peer="", position=position)
+        super(Recorder, self).__init__(like.feed, stream_id="x", peer="", position=position)
         self.told = self._gap
 
 

@@ -8,9 +8,8 @@ import trio.testing
 
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import TICK_S, supervise
-from broadcasterd.config import Sessions
 from broadcasterd.reasons import EndReason
-from tests.support.broadcast import Recorder, draft, drafts, retained, start_hub
+from tests.support.broadcast import Recorder, draft, drafts, in_force, retained, start_hub
 
 SLACK_S = 2 * TICK_S
 """How late the supervisor may be: it looks once a tick."""
@@ -75,7 +74,6 @@ async def test_events_are_gone_after_their_ttl(
     await trio.sleep(60 + 2 * SLACK_S)
 
     assert retained(session) == []
-    assert hub.counters["events_expired"] == 2
 
 
 async def test_a_session_is_gone_after_its_ttl_without_anyone(
@@ -90,7 +88,6 @@ async def test_a_session_is_gone_after_its_ttl_without_anyone(
     await trio.sleep(60 + SLACK_S)
 
     assert "s" not in hub.sessions
-    assert hub.counters["sessions_expired"] == 1
 
 
 async def test_a_session_with_a_subscriber_never_expires(
@@ -145,9 +142,8 @@ async def test_it_follows_other_settings(
     live = Recorder(hub.open("s"))
     await hub.open("s").publish(drafts("a"))
     await trio.sleep(10)
-    await hub.reconfigure(
-        Sessions(heartbeat_interval=1, event_ttl=20, cleanup_interval=5), thresholds=None
-    )
+    hub.settings.replace(in_force(heartbeat_interval=1, event_ttl=20, cleanup_interval=5).config)
+    await hub.reconfigure(thresholds=None)
     await trio.sleep(20)
 
     assert live.beats >= 8
@@ -182,7 +178,7 @@ async def test_a_stream_ends_within_a_tick_of_its_grant(
 ) -> None:
     hub = await supervised(nursery)
     live = Recorder(hub.open("s"))
-    live.expires_at = hub.clock() + 600
+    live.expires_at = hub.clock.now() + 600
     await trio.sleep(600 - 1)
 
     assert not live.closed

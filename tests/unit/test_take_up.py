@@ -156,7 +156,7 @@ async def test_a_live_stream_goes_on(nursery: trio.Nursery, shelf: Shelf, connec
 
     assert ["a", "b", "c"] == client.data
     assert not client.hung_up_on
-    assert [before.stream_id] == list(hub.streams)
+    assert [before.stream_id] == list(hub.subscribers.by_id)
 
 
 async def test_a_stream_that_was_cut_off_in_the_middle_of_a_frame_gets_the_rest(
@@ -169,7 +169,7 @@ async def test_a_stream_that_was_cut_off_in_the_middle_of_a_frame_gets_the_rest(
     await hub.open("s").publish(drafts(*data))
     await settle()
     client.read()
-    [stream] = hub.streams.values()
+    [stream] = hub.subscribers.by_id.values()
 
     assert 0 < stream.cursor < 40, "it was to be in the middle"
     assert stream.pending_bytes > 0
@@ -209,10 +209,10 @@ async def test_what_a_stream_has_been_through_is_kept(
     await trio.sleep(100)
     sent = before.sent_bytes
     hub = await moved(hub, shelf, nursery)
-    [after] = hub.streams.values()
+    [after] = hub.subscribers.by_id.values()
 
     assert (sent, before.peer, before.sent_events) == (after.sent_bytes, after.peer, 1)
-    assert hub.clock() - after.opened_at == pytest.approx(100, abs=1)
+    assert hub.clock.now() - after.opened_at == pytest.approx(100, abs=1)
 
 
 async def test_a_stream_that_is_too_slow_is_told_so_afterwards_as_it_would_have_been(
@@ -228,23 +228,23 @@ async def test_a_stream_that_is_too_slow_is_told_so_afterwards_as_it_would_have_
     await hub.open("s").publish(drafts(*[big] * 15))
     await settle()
 
-    assert {EndReason.SLOW_CONSUMER: 1} == hub.ended_by_reason
+    assert {EndReason.SLOW_CONSUMER: 1} == hub.subscribers.ended_by_reason
 
 
 async def test_a_grant_ends_when_it_would_have_ended(
     nursery: trio.Nursery, shelf: Shelf, connect: Connect, autojump_clock: trio.testing.MockClock
 ) -> None:
     hub = await start_hub(nursery)
-    until = hub.wall_clock() + 60
+    until = hub.clock.unix_now() + 60
     for expires_at in (until, None):
         grant = Grant("someone", expires_at=expires_at)
         attach(hub.open("s"), connect().theirs, grant=grant)
     hub = await moved(hub, shelf, nursery)
-    limited, unlimited = hub.streams.values()
+    limited, unlimited = hub.subscribers.by_id.values()
 
-    assert limited.expires_at - hub.clock() == pytest.approx(60, abs=1)
+    assert limited.expires_at - hub.clock.now() == pytest.approx(60, abs=1)
     assert unlimited.expires_at == inf
-    assert 2 == hub.shares.streams_of_subject["someone"]
+    assert 2 == hub.quotas.streams_of_subject["someone"]
 
 
 async def test_a_client_that_hung_up_in_between_is_nobodys_loss(
@@ -262,7 +262,7 @@ async def test_a_client_that_hung_up_in_between_is_nobodys_loss(
     result = await take_up(hub, shelf)
 
     assert (1, 1) == (result.streams, result.lost_streams)
-    assert 1 == len(hub.streams)
+    assert 1 == len(hub.subscribers)
 
 
 # --- sessions and their logs ---------------------------------------------------------------------
@@ -312,29 +312,29 @@ async def test_events_and_sessions_live_as_long_as_they_would_have_lived(
     hub = await moved(hub, shelf, nursery, **limits)
     session = hub.find("s")
     await trio.sleep(98)
-    session.log.expire(hub.clock())
+    session.log.expire(hub.clock.now())
 
     assert ["short", "long"] == retained(session)
 
     await trio.sleep(4)
-    session.log.expire(hub.clock())
+    session.log.expire(hub.clock.now())
 
     assert ["long"] == retained(session)
 
     await trio.sleep(296)
-    session.log.expire(hub.clock())
+    session.log.expire(hub.clock.now())
 
     assert ["long"] == retained(session)
 
     await trio.sleep(4)
-    session.log.expire(hub.clock())
+    session.log.expire(hub.clock.now())
 
     assert [] == retained(session)
-    assert not session.has_expired(hub.clock())
+    assert not session.has_expired(hub.clock.now())
 
     await trio.sleep(3600)
 
-    assert session.has_expired(hub.clock())
+    assert session.has_expired(hub.clock.now())
 
 
 async def test_who_comes_back_to_a_closed_session_is_still_told_to_stop(
@@ -368,7 +368,7 @@ async def test_nothing_stays_behind(nursery: trio.Nursery, shelf: Shelf, connect
 
     assert (1, 1, 1) == (result.sessions, result.events, result.streams)
     assert 0 == hub.accounted_bytes < left
-    assert {} == hub.ended_by_reason, "no stream has ended"
+    assert {} == hub.subscribers.ended_by_reason, "no stream has ended"
 
     following = await start_hub(nursery)
     await take_up(following, shelf)
@@ -424,7 +424,7 @@ async def test_of_what_cannot_be_read_nothing_is_taken_and_clients_come_back(
     await settle()
 
     assert {} == following.sessions
-    assert {} == following.streams
+    assert {} == following.subscribers.by_id
     assert 0 == following.accounted_bytes
     assert client.hung_up_on
 

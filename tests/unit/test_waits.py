@@ -17,20 +17,20 @@ import broadcasterd.broadcast
 
 ROOT = Path(broadcasterd.broadcast.__file__).parent
 
-PASSING = {"trio.lowlevel.checkpoint()", "trio.sleep(LAST_WORDS_TIMEOUT_S)"}
-"""Waits for time alone: they end whatever anybody does."""
+PASSING = {"trio.lowlevel.checkpoint()"}
+"""No wait: it ends whatever anybody does."""
 
 ANSWERS = {
     "session.py: self._inbox.send(publication)": ("publisher", "session"),
     "session.py: publication.settled.wait()": ("publisher", "session"),
     "session.py: self._emptied.wait()": ("session", "subscriber"),
-    "hub.py: self._drained.wait()": ("drain", "session"),
+    "subscribers.py: self._drained.wait()": ("drain", "session"),
 }
 """Waits for what somebody has to do first: who waits, and for whom."""
 
 WORK = {
     "session.py: async for self._outlet",
-    "pull_subscriber.py: self._bell.receive()",
+    "response_subscriber.py: self._bell.receive()",
     "pressure.py: self._bell.receive()",
     "poller.py: trio.lowlevel.wait_readable(self._epoll.fileno())",
 }
@@ -38,7 +38,6 @@ WORK = {
 
 HELD = {
     "hub.py: async with trio.open_nursery()",
-    "session.py: async with trio.open_nursery()",
 }
 """What is held while something is waited for: children, and nothing else."""
 
@@ -62,8 +61,7 @@ def _defined() -> set[str]:
     return {node.name for node in nodes if isinstance(node, ast.AsyncFunctionDef)}
 
 
-OWN = _defined() | {"work"}  # a subscriber's own coroutine, handed to its session
-OWN -= {"send", "receive", "wait"}
+OWN = _defined() - {"send", "receive", "wait"}
 
 
 def _is_own(value: ast.expr) -> bool:
@@ -74,7 +72,7 @@ def _is_own(value: ast.expr) -> bool:
 
 
 def found() -> set[str]:
-    """Return every wait in the package, with its file, but those for time."""
+    """Return every wait in the package, with its file."""
     return {
         f"{path.name}: {what}"
         for path in ROOT.glob("*.py")

@@ -14,11 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import trio
-
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.session import FAN_OUT_SLICE, Session
-from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
+from broadcasterd.broadcast.session import Session
+from broadcasterd.broadcast.slices import for_each
+from broadcasterd.broadcast.socket_subscriber import Progress, SocketSubscriber
 from broadcasterd.core.handover import (
     Done,
     EventLeft,
@@ -31,6 +30,7 @@ from broadcasterd.core.handover import (
     pack,
     unpack,
 )
+from broadcasterd.reasons import EndReason
 
 
 class Keeper(Protocol):
@@ -75,7 +75,7 @@ async def leave(hub: Hub, keeper: Keeper) -> Moved:
     moved = Moved()
     taken: list[socket.socket] = []
     records = _leaving(hub, taken, moved)
-    segments = pack(records, handover=secrets.token_hex(8), at=hub.wall_clock())
+    segments = pack(records, handover=secrets.token_hex(8), at=hub.clock.unix_now())
     try:
         for index, segment in enumerate(segments):
             await keeper.keep_segment(index, segment)
@@ -90,24 +90,24 @@ async def leave(hub: Hub, keeper: Keeper) -> Moved:
 
 def _leaving(hub: Hub, taken: list[socket.socket], moved: Moved) -> Iterator[Record]:
     """Yield what the hub has, and take it from the hub; the sockets go to ``taken``."""
-    now = hub.clock()
+    now = hub.clock.now()
     for name, ended_at in hub.ended_names():
         yield NameEnded(name, now - ended_at)
     while hub.sessions:
         session = next(iter(hub.sessions.values()))
         log, entries = session.log, tuple(session.log)
         streams = [
-            _leave_stream(subscriber, taken)
+            _leave_stream(subscriber, session, hub, taken)
             for subscriber in tuple(session.subscribers)
             if isinstance(subscriber, SocketSubscriber) and subscriber.can_move
         ]
         left = _describe(session)
-        hub.leave(session)
+        hub.drop(session, EndReason.DRAINING)  # those who still listen are told so
         moved.sessions += 1
         moved.events += len(entries)
         moved.streams += len(streams)
         yield left
-        now = hub.clock()
+        now = hub.clock.now()
         for entry in entries:
             age_s, ttl_s = now - entry.appended_at, log.ttl_of(entry)
             yield EventLeft(entry.seq, entry.frame, age_s, ttl_s, entry.key)
@@ -128,10 +128,27 @@ def _describe(session: Session) -> SessionLeft:
     )
 
 
-def _leave_stream(stream: SocketSubscriber, taken: list[socket.socket]) -> StreamLeft:
-    sock, left = stream.leave()
+def _leave_stream(
+    stream: SocketSubscriber, session: Session, hub: Hub, taken: list[socket.socket]
+) -> StreamLeft:
+    sock, progress = stream.detach()
+    session.let_go(stream)
     taken.append(sock)
-    return left
+    return StreamLeft(
+        inode=os.fstat(sock.fileno()).st_ino,
+        session=session.name,
+        stream_id=stream.stream_id,
+        peer=stream.peer,
+        cursor=progress.cursor,
+        pending=progress.pending,
+        opened_s=progress.opened_s,
+        sent_bytes=progress.sent_bytes,
+        sent_events=progress.sent_events,
+        max_lag=progress.max_lag,
+        asked=progress.asked,
+        subject=stream.subject,
+        expires_at=hub.clock.unix_time(stream.expires_at),
+    )
 
 
 class Left(Protocol):
@@ -169,13 +186,12 @@ async def take_up(hub: Hub, left: Left) -> Moved:
             # written twice.
             for sock in await left.take_sockets():
                 sockets[os.fstat(sock.fileno()).st_ino] = sock
-        for count, stream in enumerate(arrival.streams, start=1):
-            arrival.attach(stream, sockets.pop(stream.inode, None))
-            if count % FAN_OUT_SLICE == 0:
-                await trio.lowlevel.checkpoint()
+        await for_each(
+            arrival.streams, lambda left: arrival.attach(left, sockets.pop(left.inode, None))
+        )
     except (HandoverError, OSError):
         for session in tuple(hub.sessions.values()):
-            hub.leave(session)
+            hub.drop(session, EndReason.DRAINING)
         raise
     finally:
         for sock in sockets.values():
@@ -190,7 +206,7 @@ class _Arrival:
         self._hub = hub
         self._handover: str | None = None
         self._index = 0
-        self._now = hub.clock()
+        self._now = hub.clock.now()
         self._session: Session | None = None
         self._is_done = False
         self.streams: list[StreamLeft] = []
@@ -211,8 +227,31 @@ class _Arrival:
             if sock is not None:
                 sock.close()
         else:
-            session.attach(SocketSubscriber.resumed(session, sock, stream))
+            session.attach(self._restored(stream, session, sock))
             self.moved.streams += 1
+
+    def _restored(
+        self, left: StreamLeft, session: Session, sock: socket.socket
+    ) -> SocketSubscriber:
+        progress = Progress(
+            cursor=left.cursor,
+            pending=left.pending,
+            asked=left.asked,
+            max_lag=left.max_lag,
+            opened_s=left.opened_s,
+            sent_bytes=left.sent_bytes,
+            sent_events=left.sent_events,
+        )
+        return SocketSubscriber.restored(
+            session,
+            sock,
+            self._hub.poller,
+            stream_id=left.stream_id,
+            peer=left.peer,
+            progress=progress,
+            subject=left.subject,
+            expires_at=self._hub.clock.moment(left.expires_at),
+        )
 
     def finish(self) -> None:
         """Check that nothing is missing."""
@@ -226,14 +265,23 @@ class _Arrival:
             raise HandoverError("its segments are of two handovers")
         if self._handover is None:
             self._handover = record.handover
-            self.moved.seconds = max(0.0, self._hub.wall_clock() - record.at)
+            self.moved.seconds = max(0.0, self._hub.clock.unix_now() - record.at)
             self._now -= self.moved.seconds  # ages are of when it was begun
         self._index += 1
+
+    def _open(self, left: SessionLeft) -> Session:
+        """Open a session that another process left, empty: its events are to follow."""
+        session = self._hub.new_session(left.name, left.incarnation, left.subject)
+        session.log.go_on_from(floor=left.floor, last=left.last)
+        session.opened_at = self._now - left.opened_s
+        session.active_at = self._now - left.active_s
+        session.published_at = self._now - left.published_s
+        return self._hub.put(session)
 
     def _put(self, record: Record) -> None:
         match record:
             case SessionLeft():
-                self._session = self._hub.take_up(record, now=self._now)
+                self._session = self._open(record)
                 self.moved.sessions += 1
             case EventLeft(seq, frame, age_s, ttl_s, key):
                 if self._session is None:

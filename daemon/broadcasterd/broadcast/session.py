@@ -8,30 +8,26 @@ checkpoints of this task nothing else can run, which is all the mutual exclusion
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import structlog
 import trio
 
+from broadcasterd.broadcast.clock import Clock
+from broadcasterd.broadcast.slices import for_each
 from broadcasterd.broadcast.subscriber import Batch, Subscriber
-from broadcasterd.config import Sessions
+from broadcasterd.broadcast.subscribers import Subscribers
+from broadcasterd.config import Sessions, Settings
 from broadcasterd.core.replaylog import Entry, LogStatistics, Position, ReplayLog
 from broadcasterd.core.start import Since, Start
 from broadcasterd.errors import Problem, SessionEnded, Unavailable
 from broadcasterd.reasons import EndReason
 
-if TYPE_CHECKING:
-    from broadcasterd.broadcast.hub import Hub
-
 log = structlog.stdlib.get_logger(__name__)
 
 INBOX_PUBLICATIONS = 16
 """Requests that may wait for the session: beyond it the publisher waits, with its body."""
-
-FAN_OUT_SLICE = 200
-"""Subscribers written to between two checkpoints: about 2 ms, which the rest can wait for."""
 
 MAX_BATCH_BYTES = 32 * 1024
 """Frames that one fan-out joins: half of what a live subscriber's empty socket takes."""
@@ -100,57 +96,49 @@ class SessionStatistics:
     idle: float
 
 
-class Clock(Protocol):
-    """Seconds on a monotonic clock."""
-
-    def __call__(self) -> float: ...  # noqa: D102
-
-
 class Session:
     """One session, from the first request that names it to its end.
 
     Args:
-        hub: told of every stream that opens and ends.
         name: as in the URL.
-        incarnation: names this session's log in its ids.
-        limits: the ``[sessions]`` settings.
+        log: its events, or what was retained of them; nobody else appends to it.
+        registry: told of every stream that opens and ends.
+        settings: those in force.
+        clock: the daemon's.
         subject: on whose account it was opened.
 
     """
 
     def __init__(
         self,
-        hub: Hub,
         name: str,
+        log: ReplayLog,
+        registry: Subscribers,
         *,
-        incarnation: str,
-        limits: Sessions,
+        settings: Settings,
+        clock: Clock,
         subject: str | None = None,
     ) -> None:
-        self.hub = hub
-        self.poller = hub.poller
         self.name = name
-        self.limits = limits
+        self.log = log
         self.subject = subject
-        self.log = ReplayLog(
-            incarnation=incarnation,
-            max_events=limits.max_history_events,
-            max_bytes=limits.max_history_bytes,
-            max_age=limits.event_ttl,
-            account=hub.logs,
-        )
+        self._registry = registry
+        self._settings = settings
+        self._clock = clock
         self.subscribers: dict[Subscriber, None] = {}  # a set in order of arrival
         self.ending: EndReason | None = None
         self.opened_at = self.active_at = self.published_at = self._written_at = self.now()
         self._inbox, self._outlet = trio.open_memory_channel[Publication | Beat](INBOX_PUBLICATIONS)
-        self._nursery: trio.Nursery | None = None
-        self._spawned_early: list[tuple[Subscriber, Callable[[], Awaitable[None]]]] = []
         self._emptied = trio.Event()
-        self._closed = False
+
+    @property
+    def limits(self) -> Sessions:
+        """The ``[sessions]`` settings in force."""
+        return self._settings.sessions
 
     def now(self) -> float:
-        """Return the session's time: seconds on a monotonic clock."""
-        return self.hub.clock()
+        """Return the moment: seconds on a monotonic clock."""
+        return self._clock.now()
 
     def statistics(self) -> SessionStatistics:
         """Return a snapshot."""
@@ -196,61 +184,39 @@ class Session:
         self.active_at = self.now()
         self.log.expire(self.active_at)
         if isinstance(start, Since):
-            start = Since(start.moment - self.hub.wall_clock() + self.now())
+            start = Since(self._clock.moment(start.moment))
         return self.log.resolve(start)
 
     def attach(self, subscriber: Subscriber) -> None:
         """Take a subscriber in and start to deliver; it gets all after its cursor."""
         self.active_at = self.now()
-        # Others were admitted at the same time, and may have come first.
-        used_up = self.hub.shares.used_up_by_streams(subscriber.peer, subscriber.subject)
+        had_room = len(self.subscribers) < self.limits.max_subscribers_per_session
+        had_room &= self._registry.opened(subscriber)
         self.subscribers[subscriber] = None
-        self.hub.stream_opened(subscriber)
         if self.ending is EndReason.CRASHED:
             subscriber.close(self.ending)  # it comes back, to a new session
         elif self.ending is not None:
             subscriber.cut(self.ending)
-        elif (
-            used_up is not None
-            or len(self.hub.streams) > self.limits.max_subscribers
-            or len(self.subscribers) > self.limits.max_subscribers_per_session
-        ):
-            subscriber.cut(EndReason.MEMORY, retry_ms=self.hub.jittered_retry_ms())
+        elif not had_room:
+            subscriber.cut(EndReason.MEMORY, retry_ms=self._registry.jittered_retry_ms())
         else:
             try:
                 subscriber.open()
             except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
                 self.failed(subscriber, error)
 
-    def forget(self, subscriber: Subscriber, reason: EndReason) -> None:
+    def closed(self, subscriber: Subscriber, reason: EndReason) -> None:
         """Note that a subscriber has closed. Only subscribers call this, once each."""
         self.active_at = self.now()
         self.subscribers.pop(subscriber, None)
-        self.hub.stream_ended(subscriber, reason)
+        self._registry.ended(subscriber, reason)
         if not self.subscribers:
             self._emptied.set()
 
-    def release(self, subscriber: Subscriber) -> None:
-        """Let go of a subscriber that goes on in another process. Only subscribers call this."""
+    def let_go(self, subscriber: Subscriber) -> None:
+        """Let go of a subscriber that goes on in another process."""
         self.subscribers.pop(subscriber, None)
-        self.hub.stream_left(subscriber)
-
-    def spawn(self, subscriber: Subscriber, work: Callable[[], Awaitable[None]]) -> None:
-        """Run a subscriber's task in this session's nursery, contained."""
-        if self._closed:
-            return
-        if self._nursery is None:
-            self._spawned_early.append((subscriber, work))
-        else:
-            self._nursery.start_soon(self._contain, subscriber, work)
-
-    async def _contain(self, subscriber: Subscriber, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except trio.ClosedResourceError:
-            pass  # it was closed while this waited
-        except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
-            self.failed(subscriber, error)
+        self._registry.moved(subscriber)
 
     def failed(self, subscriber: Subscriber, error: Exception) -> None:
         """Record the failure of one stream and close it; the others go on."""
@@ -259,13 +225,12 @@ class Session:
 
     # Time and ending
 
-    def reconfigure(self, limits: Sessions) -> None:
-        """Go on with other settings."""
-        self.limits = limits
+    def resize_log(self) -> None:
+        """Retain as much as the settings now in force allow."""
         self.log.resize(
-            max_events=limits.max_history_events,
-            max_bytes=limits.max_history_bytes,
-            max_age=limits.event_ttl,
+            max_events=self.limits.max_history_events,
+            max_bytes=self.limits.max_history_bytes,
+            max_age=self.limits.event_ttl,
         )
 
     def beat_if_due(self, now: float) -> None:
@@ -290,7 +255,6 @@ class Session:
 
     def close(self) -> None:
         """Close every stream and turn every publisher away, now."""
-        self._closed = True
         self.ending = self.ending or EndReason.CRASHED
         self._inbox.close()
         while (message := self._next()) is not None:
@@ -304,16 +268,10 @@ class Session:
     async def run(self) -> None:
         """Serve publishers until the session is ended and its subscribers have what is owed."""
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                for early in self._spawned_early:
-                    nursery.start_soon(self._contain, *early)
-                self._spawned_early.clear()
-                async for message in self._outlet:
-                    await self._handle(message)
-                    del message  # or it is kept, with its receipt, until the next one comes
-                await self._finish()
-                nursery.cancel_scope.cancel()
+            async for message in self._outlet:
+                await self._handle(message)
+                del message  # or it is kept, with its receipt, until the next one comes
+            await self._finish()
         finally:
             self.close()
 
@@ -382,20 +340,20 @@ class Session:
 
     async def _broadcast(self, entries: Sequence[Entry]) -> None:
         batch = Batch(entries)
-        self.hub.counters["events"] += len(entries)
         await self._to_each(lambda subscriber: subscriber.deliver(batch))
 
     async def _to_each(self, act: Callable[[Subscriber], None]) -> None:
         """Do something synchronous with every subscriber; let others run in between."""
         self._written_at = self.now()
-        for count, subscriber in enumerate(tuple(self.subscribers), start=1):
+
+        def contained(subscriber: Subscriber) -> None:
             if not subscriber.closed:
                 try:
                     act(subscriber)
-                except Exception as error:  # noqa: BLE001 (likewise)
+                except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
                     self.failed(subscriber, error)
-            if count % FAN_OUT_SLICE == 0:
-                await trio.lowlevel.checkpoint()
+
+        await for_each(tuple(self.subscribers), contained)
 
     def _next(self) -> Publication | Beat | None:
         try:

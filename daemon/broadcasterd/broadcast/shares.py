@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broadcasterd.broadcast.subscriber import Subscriber
-from broadcasterd.config import Limits
+from broadcasterd.config import Limits, Settings
 from broadcasterd.core.forwarded import client_group
 from broadcasterd.core.ratelimit import RateLimiter
 from broadcasterd.core.tally import Tally
@@ -19,37 +18,42 @@ MAX_PUBLISHERS = 10_000
 
 
 class Shares:
-    """Counts, kept as streams and sessions come and go; the hub tells of each.
+    """Counts, kept as streams and sessions come and go.
 
     Args:
-        limits: the ``[limits]`` settings.
+        settings: those in force.
         clock: seconds on a monotonic clock.
 
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._settings = settings
         self.streams_of_client = Tally()
         self.streams_of_subject = Tally()
         self.sessions_of_subject = Tally()
-        self.reconfigure(limits)
-
-    def reconfigure(self, limits: Limits) -> None:
-        """Go on with other settings; who has more than them keeps it."""
-        self.limits = limits
+        limits = settings.limits
         self._published = RateLimiter(
-            limits.publish_rate, limits.publish_burst, max_keys=MAX_PUBLISHERS, clock=self._clock
+            limits.publish_rate, limits.publish_burst, max_keys=MAX_PUBLISHERS, clock=clock
         )
 
-    def stream_opened(self, stream: Subscriber) -> None:
-        """Count a stream."""
-        self.streams_of_client.add(client_group(stream.peer))
-        self.streams_of_subject.add(stream.subject)
+    @property
+    def limits(self) -> Limits:
+        """The ``[limits]`` settings in force."""
+        return self._settings.limits
 
-    def stream_ended(self, stream: Subscriber) -> None:
+    def reconfigure(self) -> None:
+        """Go on with the settings now in force; what is more than they allow stays."""
+        self._published.reconfigure(self.limits.publish_rate, self.limits.publish_burst)
+
+    def stream_opened(self, peer: str, subject: str | None) -> None:
+        """Count a stream."""
+        self.streams_of_client.add(client_group(peer))
+        self.streams_of_subject.add(subject)
+
+    def stream_ended(self, peer: str, subject: str | None) -> None:
         """Count it no more."""
-        self.streams_of_client.remove(client_group(stream.peer))
-        self.streams_of_subject.remove(stream.subject)
+        self.streams_of_client.remove(client_group(peer))
+        self.streams_of_subject.remove(subject)
 
     def used_up_by_streams(self, peer: str, subject: str | None) -> str | None:
         """Return which setting allows no further stream from an address, or of a subject."""

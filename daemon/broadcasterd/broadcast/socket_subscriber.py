@@ -6,20 +6,24 @@ socket takes more.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from math import inf
+from typing import Self
 
-from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES, Batch, Ending, Subscriber
-from broadcasterd.core.grants import EVERYONE, Grant
-from broadcasterd.core.handover import StreamLeft
+from broadcasterd.broadcast.poller import Poller
+from broadcasterd.broadcast.subscriber import (
+    LAGGING_S,
+    MAX_WRITE_BYTES,
+    Batch,
+    Ending,
+    Feed,
+    Subscriber,
+)
 from broadcasterd.core.replaylog import Entry, Position
 from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk
 from broadcasterd.reasons import EndReason
-
-if TYPE_CHECKING:
-    from broadcasterd.broadcast.session import Session
 
 MAX_HEARD_BYTES = 16 * 1024
 """A client has nothing to say on a stream; a pipelined request or two may be on its way."""
@@ -32,72 +36,113 @@ _HEARTBEAT = chunk(HEARTBEAT)
 _NOTHING = memoryview(b"")  # one for all: there are many streams, and nothing pends at most
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stream has come: what another process needs, beside the socket, to go on with it.
+
+    Attributes:
+        cursor: the last event that was sent whole.
+        pending: what is left of a write that was cut short.
+        asked: the id that was asked for, where a gap is still to be told.
+        max_lag: events that it may be behind now.
+        opened_s: for how many seconds it has been open.
+
+    """
+
+    cursor: int
+    pending: bytes
+    asked: str | None
+    max_lag: int
+    opened_s: float
+    sent_bytes: int
+    sent_events: int
+
+
 class SocketSubscriber(Subscriber):
     """A stream on a socket of its own: non-blocking, and connected.
 
-    ``opening`` is sent first, before the history.
+    Args:
+        sock: the socket.
+        poller: tells when there is something to read, or room to write.
+        opening: is sent first, before the history.
+
     """
 
-    __slots__ = ("_catching_up", "_heard", "_pending", "_socket", "_took_at")
+    __slots__ = ("_catching_up", "_heard", "_pending", "_poller", "_socket", "_took_at")
 
     def __init__(
         self,
-        session: Session,
+        feed: Feed,
         sock: socket.socket,
+        poller: Poller,
         *,
         stream_id: str,
         peer: str,
         position: Position,
-        grant: Grant = EVERYONE,
+        subject: str | None = None,
+        expires_at: float = inf,
         opening: bytes = b"",
     ) -> None:
-        super().__init__(session, stream_id=stream_id, peer=peer, position=position, grant=grant)
+        super().__init__(
+            feed,
+            stream_id=stream_id,
+            peer=peer,
+            position=position,
+            subject=subject,
+            expires_at=expires_at,
+        )
         self._socket = sock
+        self._poller = poller
         self._pending = memoryview(chunk(opening)) if opening else _NOTHING
         self._catching_up = False
         self._heard = 0
         self._took_at = self.opened_at  # of a write while it catches up
 
     @classmethod
-    def resumed(cls, session: Session, sock: socket.socket, left: StreamLeft) -> Self:
-        """Return the stream that another process left, to go on with it where it stopped."""
-        gap = None if left.asked is None else session.log.gap(left.asked, after=left.cursor)
+    def restored(
+        cls,
+        feed: Feed,
+        sock: socket.socket,
+        poller: Poller,
+        *,
+        stream_id: str,
+        peer: str,
+        progress: Progress,
+        subject: str | None,
+        expires_at: float,
+    ) -> Self:
+        """Return a stream that another process began, to go on with it where it stopped."""
+        asked, cursor = progress.asked, progress.cursor
         stream = cls(
-            session,
+            feed,
             sock,
-            stream_id=left.stream_id,
-            peer=left.peer,
-            position=Position(left.cursor, gap),
-            grant=Grant(left.subject, expires_at=left.expires_at),
+            poller,
+            stream_id=stream_id,
+            peer=peer,
+            position=Position(cursor, None if asked is None else feed.log.gap(asked, after=cursor)),
+            subject=subject,
+            expires_at=expires_at,
         )
-        stream._pending = memoryview(left.pending)
-        stream._max_lag = left.max_lag
-        stream.opened_at -= left.opened_s
-        stream.sent_bytes, stream.sent_events = left.sent_bytes, left.sent_events
+        stream._pending = memoryview(progress.pending)
+        stream._max_lag = progress.max_lag
+        stream.opened_at -= progress.opened_s
+        stream.sent_bytes, stream.sent_events = progress.sent_bytes, progress.sent_events
         return stream
 
-    def leave(self) -> tuple[socket.socket, StreamLeft]:
+    def detach(self) -> tuple[socket.socket, Progress]:
         """Let go of the socket as it is, and say where the stream stopped."""
-        hub = self.session.hub
-        left = StreamLeft(
-            inode=os.fstat(self._socket.fileno()).st_ino,
-            session=self.session.name,
-            stream_id=self.stream_id,
-            peer=self.peer,
+        progress = Progress(
             cursor=self.cursor,
             pending=bytes(self._pending),
-            opened_s=self.session.now() - self.opened_at,
+            asked=None if self._gap is None else self._gap.asked,
+            max_lag=self._max_lag,
+            opened_s=self.feed.now() - self.opened_at,
             sent_bytes=self.sent_bytes,
             sent_events=self.sent_events,
-            max_lag=self._max_lag,
-            asked=None if self._gap is None else self._gap.asked,
-            subject=self.subject,
-            expires_at=hub.unix_time(self.expires_at),
         )
         self.closed = True
-        self.session.poller.remove(self._socket)
-        self.session.release(self)
-        return self._socket, left
+        self._poller.remove(self._socket)
+        return self._socket, progress
 
     @property
     def can_move(self) -> bool:  # noqa: D102
@@ -109,10 +154,10 @@ class SocketSubscriber(Subscriber):
 
     @property
     def is_behind(self) -> bool:  # noqa: D102
-        return self._catching_up and self.session.now() - self._took_at >= LAGGING_S
+        return self._catching_up and self.feed.now() - self._took_at >= LAGGING_S
 
     def open(self) -> None:  # noqa: D102
-        self.session.poller.add(self._socket, self)
+        self._poller.add(self._socket, self)
         self._write_what_is_owed()
 
     def deliver(self, batch: Batch) -> None:  # noqa: D102
@@ -159,10 +204,10 @@ class SocketSubscriber(Subscriber):
         if self.closed:
             return
         self.closed = True
-        self.session.poller.remove(self._socket)
+        self._poller.remove(self._socket)
         self._socket.close()
         self._pending = _NOTHING
-        self.session.forget(self, reason)
+        self.feed.closed(self, reason)
 
     # What the poller tells
 
@@ -182,19 +227,19 @@ class SocketSubscriber(Subscriber):
 
     def on_writable(self) -> None:
         """Catch up."""
-        self._took_at = self.session.now()
+        self._took_at = self.feed.now()
         if not self._write_some() and not self.closed:
-            self.session.poller.await_room(self._socket, wanted=False)
+            self._poller.await_room(self._socket, wanted=False)
 
     def on_failure(self, error: Exception) -> None:
-        """Let the session record it."""
-        self.session.failed(self, error)
+        """Have it recorded."""
+        self.feed.failed(self, error)
 
     def _catch_up_soon(self) -> None:
         if not self.closed and not self._catching_up:
             self._catching_up = True
-            self._took_at = self.session.now()
-            self.session.poller.await_room(self._socket, wanted=True)
+            self._took_at = self.feed.now()
+            self._poller.await_room(self._socket, wanted=True)
 
     def _write_what_is_owed(self) -> None:
         if not self.closed and self._write_some():
@@ -204,7 +249,7 @@ class SocketSubscriber(Subscriber):
         """Write what the socket takes now, up to a limit; return whether there is more."""
         if self._pending:
             self._pending = self._pending[self._send(self._pending) :]
-        log = self.session.log
+        log = self.feed.log
         if self.cursor < log.floor:
             self._check_lag()
         if not self._pending and (gap := self._take_gap()):

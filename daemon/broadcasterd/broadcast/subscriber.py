@@ -6,7 +6,7 @@ its cursor by itself until it is live again. Replay, catching up and live delive
 path, and a slow reader costs no more than a quick one.
 
 There are two: a socket that was taken over (``socket_subscriber.py``, plain HTTP/1.1), and one
-that a response body asks for its bytes (``pull_subscriber.py``, TLS and HTTP/2).
+that a response body asks for its bytes (``response_subscriber.py``, TLS and HTTP/2).
 
 Ending has three strengths: ``finish`` sends what is still owed and then says why; ``cut`` says
 why now, if the client takes it; ``close`` only closes. None of them blocks.
@@ -17,15 +17,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import inf
+from typing import Protocol
 
-from broadcasterd.core.grants import EVERYONE, Grant
-from broadcasterd.core.replaylog import Entry, Position
+from broadcasterd.config import Sessions
+from broadcasterd.core.replaylog import Entry, Position, ReplayLog
 from broadcasterd.core.wire import encode_end, encode_gap
 from broadcasterd.reasons import EndReason
-
-if TYPE_CHECKING:
-    from broadcasterd.broadcast.session import Session
 
 LAGGING_S = 2.0
 """A client that takes nothing for so long, though there is something, lags."""
@@ -66,19 +64,39 @@ class Ending:
         return encode_end(self.reason, retry_ms=self.retry_ms)
 
 
+class Feed(Protocol):
+    """What a subscriber reads from, and who is told of its end: a session, in its eyes."""
+
+    name: str
+
+    @property
+    def log(self) -> ReplayLog:
+        """The events."""
+
+    @property
+    def limits(self) -> Sessions:
+        """The ``[sessions]`` settings in force."""
+
+    def now(self) -> float:
+        """Return seconds on a monotonic clock."""
+
+    def closed(self, subscriber: Subscriber, reason: EndReason) -> None:
+        """Note that a subscriber has closed. Told once."""
+
+    def failed(self, subscriber: Subscriber, error: Exception) -> None:
+        """Record that a subscriber failed, and close it."""
+
+
 class Subscriber(ABC):
-    """What the session knows of a stream.
+    """One open stream, from its place in the log to its end.
 
     Args:
-        session: whose events it reads.
+        feed: whose events it reads.
         stream_id: names the stream in its opening comment and in the log.
         peer: the client's address, for the log.
         position: where it starts.
-        grant: what lets it listen.
-
-    Attributes:
-        subject: whose it is, if the grant says so.
-        expires_at: when the grant does, on the hub's clock.
+        subject: for whom the stream is open, if the grant that opened it says so.
+        expires_at: the moment on the feed's clock at which that grant expires.
 
     """
 
@@ -89,42 +107,43 @@ class Subscriber(ABC):
         "closed",
         "cursor",
         "expires_at",
+        "feed",
         "opened_at",
         "peer",
         "sent_bytes",
         "sent_events",
-        "session",
         "stream_id",
         "subject",
     )
 
     def __init__(
         self,
-        session: Session,
+        feed: Feed,
         *,
         stream_id: str,
         peer: str,
         position: Position,
-        grant: Grant = EVERYONE,
+        subject: str | None = None,
+        expires_at: float = inf,
     ) -> None:
-        log = session.log
+        log = feed.log
         if position.cursor < log.floor:  # evicted while the response was on its way
             asked = position.gap.asked if position.gap else log.id_of(position.cursor)
             position = Position(log.floor, log.gap(asked))
-        self.session = session
+        self.feed = feed
         self.stream_id = stream_id
         self.peer = peer
-        self.subject = grant.subject
-        self.expires_at = session.hub.expiry_of(grant)
+        self.subject = subject
+        self.expires_at = expires_at
         self.cursor = position.cursor
-        self.opened_at = session.now()
+        self.opened_at = feed.now()
         self.sent_bytes = 0
         self.sent_events = 0
         self.closed = False
         self._gap = position.gap
         self._ending: Ending | None = None
         # One that replays starts far behind, and is slow only if it falls back from there.
-        self._max_lag = log.last - self.cursor + session.limits.max_lag_events
+        self._max_lag = log.last - self.cursor + feed.limits.max_lag_events
 
     @property
     def can_move(self) -> bool:
@@ -167,12 +186,12 @@ class Subscriber(ABC):
 
     def _is_up_to_date(self) -> None:
         """Note that it has all there is: from now on the ordinary limit holds."""
-        self.cursor = self.session.log.last  # what is missing at the end expired by itself
-        self._max_lag = self.session.limits.max_lag_events
+        self.cursor = self.feed.log.last  # what is missing at the end expired by itself
+        self._max_lag = self.feed.limits.max_lag_events
 
     def _check_lag(self) -> None:
         """End it, or skip events, if it is too far behind."""
-        log, limits = self.session.log, self.session.limits
+        log, limits = self.feed.log, self.feed.limits
         if log.last - self.cursor <= self._max_lag and self.cursor >= log.floor:
             return
         if limits.slow_consumer == "end":

@@ -53,7 +53,7 @@ async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
     release = ReleaseRule()
     is_done = True
     while True:
-        limits = hub.limits  # a reload may change them, and how often to look
+        limits = hub.settings.sessions  # a reload may change them, and how often to look
         tick = min(TICK_S, limits.heartbeat_interval / 4, limits.cleanup_interval)
         if memory is not None:
             tick = min(tick, memory.sample_interval)
@@ -63,12 +63,12 @@ async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
         if memory is not None:
             counted, state = hub.counted_bytes, hub.pressure.state
             if release.is_due(counted=counted, state=state, now=now):
-                memory.release(thorough=len(hub.sessions) + len(hub.streams) <= FEW)
+                memory.release(thorough=len(hub.sessions) + len(hub.subscribers) <= FEW)
             is_done = relieve_memory(hub, memory, freed=release.freed(hub.counted_bytes))
         if now >= last_beat + tick:
             last_beat = now
             await hub.beat()
-            await hub.end_expired()
+            await hub.subscribers.end_expired()
         if now >= last_sweep + limits.cleanup_interval:
             last_sweep = now
             await hub.sweep()

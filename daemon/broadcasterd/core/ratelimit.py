@@ -37,6 +37,14 @@ class RateLimiter:
     def __len__(self) -> int:
         return len(self._full_at)
 
+    def reconfigure(self, rate: float, burst: float) -> None:
+        """Go on with another rate and burst: what each key owes, it owes still."""
+        now = self._clock()
+        stretch = self._rate / rate
+        for key, full_at in self._full_at.items():
+            self._full_at[key] = now + (full_at - now) * stretch
+        self._rate, self._burst = rate, burst
+
     def take(self, key: str, amount: float = 1.0) -> float:
         """Take ``amount``; return 0.0, or the seconds to wait where it is refused."""
         if wait := self.would_wait(key, amount):

@@ -57,7 +57,7 @@ def create_app(
     app = Application(__name__, static_folder=None)
     app.url_map.merge_slashes = False
     app.settings = config
-    _add_errors(app, hub)
+    _add_errors(app)
     _add_cors(app)
     _add_streams(app, hub, guard, takeover=takeover)
     _add_publishing(app, hub, guard)
@@ -85,12 +85,12 @@ def _add_streams(app: Application, hub: Hub, guard: Guard, *, takeover: bool) ->
         connection = request.scope["state"]["connection"]
         if takeover and connection is not None and head.http_version == "1.1":
             response = Response(
-                TakenOverBody(admission, connection, head.peer),
+                TakenOverBody(admission, connection, hub.poller, head.peer),
                 headers={**STREAM_HEADERS, "Connection": "close"},
             )
         else:
-            abort = request.scope["state"]["abort"]
-            response = Response(PulledBody(admission, abort, head.peer), headers=STREAM_HEADERS)
+            scope = request.scope["state"]["response"]
+            response = Response(PulledBody(admission, scope, head.peer), headers=STREAM_HEADERS)
         response.timeout = None  # the default would end the stream after a minute (fact E)
         return response
 
@@ -167,7 +167,7 @@ def _add_description(app: Application) -> None:
         return _json(document(app.settings))
 
 
-def _add_errors(app: Application, hub: Hub) -> None:
+def _add_errors(app: Application) -> None:
     @app.errorhandler(Problem)
     async def problem(error: Problem) -> Response:
         return problem_response(error)
@@ -182,7 +182,6 @@ def _add_errors(app: Application, hub: Hub) -> None:
 
     @app.errorhandler(Exception)
     async def crash(error: Exception) -> Response:
-        hub.counters["requests_failed"] += 1
         return problem_response(from_crash(error))
 
 

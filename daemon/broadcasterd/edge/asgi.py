@@ -6,7 +6,7 @@ the facts' letters in ``tests/integration/test_stack_facts.py`` hold what is pro
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from math import inf
 from types import TracebackType
 from typing import Self, cast
@@ -18,7 +18,8 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioRequest
 
-from broadcasterd.broadcast.pull_subscriber import PullSubscriber
+from broadcasterd.broadcast.poller import Poller
+from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.config import Config
@@ -60,7 +61,7 @@ class ASGIConnection(TrioASGIHTTPConnection):
                 await send(message)
 
         async with trio.open_nursery() as nursery:
-            self.scope["state"]["abort"] = nursery.cancel_scope.cancel
+            self.scope["state"]["response"] = nursery.cancel_scope
             request = cast(Request, self._create_request_from_scope(send))
             nursery.start_soon(self._fill_body, nursery, request, receive)
             await self._answer(request, send_noting_the_end)
@@ -115,9 +116,12 @@ class TakenOverBody(ResponseBody):
     the socket. What Hypercorn sends to end the response goes nowhere.
     """
 
-    def __init__(self, admission: Admission, connection: Connection, peer: str) -> None:
+    def __init__(
+        self, admission: Admission, connection: Connection, poller: Poller, peer: str
+    ) -> None:
         self._admission = admission
         self._connection = connection
+        self._poller = poller
         self._peer = peer
 
     async def __aenter__(self) -> Self:
@@ -139,40 +143,46 @@ class TakenOverBody(ResponseBody):
             taken = self._connection.detach()
         except trio.ClosedResourceError:
             raise StopAsyncIteration from None  # the client did not stay for the answer
+        admission = self._admission
         _attach(
+            admission,
             SocketSubscriber(
-                self._admission.session,
+                admission.session,
                 taken,
-                stream_id=self._admission.stream_id,
+                self._poller,
+                stream_id=admission.stream_id,
                 peer=self._peer,
-                position=self._admission.position,
-                grant=self._admission.grant,
-                opening=self._admission.opening,
-            )
+                position=admission.position,
+                subject=admission.subject,
+                expires_at=admission.expires_at,
+                opening=admission.opening,
+            ),
         )
         raise StopAsyncIteration
 
 
 class PulledBody(ResponseBody):
-    """A response that a :class:`PullSubscriber` feeds: where there is no socket to take over."""
+    """A response that a :class:`ResponseSubscriber` feeds: there is no socket to take over."""
 
-    def __init__(self, admission: Admission, abort: Callable[[], None], peer: str) -> None:
+    def __init__(self, admission: Admission, response: trio.CancelScope, peer: str) -> None:
         self._admission = admission
-        self._abort = abort
+        self._response = response
         self._peer = peer
-        self._subscriber: PullSubscriber  # from __aenter__ on: its place in the log is then
+        self._subscriber: ResponseSubscriber  # from __aenter__ on: its place in the log is then
 
     async def __aenter__(self) -> Self:
-        self._subscriber = PullSubscriber(
-            self._admission.session,
-            stream_id=self._admission.stream_id,
+        admission = self._admission
+        self._subscriber = ResponseSubscriber(
+            admission.session,
+            self._response,
+            stream_id=admission.stream_id,
             peer=self._peer,
-            position=self._admission.position,
-            abort=self._abort,
-            grant=self._admission.grant,
-            opening=self._admission.opening,
+            position=admission.position,
+            subject=admission.subject,
+            expires_at=admission.expires_at,
+            opening=admission.opening,
         )
-        _attach(self._subscriber)
+        _attach(admission, self._subscriber)
         return self
 
     async def __aexit__(
@@ -193,9 +203,9 @@ class PulledBody(ResponseBody):
         return piece
 
 
-def _attach(subscriber: Subscriber) -> None:
+def _attach(admission: Admission, subscriber: Subscriber) -> None:
     try:
-        subscriber.session.attach(subscriber)
+        admission.session.attach(subscriber)
     except Exception:
         subscriber.close(EndReason.CRASHED)  # nobody else knows of it, nor of its socket
         raise

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -50,7 +49,6 @@ class Guard:
         config: the ``[auth]`` settings, ``limits.max_failures_per_minute`` and
             ``server.cors_origins``.
         keys: verify the tokens.
-        counters: told of every refused token, under ``tokens_refused``.
         clock: seconds on a monotonic clock.
 
     Attributes:
@@ -64,11 +62,9 @@ class Guard:
         config: Config,
         keys: KeyRing,
         *,
-        counters: Counter[str],
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.tickets = Tickets(clock)
-        self._counters = counters
         self._clock = clock
         self.reconfigure(config, keys)
 
@@ -177,7 +173,6 @@ class Guard:
 
     def _refused(self, head: Head, why: str) -> Problem:
         self._failures.take(client_group(head.peer))
-        self._counters["tokens_refused"] += 1
         log.info("token refused", peer=head.peer, why=str(why))
         return unauthorized(why)
 

@@ -23,7 +23,7 @@ import msgspec
 import trio
 from msgspec import Meta
 
-from broadcasterd.broadcast.hub import Hub, draining, short_of_memory
+from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Draft, Receipt
 from broadcasterd.core.account import Holding
 from broadcasterd.core.event import (
@@ -37,7 +37,16 @@ from broadcasterd.core.replaylog import check_block_fits
 from broadcasterd.core.wire import Received, StreamDecoder, encode_block
 from broadcasterd.edge.auth import token_expired
 from broadcasterd.edge.request import Head
-from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge, TooMany, TooSlow
+from broadcasterd.errors import (
+    BadRequest,
+    Draining,
+    InvalidEvent,
+    Problem,
+    ShortOfMemory,
+    TooLarge,
+    TooMany,
+    TooSlow,
+)
 from broadcasterd.reasons import EndReason
 
 BODY_COPIES = 3
@@ -145,9 +154,9 @@ async def publish(
 
     """
     if hub.draining:
-        raise draining()
+        raise Draining
     if hub.pressure.refuses_publish():
-        raise short_of_memory()
+        raise ShortOfMemory
     media_type, charset = _content_type(head)
     if charset.lower() not in _UTF8:
         msg = f"charset {charset!r} is not supported: send UTF-8"
@@ -165,7 +174,7 @@ async def publish(
             "application/x-ndjson, text/event-stream or text/plain"
         )
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg)
-    _check_rate(hub.shares.wait_for_events(grant.subject), hub)  # before the body is read
+    _check_rate(hub.quotas.wait_for_events(grant.subject))  # before the body is read
     with hub.bodies.holding() as held:
         whole = await whole_body(
             body, head, grant=grant, hub=hub, max_body_bytes=max_body_bytes, held=held
@@ -175,14 +184,13 @@ async def publish(
         else:
             drafts = [_draft(Event(_decode_text(whole), head.parameter("event")), hub)]
         answer = Answer(name)
-        _check_rate(hub.shares.take_events(grant.subject, len(drafts)), hub)
+        _check_rate(hub.quotas.take_events(grant.subject, len(drafts)))
         answer.add(await hub.open(name, grant.subject).publish(drafts))
     return answer
 
 
-def _check_rate(wait: float, hub: Hub) -> None:
+def _check_rate(wait: float) -> None:
     if wait:
-        hub.counters["publications_over_rate"] += 1
         msg = "the token's subject publishes too much (limits.publish_rate)"
         raise TooMany(msg, retry_after=math.ceil(wait))
 
@@ -212,7 +220,8 @@ def _draft(event: Event, hub: Hub) -> Draft:
     except UnicodeEncodeError as error:
         msg = "data and event have to be text that UTF-8 can encode"
         raise InvalidEvent(msg) from error
-    check_block_fits(block, max_bytes=hub.limits.max_history_bytes, key=event.idempotency_key)
+    most = hub.settings.sessions.max_history_bytes
+    check_block_fits(block, max_bytes=most, key=event.idempotency_key)
     return Draft(block, event.ttl, event.idempotency_key)
 
 
@@ -238,19 +247,19 @@ async def whole_body(
     if length.isdecimal() and int(length[:18]) > max_body_bytes:
         raise too_large  # before it is read
     too_slow = TooSlow("the body took too long (limits.body_timeout)")
-    deadline = trio.current_time() + hub.shares.limits.body_timeout
+    deadline = trio.current_time() + hub.settings.limits.body_timeout
     whole = bytearray()
     pieces = aiter(body)
-    with hub.until_short_of_memory() as wait:
+    with hub.interrupts.until_short_of_memory() as wait:
         while piece := await _next_piece(pieces, grant, hub, deadline, too_slow):
             whole += piece
             held.take(BODY_COPIES * len(piece))
             if hub.pressure.refuses_more():
-                raise short_of_memory()
+                raise ShortOfMemory
             if len(whole) > max_body_bytes:
                 raise too_large
     if wait.cancelled_caught:
-        raise short_of_memory()
+        raise ShortOfMemory
     return bytes(whole)
 
 
@@ -266,7 +275,7 @@ async def _next_piece(
 
     """
     piece, expired = None, False
-    with hub.until_drain() as waiting, hub.until_expired(grant) as granted:
+    with hub.interrupts.until_drain() as waiting, hub.interrupts.until_expired(grant) as granted:
         waiting.deadline = deadline
         try:
             piece = await anext(pieces, b"")
@@ -275,7 +284,7 @@ async def _next_piece(
     if expired:
         raise token_expired()
     if piece is None:
-        raise draining() if hub.draining else too_slow
+        raise Draining if hub.draining else too_slow
     return piece
 
 
@@ -286,19 +295,19 @@ async def _hold_back(events: int, grant: Grant, hub: Hub) -> None:
         Problem: 401 or 503, as where a piece is waited for.
 
     """
-    while wait := hub.shares.take_events(grant.subject, events):
+    while wait := hub.quotas.take_events(grant.subject, events):
         with (
-            hub.until_drain(),
-            hub.until_short_of_memory() as short,
-            hub.until_expired(grant) as granted,
+            hub.interrupts.until_drain(),
+            hub.interrupts.until_short_of_memory() as short,
+            hub.interrupts.until_expired(grant) as granted,
         ):
             await trio.sleep(wait)
         if granted.cancelled_caught:
             raise token_expired()
         if short.cancelled_caught:
-            raise short_of_memory()
+            raise ShortOfMemory
         if hub.draining:
-            raise draining()
+            raise Draining
 
 
 def _decode_text(body: bytes) -> str:
@@ -424,7 +433,7 @@ async def _publish_stream(
 ) -> Answer:
     answer = Answer(name)
     session = hub.open(name, grant.subject)
-    idle = hub.shares.limits.stream_idle_timeout
+    idle = hub.settings.limits.stream_idle_timeout
     too_slow = TooSlow("nothing came for too long (limits.stream_idle_timeout)")
 
     async def accept(some: Iterator[Event]) -> None:
@@ -433,7 +442,7 @@ async def _publish_stream(
         if drafts:
             await _hold_back(len(drafts), grant, hub)
         if hub.pressure.refuses_more():
-            raise short_of_memory()
+            raise ShortOfMemory
         if session.ending in {EndReason.SESSION_EXPIRED, EndReason.MEMORY}:
             # It was forgotten, not closed, while this one was silent.
             session = hub.open(name, grant.subject)

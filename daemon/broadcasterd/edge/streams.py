@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from http import HTTPStatus
-from math import isinf
 from typing import Annotated
 
 import msgspec
@@ -73,14 +72,13 @@ def renew(head: Head, stream_id: str, *, guard: Guard, hub: Hub) -> dict[str, ob
 
     """
     grant = guard.authenticate(head)
-    stream = hub.streams.get(stream_id)
+    stream = hub.subscribers.by_id.get(stream_id)
     if stream is None or stream.subject != grant.subject:
         raise Problem(HTTPStatus.NOT_FOUND, "the token's subject has no open stream of this id")
-    require(grant, Action.SUBSCRIBE, session=stream.session.name)
-    stream.expires_at = max(stream.expires_at, hub.expiry_of(grant))
-    never = isinf(stream.expires_at)
-    at = None if never else round(hub.wall_clock() + stream.expires_at - hub.clock(), 3)
-    return {"stream": stream_id, "expires_at": at}
+    require(grant, Action.SUBSCRIBE, session=stream.feed.name)
+    stream.expires_at = max(stream.expires_at, hub.clock.moment(grant.expires_at))
+    at = hub.clock.unix_time(stream.expires_at)
+    return {"stream": stream_id, "expires_at": None if at is None else round(at, 3)}
 
 
 async def revoke(head: Head, subject: str, *, guard: Guard, hub: Hub) -> dict[str, object]:

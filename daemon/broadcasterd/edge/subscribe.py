@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import trio
 
-from broadcasterd.broadcast.hub import RETRY_AFTER_S, Hub, used_up
-from broadcasterd.broadcast.pull_subscriber import PullSubscriber
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.session import Session
 from broadcasterd.core.grants import Grant
 from broadcasterd.core.replaylog import Entry, Gap, Position
@@ -24,7 +24,7 @@ from broadcasterd.core.wire import (
 )
 from broadcasterd.edge.auth import token_expired
 from broadcasterd.edge.request import Head
-from broadcasterd.errors import BadRequest, Problem, Unavailable
+from broadcasterd.errors import RETRY_AFTER_S, BadRequest, Problem, Unavailable, UsedUp
 from broadcasterd.reasons import EndReason
 
 STREAM_TYPE = "text/event-stream"
@@ -47,13 +47,17 @@ MAX_WAIT_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that gets a stream: of which session, from where, and its first bytes."""
+    """A request that gets a stream: of which session, from where, and its first bytes.
+
+    ``expires_at`` is the moment at which what lets it listen expires.
+    """
 
     session: Session
     position: Position
     stream_id: str
     opening: bytes
-    grant: Grant
+    subject: str | None
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +91,21 @@ def admit(head: Head, name: str, grant: Grant, hub: Hub) -> Admission | TurnedAw
     if isinstance(session, _NoRoom):
         if head.parameter("overload") == "status":
             raise session.problem
-        return TurnedAway(encode_end(session.reason, retry_ms=hub.jittered_retry_ms()))
+        return TurnedAway(encode_end(session.reason, retry_ms=hub.subscribers.jittered_retry_ms()))
     position = session.resolve(start)
     stream_id = new_stream_id()
-    opening = encode_opening(stream_id, retry_ms=hub.limits.retry_ms)
+    opening = encode_opening(stream_id, retry_ms=hub.settings.sessions.retry_ms)
     if not isinstance(start, First | ById):
         # A client that is cut before its first event shall resume here, not at the start.
         opening += encode_priming(session.log.id_of(position.cursor))
-    return Admission(session, position, stream_id, opening, grant)
+    return Admission(
+        session=session,
+        position=position,
+        stream_id=stream_id,
+        opening=opening,
+        subject=grant.subject,
+        expires_at=hub.clock.moment(grant.expires_at),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +122,15 @@ def _room(head: Head, name: str, grant: Grant, hub: Hub) -> Session | _NoRoom:
         return _no_room(EndReason.DRAINING)
     if hub.pressure.refuses_subscriber():
         return _no_room(EndReason.MEMORY)
-    shares, is_new = hub.shares, name not in hub.sessions
-    if (setting := shares.used_up_by_streams(head.peer, grant.subject)) or (
-        is_new and (setting := shares.used_up_by_sessions(grant.subject))
+    quotas, is_new = hub.quotas, name not in hub.sessions
+    if (setting := quotas.used_up_by_streams(head.peer, grant.subject)) or (
+        is_new and (setting := quotas.used_up_by_sessions(grant.subject))
     ):
-        return _NoRoom(EndReason.MEMORY, used_up(setting))
-    if len(hub.streams) >= hub.limits.max_subscribers or (
-        is_new and len(hub.sessions) >= hub.limits.max_sessions
-    ):
+        return _NoRoom(EndReason.MEMORY, UsedUp(setting))
+    if hub.subscribers.are_full or (is_new and hub.is_full):
         return _no_room(EndReason.MEMORY)
     session = hub.open(name, grant.subject)
-    if len(session.subscribers) >= hub.limits.max_subscribers_per_session:
+    if len(session.subscribers) >= hub.settings.sessions.max_subscribers_per_session:
         return _no_room(EndReason.MEMORY)
     return session
 
@@ -178,9 +187,9 @@ async def page(head: Head, name: str, grant: Grant, hub: Hub) -> dict[str, objec
         raise session.problem
     position = session.resolve(start)
     if wait and position.gap is None and position.cursor == session.log.last:
-        await _wait_for_news(head, session, grant, wait)
+        await _wait_for_news(head, session, grant, hub, wait)
     entries = session.log.since(position.cursor, max_bytes=MAX_PAGE_BYTES, max_events=limit)
-    now, unix_now = session.now(), hub.wall_clock()
+    now, unix_now = session.now(), hub.clock.unix_now()
     return _page(
         name,
         [_as_json(entry, at=unix_now - (now - entry.appended_at)) for entry in entries],
@@ -189,22 +198,23 @@ async def page(head: Head, name: str, grant: Grant, hub: Hub) -> dict[str, objec
     )
 
 
-async def _wait_for_news(head: Head, session: Session, grant: Grant, wait: float) -> None:
-    waiter = PullSubscriber(
-        session,
-        stream_id=new_stream_id(),
-        peer=head.peer,
-        position=Position(session.log.last),
-        abort=lambda: None,
-        grant=grant,
-    )
-    try:
-        session.attach(waiter)
-        with trio.move_on_after(wait), session.hub.until_expired(grant) as granted:
+async def _wait_for_news(head: Head, session: Session, grant: Grant, hub: Hub, wait: float) -> None:
+    with trio.move_on_after(wait) as waiting, hub.interrupts.until_expired(grant) as granted:
+        waiter = ResponseSubscriber(
+            session,
+            waiting,
+            stream_id=new_stream_id(),
+            peer=head.peer,
+            position=Position(session.log.last),
+            subject=grant.subject,
+            expires_at=hub.clock.moment(grant.expires_at),
+        )
+        try:
+            session.attach(waiter)
             while await waiter.next_bytes() == HEARTBEAT:
                 pass
-    finally:
-        waiter.close(EndReason.CLIENT_GONE)
+        finally:
+            waiter.close(EndReason.CLIENT_GONE)
     if granted.cancel_called:  # the stream may have been told first
         raise token_expired()
 

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from math import inf
 
 import trio
 
-from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES, Batch, Ending, Subscriber
-from broadcasterd.core.grants import EVERYONE, Grant
+from broadcasterd.broadcast.subscriber import (
+    LAGGING_S,
+    MAX_WRITE_BYTES,
+    Batch,
+    Ending,
+    Feed,
+    Subscriber,
+)
 from broadcasterd.core.replaylog import Position
 from broadcasterd.core.wire import HEARTBEAT, unchunk
 from broadcasterd.reasons import EndReason
-
-if TYPE_CHECKING:
-    from broadcasterd.broadcast.session import Session
 
 LAST_WORDS_TIMEOUT_S = 5.0
 """How long a response that is told to end may take to come for its last bytes."""
 
 
-class PullSubscriber(Subscriber):
+class ResponseSubscriber(Subscriber):
     """A stream whose response body asks for its bytes, and frames and sends them its own way.
 
     Args:
-        abort: ends the response at once, whatever it waits for.
+        response: the scope in which the body asks and its bytes are sent. Cancelled, it ends the
+            response at once, whatever that waits for.
+        opening: is given first, before the history.
 
     """
 
     __slots__ = (
-        "_abort",
         "_beats",
         "_bell",
         "_is_cut",
         "_opening",
+        "_response",
         "_ring",
         "_sending",
         "_took_at",
@@ -43,17 +47,25 @@ class PullSubscriber(Subscriber):
 
     def __init__(
         self,
-        session: Session,
+        feed: Feed,
+        response: trio.CancelScope,
         *,
         stream_id: str,
         peer: str,
         position: Position,
-        abort: Callable[[], None],
-        grant: Grant = EVERYONE,
+        subject: str | None = None,
+        expires_at: float = inf,
         opening: bytes = b"",
     ) -> None:
-        super().__init__(session, stream_id=stream_id, peer=peer, position=position, grant=grant)
-        self._abort = abort
+        super().__init__(
+            feed,
+            stream_id=stream_id,
+            peer=peer,
+            position=position,
+            subject=subject,
+            expires_at=expires_at,
+        )
+        self._response = response
         self._opening = opening
         self._ring, self._bell = trio.open_memory_channel[None](1)
         self._beats = False
@@ -68,8 +80,8 @@ class PullSubscriber(Subscriber):
 
     @property
     def is_behind(self) -> bool:  # noqa: D102
-        waited = self.session.now() - self._took_at
-        return not self._with_us and waited >= LAGGING_S and self.cursor < self.session.log.last
+        waited = self.feed.now() - self._took_at
+        return not self._with_us and waited >= LAGGING_S and self.cursor < self.feed.log.last
 
     def open(self) -> None:
         """Nothing to do: the body comes for its bytes by itself."""
@@ -81,10 +93,11 @@ class PullSubscriber(Subscriber):
             while not self.closed:
                 if owed := self._take():
                     self._sending = len(owed)
-                    self._took_at = self.session.now()
+                    self._took_at = self.feed.now()
                     self.sent_bytes += self._sending
                     return owed
                 if self._ending is not None:
+                    self._response.deadline = inf  # it has come for its last bytes
                     self.close(self._ending.reason)
                     return self._ending.encode()
                 await self._bell.receive()
@@ -112,15 +125,16 @@ class PullSubscriber(Subscriber):
             return
         self._is_cut = True
         self.finish(reason, retry_ms=retry_ms)
-        self.session.spawn(self, self._abort_unless_taken)
+        self._response.deadline = trio.current_time() + LAST_WORDS_TIMEOUT_S
 
     def close(self, reason: EndReason) -> None:  # noqa: D102
         if not self.closed:
             self.closed = True
             self._ring.close()
-            self.session.forget(self, reason)
+            # Where its time for the last bytes was over, that is no hang-up of the client.
+            self.feed.closed(self, self._ending.reason if self._is_cut and self._ending else reason)
             if not self._with_us:
-                self._abort()
+                self._response.cancel()
 
     def _take(self) -> bytes:
         if self._opening:
@@ -128,7 +142,7 @@ class PullSubscriber(Subscriber):
             return opening
         if self._is_cut:
             return b""
-        log = self.session.log
+        log = self.feed.log
         if self.cursor < log.floor:
             self._check_lag()
         if gap := self._take_gap():
@@ -146,8 +160,3 @@ class PullSubscriber(Subscriber):
         if not self.closed:
             with suppress(trio.WouldBlock):  # it was rung already
                 self._ring.send_nowait(None)
-
-    async def _abort_unless_taken(self) -> None:
-        await trio.sleep(LAST_WORDS_TIMEOUT_S)
-        if self._ending is not None:
-            self.close(self._ending.reason)

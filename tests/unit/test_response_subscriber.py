@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 import trio
 import trio.testing
 
-from broadcasterd.broadcast.pull_subscriber import LAST_WORDS_TIMEOUT_S, PullSubscriber
+from broadcasterd.broadcast.response_subscriber import LAST_WORDS_TIMEOUT_S, ResponseSubscriber
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES
 from broadcasterd.core.start import ById, Start
 from broadcasterd.core.wire import HEARTBEAT, encode_end, encode_gap, unchunk
 from broadcasterd.reasons import EndReason
-from tests.support.broadcast import ALL, FIRST, draft, drafts, start_hub
+from tests.support.broadcast import ALL, FIRST, draft, drafts, hub_of, pass_time, start_hub
 from tests.support.sse import parse
 
 
@@ -20,13 +22,13 @@ class Body:
     """The response body: comes for bytes when the test says so."""
 
     def __init__(self, session: Session, start: Start = FIRST) -> None:
-        self.aborted = 0
-        self.subscriber = PullSubscriber(
+        self.response = trio.CancelScope()
+        self.subscriber = ResponseSubscriber(
             session,
-            stream_id=f"pull-{id(self)}",
+            self.response,
+            stream_id=f"response-{id(self)}",
             peer="127.0.0.1",
             position=session.resolve(start),
-            abort=self._abort,
         )
         session.attach(self.subscriber)
 
@@ -34,8 +36,9 @@ class Body:
         with trio.fail_after(1):
             return await self.subscriber.next_bytes()
 
-    def _abort(self) -> None:
-        self.aborted += 1
+    @property
+    def aborted(self) -> bool:
+        return self.response.cancel_called
 
 
 @pytest.fixture
@@ -135,8 +138,8 @@ async def test_past_the_lag_limit_it_is_told_why_and_ends(nursery: trio.Nursery)
 
     assert await body.next() == encode_end(EndReason.SLOW_CONSUMER)
     assert await body.next() is None
-    assert hub.ended_by_reason == {EndReason.SLOW_CONSUMER: 1}
-    assert body.aborted == 0
+    assert hub.subscribers.ended_by_reason == {EndReason.SLOW_CONSUMER: 1}
+    assert not body.aborted
 
 
 async def test_past_the_lag_limit_one_that_may_skip_is_told_of_the_gap(
@@ -164,7 +167,7 @@ async def test_one_that_finishes_is_given_what_it_is_owed_first(session: Session
     assert await body.next() == unframed(session)
     assert await body.next() == encode_end(EndReason.DRAINING, retry_ms=1234)
     assert await body.next() is None
-    assert session.hub.ended_by_reason == {EndReason.DRAINING: 1}
+    assert hub_of(session).subscribers.ended_by_reason == {EndReason.DRAINING: 1}
 
 
 async def test_one_that_is_cut_is_told_only_why(session: Session) -> None:
@@ -176,19 +179,37 @@ async def test_one_that_is_cut_is_told_only_why(session: Session) -> None:
     assert await body.next() is None
 
 
-async def test_a_body_that_does_not_come_for_its_last_bytes_is_aborted(
-    session: Session, autojump_clock: trio.testing.MockClock
+async def test_a_response_that_does_not_come_for_its_last_bytes_is_cancelled(
+    session: Session, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    body = Body(session)
+    ended_at: list[float] = []
+
+    async def send_to_one_that_reads_nothing() -> None:
+        try:
+            with body.response:
+                await trio.sleep_forever()
+        finally:
+            body.subscriber.close(EndReason.CLIENT_GONE)
+            ended_at.append(trio.current_time())
+
+    nursery.start_soon(send_to_one_that_reads_nothing)
+    began = trio.current_time()
+    body.subscriber.cut(EndReason.MEMORY)
+    await trio.sleep(2 * LAST_WORDS_TIMEOUT_S)
+
+    assert [began + LAST_WORDS_TIMEOUT_S] == ended_at
+    assert hub_of(session).subscribers.ended_by_reason == {EndReason.MEMORY: 1}
+
+
+async def test_a_response_that_came_for_its_last_bytes_may_take_its_time_to_send_them(
+    session: Session,
 ) -> None:
     body = Body(session)
     body.subscriber.cut(EndReason.MEMORY)
-    await trio.sleep(LAST_WORDS_TIMEOUT_S - 0.1)
+    await body.next()
 
-    assert body.aborted == 0
-
-    await trio.sleep(0.2)
-
-    assert body.aborted == 1
-    assert session.hub.ended_by_reason == {EndReason.MEMORY: 1}
+    assert body.response.deadline == inf
 
 
 async def test_closing_ends_a_body_that_waits(session: Session, nursery: trio.Nursery) -> None:
@@ -205,8 +226,8 @@ async def test_closing_ends_a_body_that_waits(session: Session, nursery: trio.Nu
     await trio.testing.wait_all_tasks_blocked()
 
     assert received == [None]
-    assert body.aborted == 0
-    assert session.hub.ended_by_reason == {EndReason.CLIENT_GONE: 1}
+    assert not body.aborted
+    assert hub_of(session).subscribers.ended_by_reason == {EndReason.CLIENT_GONE: 1}
 
 
 async def test_closing_aborts_a_body_that_is_busy_sending(session: Session) -> None:
@@ -215,7 +236,7 @@ async def test_closing_aborts_a_body_that_is_busy_sending(session: Session) -> N
     await body.next()
     body.subscriber.close(EndReason.CRASHED)
 
-    assert body.aborted == 1
+    assert body.aborted
     assert await body.next() is None
 
 
@@ -228,8 +249,7 @@ async def test_what_a_body_is_busy_sending_is_accounted_for(session: Session) ->
     assert not body.subscriber.is_behind
 
     await session.publish(drafts("b"))
-    clock = session.hub.clock
-    session.hub.clock = lambda: clock() + LAGGING_S
+    pass_time(hub_of(session), LAGGING_S)
 
     assert body.subscriber.is_behind
 
@@ -244,4 +264,4 @@ async def test_a_body_that_is_cut_gets_nothing_that_is_published_after(session: 
 
     assert await body.next() == encode_end(EndReason.TOKEN_EXPIRED)
     assert await body.next() is None
-    assert session.hub.ended_by_reason == {EndReason.TOKEN_EXPIRED: 1}
+    assert hub_of(session).subscribers.ended_by_reason == {EndReason.TOKEN_EXPIRED: 1}

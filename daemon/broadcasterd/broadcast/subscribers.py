@@ -1,0 +1,138 @@
+"""The open streams, by id: how many there may be, the record of each, and how they end together."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import structlog
+import trio
+
+from broadcasterd.broadcast.clock import Clock
+from broadcasterd.broadcast.shares import Shares
+from broadcasterd.broadcast.slices import for_each
+from broadcasterd.broadcast.subscriber import Subscriber
+from broadcasterd.config import Settings
+from broadcasterd.reasons import EndReason
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Subscribers:
+    """All streams of the daemon. Sessions tell it of each that opens, ends or moves away.
+
+    Args:
+        settings: those in force.
+        quotas: counts what a client and a subject have.
+        clock: tells when a grant has expired.
+
+    Attributes:
+        by_id: the open streams.
+        ended_by_reason: how many have ended, and why.
+
+    """
+
+    def __init__(self, settings: Settings, quotas: Shares, clock: Clock) -> None:
+        self._settings = settings
+        self._quotas = quotas
+        self._clock = clock
+        self.by_id: dict[str, Subscriber] = {}
+        self.ended_by_reason: Counter[EndReason] = Counter()
+        self._to_drain: set[str] = set()
+        self._drained = trio.Event()  # set when none of these streams is left
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of writes that were cut short."""
+        return sum(subscriber.pending_bytes for subscriber in self.by_id.values())
+
+    @property
+    def are_full(self) -> bool:
+        """Whether there are as many as there may be in all."""
+        return len(self.by_id) >= self._settings.sessions.max_subscribers
+
+    def jittered_retry_ms(self) -> int:
+        """Return a reconnection time that spreads those who come back together."""
+        retry_ms = self._settings.sessions.retry_ms
+        return retry_ms + random.randrange(retry_ms + 1)  # noqa: S311
+
+    # What sessions tell
+
+    def opened(self, subscriber: Subscriber) -> bool:
+        """Count a stream; return whether there was room for it.
+
+        Others were admitted at the same time, and may have come first.
+        """
+        used_up = self._quotas.used_up_by_streams(subscriber.peer, subscriber.subject)
+        had_room = used_up is None and not self.are_full
+        self.by_id[subscriber.stream_id] = subscriber
+        self._quotas.stream_opened(subscriber.peer, subscriber.subject)
+        return had_room
+
+    def ended(self, subscriber: Subscriber, reason: EndReason) -> None:
+        """Count and record the end of a stream."""
+        self.moved(subscriber)
+        self.ended_by_reason[reason] += 1
+        log.info(
+            "stream ended",
+            session=subscriber.feed.name,
+            stream=subscriber.stream_id,
+            peer=subscriber.peer,
+            reason=reason.value,
+            duration_s=round(self._clock.now() - subscriber.opened_at, 3),
+            last_id=subscriber.feed.log.id_of(subscriber.cursor),
+            sent_events=subscriber.sent_events,
+            sent_bytes=subscriber.sent_bytes,
+        )
+
+    def moved(self, subscriber: Subscriber) -> None:
+        """Count a stream no more, without a word: it goes on in another process."""
+        if self.by_id.pop(subscriber.stream_id, None) is not None:
+            self._quotas.stream_ended(subscriber.peer, subscriber.subject)
+        self._to_drain.discard(subscriber.stream_id)
+        if not self._to_drain:
+            self._drained.set()
+
+    # Ending many
+
+    async def end_expired(self) -> None:
+        """End the streams whose grants have expired."""
+        now = self._clock.now()
+
+        def cut_if_expired(subscriber: Subscriber) -> None:
+            if subscriber.expires_at <= now:
+                subscriber.cut(EndReason.TOKEN_EXPIRED)
+
+        await for_each(tuple(self.by_id.values()), cut_if_expired)
+
+    async def revoke(self, subject: str) -> int:
+        """End the streams of a subject; return how many those were."""
+        revoked = [stream for stream in self.by_id.values() if stream.subject == subject]
+        log.warning("subject revoked", subject=subject, streams=len(revoked))
+        await for_each(revoked, lambda subscriber: subscriber.cut(EndReason.TOKEN_EXPIRED))
+        return len(revoked)
+
+    async def drain(self, *, movable_stay: bool) -> None:
+        """Tell subscribers to come back, and wait until they are gone.
+
+        Those that can go on in another process may stay.
+        """
+        leaving = [s for s in self.by_id.values() if not (movable_stay and s.can_move)]
+        self._to_drain = {subscriber.stream_id for subscriber in leaving}
+
+        def finish(subscriber: Subscriber) -> None:
+            if subscriber.stream_id in self._to_drain:
+                subscriber.finish(EndReason.DRAINING, retry_ms=self.jittered_retry_ms())
+
+        await for_each(leaving, finish)
+        while self._to_drain:
+            self._drained = trio.Event()
+            await self._drained.wait()
+
+    def cut(self, reason: EndReason) -> None:
+        """End every stream now, whatever it is still owed."""
+        for subscriber in tuple(self.by_id.values()):
+            subscriber.cut(reason)
