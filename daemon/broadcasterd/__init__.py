@@ -4,17 +4,18 @@ Where things are, for a reader (imports run one way, top to bottom):
 
 =============== ==================================================================
 ``cli.py``      argv and exit statuses; ``client.py`` is its HTTP client
-``run.py``      the root nursery: in what order all starts and stops, and signals
-``parts.py``    hub, server and their guards put together, and told of new settings
-``restart.py``  what is taken up from the process before, and left to the next
-``monitor.py``  the daemon's figures, for the supervisor and for /health
-``edge/``       HTTP: the only importers of Quart and Hypercorn
+``daemon.py``   the whole put together: in what order all starts, reloads and stops
+``reload.py``   what SIGHUP does; ``monitor.py`` the figures that /health shows
+``server/``     HTTP on the wire: the only importers of Quart and Hypercorn
+``handover/``   what is restored from the process before, and left to the next
+``api/``        what requests mean, as plain functions
 ``broadcast/``  Trio tasks and channels: hub, sessions, subscribers, supervisor
+``memory/``     the bound on memory: the breaker, and what is given up first
+``access/``     tokens, tickets, quotas and rate limits
 ``core/``       pure: events, the wire format, the replay log; knows no I/O
-``host/``       the machine: memory, systemd's protocols, where a handover waits
+``config.py``   every setting, typed and checked; ``errors.py`` what is answered
+``host/``       the machine: memory, the allocator, systemd
 ``observe/``    logging (to the journal, or standard error), and a watch on the loop
-``service.py``  what systemd is told; ``reload.py`` what SIGHUP does
-``config.py``   every setting, typed and checked
 =============== ==================================================================
 """
 

@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 
 import click
 
+from broadcasterd.access.grants import Grant
 from broadcasterd.config import Auth, Config, ConfigError, check_exposure, load
-from broadcasterd.core.grants import Grant
-from broadcasterd.core.names import check_session_name
+from broadcasterd.core.session_name import check_session_name
 from broadcasterd.errors import BadRequest
 from broadcasterd.host.allocator import use_allocator_that_gives_back
 
@@ -129,13 +129,13 @@ def serve(*, config_file: Path | None, examples: bool) -> None:
     """Run the daemon in the foreground, until SIGTERM or SIGINT."""
     config = _checked(config_file)
 
-    from broadcasterd import run
+    from broadcasterd import daemon
 
     def print_examples(urls: list[str]) -> None:
         _print_examples(urls, _example_token(config.auth))
 
     try:
-        run.main(
+        daemon.main(
             config,
             load=lambda: _checked(config_file),
             on_ready=print_examples if examples else None,
@@ -155,7 +155,7 @@ def check_config(*, config_file: Path | None) -> None:
 
 
 def _checked(config_file: Path | None) -> Config:
-    from broadcasterd.edge.tokens import KeyRing, credentials_directory
+    from broadcasterd.access.tokens import KeyRing, credentials_directory
 
     config = load(config_file, os.environ)
     check_exposure(config)
@@ -349,7 +349,7 @@ def _sign(auth: Auth, claims: Mapping[str, object], *, ttl: int) -> str:
     """Sign a token that the daemon of this configuration accepts for `ttl` seconds."""
     import jwt
 
-    from broadcasterd.edge.tokens import credentials_directory, signing_secret
+    from broadcasterd.access.tokens import credentials_directory, signing_secret
 
     algorithm, secret = signing_secret(auth, credentials_directory(os.environ))
     now = int(time.time())

@@ -1,7 +1,7 @@
 """Errors that have an answer: each carries the HTTP status and what to tell the client.
 
-One shape for all, :class:`Problem` (RFC 9457). ``broadcast`` and ``edge`` raise them, and
-``edge/problems.py`` is the one place that makes responses of them.
+One shape for all, :class:`Problem` (RFC 9457). Any package raises them, and
+``api/problems.py`` is the one place that makes answers of them.
 """
 
 from __future__ import annotations

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import trio
 
+from broadcasterd.api.health import Vitals
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import MemoryHost
 from broadcasterd.config import Memory
-from broadcasterd.core.breaker import MIB, Thresholds, bytes_used
-from broadcasterd.core.trend import Trend
-from broadcasterd.edge.health import Vitals
 from broadcasterd.host.memory import MemoryProbe, Reading, release_free_memory
+from broadcasterd.memory.breaker import MIB, Thresholds, bytes_used
+from broadcasterd.memory.trend import Trend
 from broadcasterd.observe.looplag import LoopWatch
 
 

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 import msgspec
 
+from broadcasterd.access.tokens import KeyRing, credentials_directory
+from broadcasterd.api.auth import Guard
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import Config, Settings, check_exposure
-from broadcasterd.edge.app import create_app
-from broadcasterd.edge.auth import Guard
-from broadcasterd.edge.server import Server
-from broadcasterd.edge.tokens import KeyRing, credentials_directory
 from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.monitor import Monitor
 from broadcasterd.observe.log import set_level
+from broadcasterd.server.app import create_app
+from broadcasterd.server.serve import HttpServer
 
 
 class Parts:
@@ -26,7 +26,7 @@ class Parts:
         config: all settings.
         keys: verify tokens.
         sockets: to listen on.
-        takeover: see :func:`~broadcasterd.edge.app.create_app`.
+        takeover: see :func:`~broadcasterd.server.app.create_app`.
 
     """
 
@@ -49,7 +49,7 @@ class Parts:
             vitals=lambda: self.monitor.vitals(self.hub),
             takeover=takeover,
         )
-        self.server = Server(self._app, config.server, config.limits, sockets)
+        self.server = HttpServer(self._app, config.server, config.limits, sockets)
 
     async def reconfigure(self, new: Config) -> None:
         """Tell each part of new settings; first those that may refuse them.

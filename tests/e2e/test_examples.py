@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from broadcasterd.access.tokens import KeyRing
 from broadcasterd.config import load
-from broadcasterd.edge.tokens import KeyRing
 from tests.support.daemon import StartDaemon
 from tests.support.lines import Lines
 from tests.support.tokens import jwt_mode

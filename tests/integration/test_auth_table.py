@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 import pytest
 import trio
 
+from broadcasterd.access.tokens import KeyRing
+from broadcasterd.api.auth import Guard
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import Settings, from_mapping
-from broadcasterd.edge.app import create_app
-from broadcasterd.edge.auth import Guard
-from broadcasterd.edge.tokens import KeyRing
+from broadcasterd.server.app import create_app
 from tests.support.daemon import Daemon
 from tests.support.http1 import Http1
 from tests.support.talk import JSON, Answer, answer, ask, connected, following, target

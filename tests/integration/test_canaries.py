@@ -16,8 +16,8 @@ from typing import Literal
 import httpx
 import pytest
 
+from broadcasterd.api.openapi import document
 from broadcasterd.config import Config
-from broadcasterd.edge.openapi import document
 from tests.support.certificate import Certificate
 from tests.support.daemon import CANARY, StartDaemon
 from tests.support.fuzz import all_of, throw

@@ -16,12 +16,13 @@ import structlog
 import trio
 from hypercorn.events import Event, RawData
 
+from broadcasterd.api import sessions
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
-from broadcasterd.edge import admin, http2, server
-from broadcasterd.reasons import EndReason
+from broadcasterd.core.reasons import EndReason
+from broadcasterd.server import http2, serve
 from tests.support.broadcast import drafts
 from tests.support.certificate import Certificate
 from tests.support.following import Following
@@ -56,7 +57,7 @@ class InjectedError(Exception):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Close connections soon that are idle after a failure: none may be left behind."""
-    monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", 0.3)
 
 
 Logged = list[structlog.typing.EventDict]
@@ -153,7 +154,7 @@ async def test_a_request_that_fails_is_answered_500_and_tells_nothing(
     def describe(_: Session) -> dict[str, object]:
         raise InjectedError
 
-    monkeypatch.setattr(admin, "describe", describe)
+    monkeypatch.setattr(sessions, "describe", describe)
     async with (
         serving_on(path, certificate) as (daemon, clients),
         bystanders(daemon, clients),

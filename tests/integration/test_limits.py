@@ -16,7 +16,7 @@ import psutil
 import pytest
 import trio
 
-from broadcasterd.edge.headers import SECURITY_HEADERS
+from broadcasterd.server.headers import SECURITY_HEADERS
 from tests.support.daemon import Daemon, StartDaemon
 from tests.support.http1 import Http1
 from tests.support.talk import (

@@ -26,8 +26,8 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from broadcasterd.edge import server
-from broadcasterd.edge.headers import SECURITY_HEADERS
+from broadcasterd.server import serve
+from broadcasterd.server.headers import SECURITY_HEADERS
 from tests.support.broadcast import drafts
 from tests.support.certificate import Certificate
 from tests.support.http1 import Http1
@@ -100,7 +100,7 @@ async def test_a_head_that_comes_byte_by_byte_is_cut_off(
             assert received.startswith(b"HTTP/1.1 408 ")
         await connection.aclose()
         await until_back_to(before)
-        assert 0 == daemon.server.failed_connections + daemon.server.places.taken
+        assert 0 == daemon.server.failed_connections + daemon.server.connection_limits.taken
 
 
 @on_each_protocol
@@ -133,7 +133,7 @@ async def test_a_second_head_that_comes_byte_by_byte_is_cut_off(
 async def test_a_connection_that_says_nothing_is_closed(
     path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT_S", SHORT)
+    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", SHORT)
     async with serving_on(path, certificate) as (daemon, clients):
         received = await closed(await clients.connect())
 
@@ -145,7 +145,7 @@ async def test_a_connection_that_says_nothing_is_closed(
 async def test_a_preface_of_http2_that_no_request_follows_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT_S", SHORT)
+    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", SHORT)
     async with serving() as daemon, await daemon.connect() as connection:
         await connection.send_all(PREFACE + SettingsFrame().serialize())
 
@@ -156,7 +156,7 @@ async def test_a_preface_of_http2_that_no_request_follows_is_closed(
 async def test_pings_do_not_keep_a_connection_open_without_requests(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT_S", SHORT)
+    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", SHORT)
     async with serving_on(Path.HTTP2, certificate) as (daemon, clients):
         connection = await clients.connect()
         pings = PingFrame(0, b"12345678").serialize() * 30
@@ -172,7 +172,7 @@ async def test_pings_do_not_keep_a_connection_open_without_requests(
 async def test_a_handshake_that_comes_byte_by_byte_is_cut_off(
     path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HANDSHAKE_TIMEOUT_S", SHORT)
+    monkeypatch.setattr(serve, "HANDSHAKE_TIMEOUT_S", SHORT)
     async with serving_on(path, certificate) as (daemon, _):
         before = await Footprint.settled()
         connection = await daemon.connect()
@@ -183,7 +183,7 @@ async def test_a_handshake_that_comes_byte_by_byte_is_cut_off(
             nursery.cancel_scope.cancel()
         await connection.aclose()
         await until_back_to(before)
-        assert 0 == daemon.server.failed_connections + daemon.server.places.taken
+        assert 0 == daemon.server.failed_connections + daemon.server.connection_limits.taken
 
 
 # --- large -----------------------------------------------------------------------------------

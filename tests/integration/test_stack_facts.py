@@ -2,7 +2,7 @@
 
 ``test_fact_x_…`` shows what our server promises instead, over real sockets. ``test_stock_x_…``
 shows that the defect is still there without our glue: where an upgrade makes one of these fail,
-it has mended something, and the glue in ``edge/server.py`` or ``edge/asgi.py`` can become less.
+it has mended something, and the glue in ``server/serve.py`` or ``server/asgi.py`` can become less.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from quart_trio import QuartTrio
 from broadcasterd.broadcast import response_subscriber
 from broadcasterd.config import Limits
 from broadcasterd.config import Server as ServerConfig
-from broadcasterd.edge import listen, server
-from broadcasterd.edge.listen import bind
-from broadcasterd.edge.server import Server
-from broadcasterd.reasons import EndReason
+from broadcasterd.core.reasons import EndReason
+from broadcasterd.server import listen, serve
+from broadcasterd.server.listen import bind
+from broadcasterd.server.serve import HttpServer
 from tests.support.broadcast import drafts
 from tests.support.certificate import Certificate
 from tests.support.http1 import Http1
@@ -95,7 +95,7 @@ async def _large(_: ASGIReceiveCallable, send: ASGISendCallable) -> None:
 async def test_fact_a_a_client_that_stops_reading_does_not_hold_its_task(
     path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "WRITE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(serve, "WRITE_TIMEOUT_S", 0.2)
     monkeypatch.setattr(response_subscriber, "LAST_WORDS_TIMEOUT_S", 0.2)
     async with serving_on(path, certificate, sessions={"max_lag_events": 5}) as (daemon, clients):
         before = await Footprint.settled()
@@ -160,7 +160,7 @@ async def test_fact_b_connection_close_is_honoured() -> None:
 async def test_fact_b_an_idle_connection_is_closed(
     requests: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", 0.2)
     async with serving() as daemon, await daemon.connect() as connection:
         client = Http1(connection)
         for _ in range(requests):
@@ -189,7 +189,7 @@ async def test_fact_b_a_connection_serves_many_requests() -> None:
 async def test_fact_b_a_body_without_an_end_does_not_hold_a_stream_that_was_ended(
     path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "LINGER_S", 0.1)
+    monkeypatch.setattr(serve, "LINGER_S", 0.1)
     async with serving_on(path, certificate) as (daemon, clients):
         before = await Footprint.settled()
         connection = await clients.connect()
@@ -217,8 +217,8 @@ async def test_fact_b_a_body_without_an_end_does_not_hold_a_stream_that_was_ende
 async def test_fact_b_a_broken_body_ends_a_stream_that_waits_for_its_reader(
     path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "WRITE_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(server, "LINGER_S", 0.1)
+    monkeypatch.setattr(serve, "WRITE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(serve, "LINGER_S", 0.1)
     async with serving_on(path, certificate) as (daemon, clients):
         await daemon.hub.open("news").publish(drafts("x" * 900_000))
         client = await clients.http1(receive_buffer=4096)
@@ -500,7 +500,7 @@ async def test_fact_g_a_pipelined_request_does_not_hide_that_the_client_left(
 async def test_fact_g_a_pipelined_request_does_not_hold_a_stream_that_was_ended(
     path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", 0.1)
     async with serving_on(path, certificate) as (daemon, clients):
         connection = await clients.connect()
         stream = await Http1(connection).follow(EVENTS)
@@ -610,7 +610,7 @@ async def test_fact_k_the_server_listens_on_every_socket_that_it_is_given() -> N
     config = ServerConfig(host="127.0.0.1", port=0)
     sockets = [*bind(config), *bind(config)]
     async with serving() as daemon, trio.open_nursery() as nursery:
-        second = Server(daemon.app, config, Limits(), sockets)
+        second = HttpServer(daemon.app, config, Limits(), sockets)
         urls: list[str] = await nursery.start(second.run)
         assert 2 == len(set(urls))
         for url in urls:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from broadcasterd.core.policy import SESSION_BYTES
+from broadcasterd.memory.policy import SESSION_BYTES
 from tests.support.daemon import StartDaemon
 from tests.support.flood import (
     ANSWER_S,

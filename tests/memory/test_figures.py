@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from broadcasterd.broadcast.hub import STREAM_BYTES
-from broadcasterd.core.policy import SESSION_BYTES
+from broadcasterd.memory.policy import SESSION_BYTES
 from tests.support.daemon import Daemon, StartDaemon
 from tests.support.flood import ANSWER_S, MIB, client_of, reading, subscribe
 

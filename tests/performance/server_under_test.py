@@ -37,11 +37,11 @@ def plain(port: int) -> None:
 
 def daemon(port: int, *, takeover: bool) -> None:
     """Run broadcasterd itself, with its defaults but for the authentication."""
-    from broadcasterd import run
+    from broadcasterd import daemon
     from broadcasterd.config import Auth, Config, Server
 
     config = Config(server=Server(port=port), auth=Auth(mode="none"))
-    run.main(
+    daemon.main(
         config,
         on_ready=lambda urls: ready(int(urls[0].rpartition(":")[2])),
         takeover=takeover,

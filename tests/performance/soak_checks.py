@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from broadcasterd.broadcast.hub import STREAM_BYTES
-from broadcasterd.core.policy import SESSION_BYTES
+from broadcasterd.memory.policy import SESSION_BYTES
 from tests.performance.soak_followers import Follower
 from tests.performance.soak_world import Violation, World
 from tests.support.daemon import Daemon

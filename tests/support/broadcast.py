@@ -9,20 +9,20 @@ from weakref import WeakKeyDictionary, ref
 
 import trio
 
+from broadcasterd.access.grants import EVERYONE, Grant
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.session import Draft, Session
+from broadcasterd.broadcast.session import EncodedEvent, Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Batch, Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Config, Limits, Sessions, Settings
-from broadcasterd.core.breaker import Thresholds
 from broadcasterd.core.event import Event
-from broadcasterd.core.grants import EVERYONE, Grant
+from broadcasterd.core.position import First, Start
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position
-from broadcasterd.core.start import First, Start
 from broadcasterd.core.wire import encode_block
-from broadcasterd.reasons import EndReason
+from broadcasterd.memory.breaker import Thresholds
 from tests.support.sse import Event as Seen
 from tests.support.sse import parse
 
@@ -77,12 +77,12 @@ def hub_of(session: Session) -> Hub:
     return hub
 
 
-def draft(data: str, *, ttl: float | None = None, key: str | None = None) -> Draft:
+def draft(data: str, *, ttl: float | None = None, key: str | None = None) -> EncodedEvent:
     """Return an event as a session takes it."""
-    return Draft(encode_block(Event(data)), ttl, key)
+    return EncodedEvent(encode_block(Event(data)), ttl, key)
 
 
-def drafts(*data: str) -> list[Draft]:
+def drafts(*data: str) -> list[EncodedEvent]:
     """Return several."""
     return [draft(text) for text in data]
 
@@ -273,15 +273,15 @@ class Recorder(Subscriber):
         self._on_delivery(batch)
         self.data += [event.data for event in events_of(batch.frames)]
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         self.beats += 1
 
     def finish(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
         self.last_words = ("finish", reason, retry_ms)
         self.close(reason)
 
-    def cut(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
-        self.last_words = ("cut", reason, retry_ms)
+    def disconnect(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
+        self.last_words = ("disconnect", reason, retry_ms)
         self.close(reason)
 
     def close(self, reason: EndReason) -> None:

@@ -17,17 +17,17 @@ from typing import NoReturn
 import trio
 import trio.testing
 
+from broadcasterd.access.tokens import KeyRing
+from broadcasterd.api.auth import Guard
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.supervisor import supervise
 from broadcasterd.config import Config, Settings, from_mapping
-from broadcasterd.edge.app import create_app
-from broadcasterd.edge.asgi import Application
-from broadcasterd.edge.auth import Guard
-from broadcasterd.edge.listen import bind
-from broadcasterd.edge.server import Server
-from broadcasterd.edge.tokens import KeyRing
-from broadcasterd.reasons import EndReason
+from broadcasterd.core.reasons import EndReason
+from broadcasterd.server.app import create_app
+from broadcasterd.server.asgi import Application
+from broadcasterd.server.listen import bind
+from broadcasterd.server.serve import HttpServer
 from tests.support.certificate import Certificate
 
 SOON = 10.0
@@ -45,7 +45,7 @@ class Daemon:
 
     hub: Hub
     app: Application
-    server: Server
+    server: HttpServer
     url: str
 
     @property
@@ -80,7 +80,7 @@ async def serving(
     """Run a daemon on a free loopback port while inside.
 
     Args:
-        takeover: see :func:`broadcasterd.edge.app.create_app`.
+        takeover: see :func:`broadcasterd.server.app.create_app`.
         certificate: makes it speak TLS.
         sections: keys of the configuration by section.
 
@@ -89,7 +89,7 @@ async def serving(
     hub = Hub(Settings(config))
     guard = Guard(config, KeyRing.load(config.auth, None))
     app = create_app(hub, config, guard=guard, vitals=_no_vitals, takeover=takeover)
-    server = Server(app, config.server, config.limits, bind(config.server))
+    server = HttpServer(app, config.server, config.limits, bind(config.server))
     async with trio.open_nursery() as root:
         await root.start(hub.run)
         [url] = await root.start(server.run)

@@ -54,7 +54,7 @@ def releases(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         edit(made / version, "__init__.py", f'"{OLD}"', f'"{version}"')
     edit(made / DEAD, "run.py", "def main(", "raise RuntimeError('broken')\n\n\ndef main(")
-    edit(made / DUMB, "edge/publish.py", "async def publish(", "async def publish(forgotten, ")
+    edit(made / DUMB, "api/publish.py", "async def publish(", "async def publish(forgotten, ")
     launcher = made / HUNG / "bin/broadcasterd"
     launcher.write_text(launcher.read_text().replace("#!/bin/sh\n", HANG))
     unit = made / NEW / "systemd/broadcasterd.service"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcasterd.core.account import Account, Holding
+from broadcasterd.memory.account import Account, Holding
 
 
 def test_what_is_taken_counts_while_it_is_held() -> None:

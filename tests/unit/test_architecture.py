@@ -17,7 +17,7 @@ import broadcasterd
 ROOT = Path(broadcasterd.__file__).parent
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
-ABOVE = {"broadcasterd." + name for name in ("cli", "run", "client", "edge")}
+ABOVE = {"broadcasterd." + name for name in ("cli", "daemon", "client", "api", "server")}
 BACKENDS = {"broadcasterd.observe", "broadcasterd.host"}  # handed in, not imported
 WEB = {"quart", "quart_trio", "hypercorn"}
 CLOCKS_AND_IO = {"time", "os", "io", "socket", "ssl", "select", "subprocess", "logging", "random"}
@@ -50,15 +50,15 @@ def _found(tree: ast.Module, file: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"uses {used}: only cli.py decides the exit status"
                 if file != "cli.py" and used == "print":
                     yield node.lineno, "uses print: only cli.py writes to the terminal"
-            case ast.TryStar() if file != "run.py":
-                yield node.lineno, "has except*: groups are taken apart at the root, in run.py"
+            case ast.TryStar() if file != "daemon.py":
+                yield node.lineno, "has except*: groups are taken apart at the root, in daemon.py"
 
 
 def _why_not_imported(name: str, file: str) -> str | None:
     layer = file.partition("/")[0].removesuffix(".py")
     if why := _why_in_no_layer_but(name, layer):
         return why
-    if layer in {"core", "errors", "reasons"}:
+    if layer in {"core", "errors"}:
         return _why_not_pure(name, layer)
     if layer == "broadcast" and _within(name, ABOVE):
         return "it is above"
@@ -75,17 +75,17 @@ def _why_in_no_layer_but(name: str, layer: str) -> str | None:
         return "one Trio run owns everything"
     if top == "multiprocessing":
         return "it is one process"
-    if top == "threading" and layer in {"core", "broadcast", "edge"}:
+    if top == "threading" and layer in {"core", "broadcast", "api", "server"}:
         return "no thread touches state"
-    if top in WEB and layer != "edge":
-        return "only edge knows the web server and framework"
+    if top in WEB and layer not in {"server", "api"}:
+        return "only server knows the web server and framework"
     return None
 
 
 def _why_not_pure(name: str, layer: str) -> str | None:
-    allowed = {"broadcasterd.errors", "broadcasterd.reasons"}
+    allowed = {"broadcasterd.errors", "broadcasterd.core.reasons"}
     if layer == "core":
-        allowed |= {"broadcasterd.core"}
+        allowed |= {"broadcasterd.core", "broadcasterd.memory.account"}
     top = name.partition(".")[0]
     if _within(name, allowed):
         return None
@@ -150,7 +150,7 @@ def _dotted(node: ast.expr, names: dict[str, str]) -> str:
 
 
 def test_the_source_is_found() -> None:
-    assert {"core/wire.py", "core/replaylog.py", "errors.py", "reasons.py"} <= set(FILES)
+    assert {"core/wire.py", "core/replaylog.py", "errors.py", "core/reasons.py"} <= set(FILES)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -176,22 +176,22 @@ def test_the_source_keeps_the_rules(file: str) -> None:
         ("core/wire.py", "from ..broadcast import hub", "imports broadcasterd.broadcast.hub"),
         ("core/wire.py", "from broadcasterd.observe.journal import x", "it is above"),
         ("errors.py", "from broadcasterd.core.event import Event", "it is above"),
-        ("broadcast/hub.py", "from broadcasterd.edge.app import x", "it is above"),
-        ("broadcast/hub.py", "from broadcasterd import edge", "it is above"),
-        ("broadcast/hub.py", "import broadcasterd.run", "it is above"),
-        ("broadcast/hub.py", "import quart", "only edge"),
-        ("broadcast/hub.py", "from hypercorn.config import Config", "only edge"),
+        ("broadcast/hub.py", "from broadcasterd.server.app import x", "it is above"),
+        ("broadcast/hub.py", "from broadcasterd import server", "it is above"),
+        ("broadcast/hub.py", "import broadcasterd.daemon", "it is above"),
+        ("broadcast/hub.py", "import quart", "only server"),
+        ("broadcast/hub.py", "from hypercorn.config import Config", "only server"),
         ("broadcast/hub.py", "from broadcasterd.observe import metrics", "handed in"),
         ("broadcast/hub.py", "from ..host.memory import sample", "handed in"),
-        ("run.py", "import quart_trio", "only edge"),
-        ("observe/journal.py", "from quart import Quart", "only edge"),
+        ("daemon.py", "import quart_trio", "only server"),
+        ("observe/journal.py", "from quart import Quart", "only server"),
         ("broadcast/hub.py", "import trio\nlock = trio.Lock()", "2: uses trio.Lock"),
         ("broadcast/hub.py", "import trio as t\nt.StrictFIFOLock()", "uses trio.StrictFIFOLock"),
         ("broadcast/hub.py", "from trio import Semaphore", "imports trio.Semaphore"),
-        ("edge/app.py", "import trio\nx: trio.Condition", "uses trio.Condition"),
-        ("edge/app.py", "import trio\nmake = trio.CapacityLimiter", "uses trio.CapacityLimiter"),
-        ("edge/app.py", "from trio import Lock as L\nL()", "uses trio.Lock"),
-        ("edge/app.py", "import threading", "no thread touches state"),
+        ("server/app.py", "import trio\nx: trio.Condition", "uses trio.Condition"),
+        ("server/app.py", "import trio\nmake = trio.CapacityLimiter", "uses trio.CapacityLimiter"),
+        ("server/app.py", "from trio import Lock as L\nL()", "uses trio.Lock"),
+        ("server/app.py", "import threading", "no thread touches state"),
         ("core/wire.py", "from threading import Thread", "no thread touches state"),
         ("host/memory.py", "import threading\nthreading.Lock()", "uses threading.Lock"),
         ("host/memory.py", "from threading import RLock", "imports threading.RLock"),
@@ -199,13 +199,13 @@ def test_the_source_keeps_the_rules(file: str) -> None:
         ("host/memory.py", "from asyncio import Queue", "one Trio run"),
         ("host/memory.py", "from multiprocessing import Lock", "imports multiprocessing.Lock"),
         ("host/memory.py", "import multiprocessing.synchronize", "it is one process"),
-        ("run.py", "import sys\nsys.exit(1)", "uses sys.exit"),
-        ("run.py", "from sys import exit as leave\nleave(1)", "uses sys.exit"),
+        ("daemon.py", "import sys\nsys.exit(1)", "uses sys.exit"),
+        ("daemon.py", "from sys import exit as leave\nleave(1)", "uses sys.exit"),
         ("__main__.py", "raise SystemExit(1)", "uses SystemExit"),
-        ("run.py", "quit()", "uses quit"),
-        ("run.py", "print('x')", "uses print"),
-        ("run.py", "list(map(print, []))", "uses print"),
-        ("edge/app.py", "try:\n    x\nexcept* OSError:\n    pass", "has except*"),
+        ("daemon.py", "quit()", "uses quit"),
+        ("daemon.py", "print('x')", "uses print"),
+        ("daemon.py", "list(map(print, []))", "uses print"),
+        ("server/app.py", "try:\n    x\nexcept* OSError:\n    pass", "has except*"),
     ],
 )
 def test_the_checker_sees(file: str, source: str, expected: str) -> None:
@@ -219,15 +219,15 @@ def test_the_checker_sees(file: str, source: str, expected: str) -> None:
     [
         ("core/wire.py", "import re, msgspec\nfrom collections.abc import Iterator"),
         ("core/wire.py", "from broadcasterd.core.event import Event\nfrom ..errors import Problem"),
-        ("core/wire.py", "from broadcasterd import reasons\nfrom . import event"),
-        ("errors.py", "from broadcasterd.reasons import EndReason"),
+        ("core/wire.py", "from broadcasterd import errors\nfrom . import event"),
+        ("errors.py", "from broadcasterd.core.reasons import EndReason"),
         ("broadcast/hub.py", "import trio\ntrio.Event()\ntrio.open_memory_channel(1)"),
         ("broadcast/hub.py", "from broadcasterd.core import wire\nimport broadcasterd.config"),
         ("broadcast/hub.py", "class Lock: ...\nself.Lock = Lock()\nblueprint.print()"),
-        ("edge/app.py", "import quart\nfrom hypercorn.trio.tcp_server import TCPServer"),
-        ("edge/app.py", "from broadcasterd.broadcast.hub import Hub"),
-        ("run.py", "try:\n    x\nexcept* OSError:\n    pass"),
-        ("run.py", "from broadcasterd.observe import journal\nfrom broadcasterd.host import x"),
+        ("server/app.py", "import quart\nfrom hypercorn.trio.tcp_server import TCPServer"),
+        ("server/app.py", "from broadcasterd.broadcast.hub import Hub"),
+        ("daemon.py", "try:\n    x\nexcept* OSError:\n    pass"),
+        ("daemon.py", "from broadcasterd.observe import journal\nfrom broadcasterd.host import x"),
         ("cli.py", "import sys\nprint(1)\nsys.exit(1)\nraise SystemExit(2)"),
         ("host/memory.py", "import threading\nthreading.get_ident()"),
     ],

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from broadcasterd.access.grants import EVERYONE, Action, Grant
+from broadcasterd.access.tokens import KeyRing, TokenFault
+from broadcasterd.api.auth import BAD_TICKET, Guard, token_expired
+from broadcasterd.api.request import Head
 from broadcasterd.config import from_mapping
-from broadcasterd.core.grants import EVERYONE, Action, Grant
-from broadcasterd.edge.auth import BAD_TICKET, Guard, token_expired
-from broadcasterd.edge.request import Head
-from broadcasterd.edge.tokens import KeyRing, TokenFault
 from broadcasterd.errors import Problem
 from tests.support.tokens import SECRET, bearer, claims, jwt_mode, sign
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcasterd.core import breaker
-from broadcasterd.core.breaker import (
+from broadcasterd.memory import breaker
+from broadcasterd.memory.breaker import (
     CRITICAL_SHARE,
     MIB,
     PATIENCE_S,

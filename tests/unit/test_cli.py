@@ -162,10 +162,10 @@ def serve_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]
     """Let the command `serve` call this function instead of the daemon's main."""
 
     def replace(main: Callable[..., None]) -> None:
-        run_module = ModuleType("broadcasterd.run")
+        run_module = ModuleType("broadcasterd.daemon")
         run_module.main = main  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "broadcasterd.run", run_module)
-        monkeypatch.setattr(broadcasterd, "run", run_module, raising=False)
+        monkeypatch.setitem(sys.modules, "broadcasterd.daemon", run_module)
+        monkeypatch.setattr(broadcasterd, "daemon", run_module, raising=False)
 
     return replace
 

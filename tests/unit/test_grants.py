@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broadcasterd.core.grants import (
+from broadcasterd.access.grants import (
     EVERYONE,
     MAX_GLOB_CHARS,
     MAX_GLOBS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broadcasterd.edge.headers import SECURITY_HEADERS, RawHeaders, secure
+from broadcasterd.server.headers import SECURITY_HEADERS, RawHeaders, secure
 
 
 def test_what_is_missing_is_added() -> None:

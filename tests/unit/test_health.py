@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from broadcasterd import __version__
-from broadcasterd.core.breaker import MIB, State, Thresholds
-from broadcasterd.edge.health import Vitals, document, status
+from broadcasterd.api.health import Vitals, document, status
+from broadcasterd.memory.breaker import MIB, State, Thresholds
 
 T = Thresholds(warning=200 * MIB, critical=500 * MIB, recover=180 * MIB)
 

@@ -8,13 +8,13 @@ import pytest
 import trio
 import trio.testing
 
+from broadcasterd.access.grants import Grant
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.slices import SLICE
-from broadcasterd.core.breaker import State, Thresholds
-from broadcasterd.core.grants import Grant
-from broadcasterd.core.start import ById
+from broadcasterd.core.position import ById
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import RETRY_AFTER_S, NoSuchSession, SessionEnded, Unavailable
-from broadcasterd.reasons import EndReason
+from broadcasterd.memory.breaker import State, Thresholds
 from tests.support.broadcast import (
     Recorder,
     ThrottledSocket,
@@ -167,7 +167,7 @@ async def test_streams_that_were_admitted_together_are_cut_down_to_the_limit(
 
     assert [stream.closed for stream in streams] == [False, False, False, True]
     assert streams[3].last_words is not None
-    assert streams[3].last_words[:2] == ("cut", EndReason.MEMORY)
+    assert streams[3].last_words[:2] == ("disconnect", EndReason.MEMORY)
     assert streams[3].last_words[2] is not None
     assert len(hub.subscribers) == 3
 
@@ -362,11 +362,11 @@ async def test_cutting_ends_every_stream_now(hub: Hub) -> None:
     attach(hub.open("s"), sock)
     other = Recorder(hub.open("other"))
     await hub.open("s").publish(drafts("a"))
-    hub.subscribers.cut(EndReason.DRAINING)
+    hub.subscribers.disconnect(EndReason.DRAINING)
 
     assert not hub.subscribers.by_id
     assert other.last_words is not None
-    assert other.last_words[:2] == ("cut", EndReason.DRAINING)
+    assert other.last_words[:2] == ("disconnect", EndReason.DRAINING)
     assert [event.type for event in events_of(bytes(sock.taken))] == ["message", "end"]
 
 
@@ -417,7 +417,7 @@ async def test_streams_whose_grants_have_expired_are_cut_and_no_others(hub: Hub)
     expired.expires_at, later.expires_at = hub.clock.now(), hub.clock.now() + 60
     await hub.subscribers.end_expired()
 
-    assert expired.last_words == ("cut", EndReason.TOKEN_EXPIRED, None)
+    assert expired.last_words == ("disconnect", EndReason.TOKEN_EXPIRED, None)
     assert [later, never] == list(hub.subscribers.by_id.values())
 
 
@@ -446,6 +446,8 @@ async def test_to_revoke_a_subject_cuts_its_streams_and_waits_alone(hub: Hub) ->
         assert my_wait.cancel_called
         assert not a_wait.cancel_called
 
-    assert [mine.last_words, also_mine.last_words] == [("cut", EndReason.TOKEN_EXPIRED, None)] * 2
+    assert [mine.last_words, also_mine.last_words] == [
+        ("disconnect", EndReason.TOKEN_EXPIRED, None)
+    ] * 2
     assert [other, nobodys] == list(hub.subscribers.by_id.values())
     assert await hub.revoke("me") == 0

@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
+from broadcasterd.access.grants import Grant
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.interrupts import Interrupts
-from broadcasterd.core.grants import Grant
 
 ME = Grant("me")
 

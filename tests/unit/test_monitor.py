@@ -9,9 +9,9 @@ import trio
 import trio.testing
 
 from broadcasterd.config import Memory
-from broadcasterd.core.breaker import MIB, State, Thresholds
-from broadcasterd.core.trend import STEP_S
 from broadcasterd.host.memory import MemoryProbe, release_free_memory
+from broadcasterd.memory.breaker import MIB, State, Thresholds
+from broadcasterd.memory.trend import STEP_S
 from broadcasterd.monitor import Monitor
 from tests.support.broadcast import Recorder, drafts, make_hub, start_hub
 

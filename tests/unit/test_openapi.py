@@ -9,15 +9,15 @@ import msgspec
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from broadcasterd.access.tokens import KeyRing
+from broadcasterd.api.auth import Guard
+from broadcasterd.api.openapi import document
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import Config, Settings, from_mapping
-from broadcasterd.core.names import check_session_name
-from broadcasterd.edge.app import create_app
-from broadcasterd.edge.asgi import Application
-from broadcasterd.edge.auth import Guard
-from broadcasterd.edge.openapi import document
-from broadcasterd.edge.tokens import KeyRing
+from broadcasterd.core.session_name import check_session_name
 from broadcasterd.errors import BadRequest
+from broadcasterd.server.app import create_app
+from broadcasterd.server.asgi import Application
 
 METHODS = {"get", "head", "post", "put", "patch", "delete"}
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcasterd.core.breaker import State, Thresholds
-from broadcasterd.core.policy import (
+from broadcasterd.memory.breaker import State, Thresholds
+from broadcasterd.memory.policy import (
     IDLE_S,
     KEPT_SHARE,
     MAX_ACTIONS,

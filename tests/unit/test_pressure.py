@@ -8,8 +8,8 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcasterd.broadcast.pressure import EARLY_SAMPLE_SHARE, HALF_OPEN_SHARE, Pressure
-from broadcasterd.core.breaker import PATIENCE_S, SETTLED_S, State, Thresholds, Transition
+from broadcasterd.memory.breaker import PATIENCE_S, SETTLED_S, State, Thresholds, Transition
+from broadcasterd.memory.pressure import EARLY_SAMPLE_SHARE, HALF_OPEN_SHARE, Pressure
 
 T = Thresholds(warning=200, critical=500, recover=180)
 

@@ -8,10 +8,10 @@ import pytest
 import trio
 import trio.testing
 
+from broadcasterd.access.grants import Grant
+from broadcasterd.api.publish import publish
+from broadcasterd.api.request import Head
 from broadcasterd.broadcast.clock import Clock
-from broadcasterd.core.grants import Grant
-from broadcasterd.edge.publish import publish
-from broadcasterd.edge.request import Head
 from broadcasterd.errors import Problem
 from tests.support.broadcast import in_force, make_hub, retained, start_hub
 

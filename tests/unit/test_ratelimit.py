@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcasterd.core.ratelimit import LOOKED_AT, RateLimiter
+from broadcasterd.access.ratelimit import LOOKED_AT, RateLimiter
 
 
 class Clock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broadcasterd.reasons import EndReason
+from broadcasterd.core.reasons import EndReason
 
 TOLD = {
     "session_closed": False,

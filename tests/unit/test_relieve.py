@@ -20,8 +20,11 @@ from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import LAGGING_S
 from broadcasterd.broadcast.supervisor import FEW, MemoryHost, relieve_memory, supervise
-from broadcasterd.core.breaker import MIB, SETTLED_S, Thresholds
-from broadcasterd.core.policy import (
+from broadcasterd.core.position import ById
+from broadcasterd.core.reasons import EndReason
+from broadcasterd.errors import SessionEnded, Unavailable
+from broadcasterd.memory.breaker import MIB, SETTLED_S, Thresholds
+from broadcasterd.memory.policy import (
     MAX_ACTIONS,
     SESSION_BYTES,
     CutLaggards,
@@ -29,10 +32,7 @@ from broadcasterd.core.policy import (
     Forget,
     Trim,
 )
-from broadcasterd.core.release import RELEASE_INTERVAL_S
-from broadcasterd.core.start import ById
-from broadcasterd.errors import SessionEnded, Unavailable
-from broadcasterd.reasons import EndReason
+from broadcasterd.memory.reclaim import RELEASE_INTERVAL_S
 from tests.support.broadcast import (
     Recorder,
     ThrottledSocket,

@@ -13,8 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from broadcasterd.core.account import Account
 from broadcasterd.core.event import Event
+from broadcasterd.core.position import ById, First, Last, Now, Since
 from broadcasterd.core.replaylog import (
     ENTRY_OVERHEAD_BYTES,
     KEY_OVERHEAD_BYTES,
@@ -25,9 +25,9 @@ from broadcasterd.core.replaylog import (
     ReplayLog,
     check_block_fits,
 )
-from broadcasterd.core.start import ById, First, Last, Now, Since
 from broadcasterd.core.wire import decode, encode_block, encode_frame, unchunk
 from broadcasterd.errors import TooLarge
+from broadcasterd.memory.account import Account
 
 ALL = 1 << 40
 """More bytes than any log here holds."""

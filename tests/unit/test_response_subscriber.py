@@ -11,9 +11,9 @@ import trio.testing
 from broadcasterd.broadcast.response_subscriber import LAST_WORDS_TIMEOUT_S, ResponseSubscriber
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES
-from broadcasterd.core.start import ById, Start
+from broadcasterd.core.position import ById, Start
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import HEARTBEAT, encode_end, encode_gap, unchunk
-from broadcasterd.reasons import EndReason
 from tests.support.broadcast import ALL, FIRST, draft, drafts, hub_of, pass_time, start_hub
 from tests.support.sse import parse
 
@@ -106,13 +106,13 @@ async def test_a_gap_comes_first_and_once(session: Session) -> None:
 
 async def test_heartbeats_come_only_where_there_is_nothing_else(session: Session) -> None:
     body = Body(session)
-    body.subscriber.beat()
+    body.subscriber.heartbeat()
     await session.publish(drafts("a"))
 
     assert await body.next() == unframed(session)
 
-    body.subscriber.beat()
-    body.subscriber.beat()
+    body.subscriber.heartbeat()
+    body.subscriber.heartbeat()
 
     assert await body.next() == HEARTBEAT
 
@@ -173,7 +173,7 @@ async def test_one_that_finishes_is_given_what_it_is_owed_first(session: Session
 async def test_one_that_is_cut_is_told_only_why(session: Session) -> None:
     body = Body(session)
     await session.publish(drafts("a"))
-    body.subscriber.cut(EndReason.MEMORY)
+    body.subscriber.disconnect(EndReason.MEMORY)
 
     assert await body.next() == encode_end(EndReason.MEMORY)
     assert await body.next() is None
@@ -195,7 +195,7 @@ async def test_a_response_that_does_not_come_for_its_last_bytes_is_cancelled(
 
     nursery.start_soon(send_to_one_that_reads_nothing)
     began = trio.current_time()
-    body.subscriber.cut(EndReason.MEMORY)
+    body.subscriber.disconnect(EndReason.MEMORY)
     await trio.sleep(2 * LAST_WORDS_TIMEOUT_S)
 
     assert [began + LAST_WORDS_TIMEOUT_S] == ended_at
@@ -206,7 +206,7 @@ async def test_a_response_that_came_for_its_last_bytes_may_take_its_time_to_send
     session: Session,
 ) -> None:
     body = Body(session)
-    body.subscriber.cut(EndReason.MEMORY)
+    body.subscriber.disconnect(EndReason.MEMORY)
     await body.next()
 
     assert body.response.deadline == inf
@@ -258,8 +258,8 @@ async def test_a_body_that_is_cut_gets_nothing_that_is_published_after(session: 
     body = Body(session)
     await session.publish(drafts("a"))
     await body.next()
-    body.subscriber.cut(EndReason.TOKEN_EXPIRED)
-    body.subscriber.cut(EndReason.TOKEN_EXPIRED)
+    body.subscriber.disconnect(EndReason.TOKEN_EXPIRED)
+    body.subscriber.disconnect(EndReason.TOKEN_EXPIRED)
     await session.publish(drafts("b"))
 
     assert await body.next() == encode_end(EndReason.TOKEN_EXPIRED)

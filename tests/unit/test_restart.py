@@ -11,10 +11,10 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from broadcasterd.core.handover import SEGMENT_BYTES
-from broadcasterd.host.fdstore import PARCEL
+from broadcasterd.handover.descriptor_store import PARCEL
+from broadcasterd.handover.format import SEGMENT_BYTES
+from broadcasterd.handover.restart import SPARE_DESCRIPTORS, Restart
 from broadcasterd.host.systemd import HandedOver, Notifier
-from broadcasterd.restart import SPARE_DESCRIPTORS, Restart
 from tests.support.broadcast import attach, drafts, retained, start_hub
 
 
@@ -65,9 +65,9 @@ async def test_without_a_store_the_logs_wait_in_the_runtime_directory(
     before, after = await start_hub(nursery), await start_hub(nursery)
     await before.open("s").publish(drafts("a", "b"))
     with capture_logs() as records:
-        await restart(environ).leave(before)
-        await restart(environ).take_up(after)
-        await restart(environ).take_up(after)
+        await restart(environ).hand_over(before)
+        await restart(environ).restore(after)
+        await restart(environ).restore(after)
 
     assert ["a", "b"] == retained(after.find("s"))
     assert ["handed over", "handover taken up"] == [record["event"] for record in records]
@@ -77,8 +77,8 @@ async def test_where_nothing_is_kept_nothing_is_left(nursery: trio.Nursery) -> N
     hub = await start_hub(nursery)
     await hub.open("s").publish(drafts("a"))
     with capture_logs() as records:
-        await restart({}).leave(hub)
-        await restart({}).take_up(hub)
+        await restart({}).hand_over(hub)
+        await restart({}).restore(hub)
 
     assert ["a"] == retained(hub.find("s"))
     assert [] == records
@@ -90,7 +90,7 @@ async def test_a_store_that_fails_is_recorded_and_the_daemon_can_end(
     hub = await start_hub(nursery)
     attach(hub.open("s"))
     with capture_logs() as records:
-        await restart({"NOTIFY_SOCKET": "/nowhere/at/all", "FDSTORE": "100"}).leave(hub)
+        await restart({"NOTIFY_SOCKET": "/nowhere/at/all", "FDSTORE": "100"}).hand_over(hub)
     await trio.testing.wait_all_tasks_blocked()
 
     assert ["handover failed"] == [record["event"] for record in records]
@@ -105,7 +105,7 @@ async def test_sockets_of_which_nothing_is_known_are_closed(nursery: trio.Nurser
     sender.close()
     with ours:
         arrangement = restart({}, HandedOver(PARCEL, parcel.detach()), HandedOver("http", -1))
-        await arrangement.take_up(await start_hub(nursery))
+        await arrangement.restore(await start_hub(nursery))
 
         assert b"" == ours.recv(1)
     assert [HandedOver("http", -1)] == arrangement.others

@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
+from broadcasterd.host.service import ANNOUNCE_S, Service
 from broadcasterd.host.systemd import Notifier
-from broadcasterd.service import ANNOUNCE_S, Service
 
 
 class Manager:

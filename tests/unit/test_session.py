@@ -18,18 +18,18 @@ from broadcasterd.broadcast.session import (
     FINISH_TIMEOUT_S,
     INBOX_PUBLICATIONS,
     MAX_BATCH_BYTES,
-    Draft,
+    EncodedEvent,
     Receipt,
     Session,
 )
 from broadcasterd.broadcast.slices import SLICE
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Batch
+from broadcasterd.core.position import ById, First, Last, Now, Since, Start
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position
-from broadcasterd.core.start import ById, First, Last, Now, Since, Start
 from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk, encode_end
 from broadcasterd.errors import SessionEnded, TooLarge, Unavailable
-from broadcasterd.reasons import EndReason
 from tests.support.broadcast import (
     FIRST,
     Recorder,
@@ -159,7 +159,7 @@ async def test_a_key_that_expired_is_new_again(
     ],
 )
 async def test_of_a_publication_with_an_event_that_does_not_fit_nothing_is_accepted(
-    refused: Draft, nursery: trio.Nursery
+    refused: EncodedEvent, nursery: trio.Nursery
 ) -> None:
     session = (await start_hub(nursery, max_history_bytes=1000)).open("s")
     live = attach(session)
@@ -471,7 +471,7 @@ async def test_who_comes_to_a_session_that_has_ended_is_told(hub: Hub, session: 
     await trio.testing.wait_all_tasks_blocked()
     late = Recorder(session)
 
-    assert early.last_words == ("cut", EndReason.SESSION_CLOSED, None) == late.last_words
+    assert early.last_words == ("disconnect", EndReason.SESSION_CLOSED, None) == late.last_words
     assert not hub.subscribers.by_id
 
 
@@ -537,7 +537,7 @@ async def test_heartbeats_come_only_after_silence(
 
     async def beats_after(seconds: float) -> int:
         await trio.sleep(seconds)
-        session.beat_if_due(session.now())
+        session.heartbeat_if_due(session.now())
         await trio.testing.wait_all_tasks_blocked()
         return live.beats
 
@@ -557,7 +557,7 @@ async def test_a_heartbeat_between_two_publications_neither_doubles_nor_loses_an
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.publish, drafts("a"))
         await trio.sleep(session.limits.heartbeat_interval)
-        session.beat_if_due(session.now())
+        session.heartbeat_if_due(session.now())
         nursery.start_soon(session.publish, drafts("b"))
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(session.run)
@@ -572,7 +572,7 @@ async def test_a_session_without_subscribers_needs_no_heartbeat(
     session: Session, autojump_clock: trio.testing.MockClock
 ) -> None:
     await trio.sleep(1000)
-    session.beat_if_due(session.now())
+    session.heartbeat_if_due(session.now())
 
     assert session._inbox.statistics().current_buffer_used == 0
 
@@ -586,11 +586,11 @@ async def test_a_session_that_is_busy_or_has_ended_lets_the_heartbeat_be(
         for number in range(INBOX_PUBLICATIONS):
             nursery.start_soon(session.publish, drafts(str(number)))
         await trio.sleep(1000)
-        session.beat_if_due(session.now())
+        session.heartbeat_if_due(session.now())
         nursery.start_soon(session.run)
         await trio.testing.wait_all_tasks_blocked()
         session.end(EndReason.SESSION_CLOSED)
-        session.beat_if_due(session.now() + 1000)
+        session.heartbeat_if_due(session.now() + 1000)
 
     assert live.beats == 0
 

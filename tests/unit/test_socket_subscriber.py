@@ -15,9 +15,9 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import MAX_HEARD_BYTES
 from broadcasterd.broadcast.subscriber import MAX_WRITE_BYTES
-from broadcasterd.core.start import ById, Now
+from broadcasterd.core.position import ById, Now
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk, encode_end, encode_gap
-from broadcasterd.reasons import EndReason
 from tests.support.broadcast import (
     ALL,
     ThrottledSocket,
@@ -108,7 +108,7 @@ async def test_a_subscriber_has_no_task_of_its_own(session: Session) -> None:
     subscriber = attach(session)
     for data in "abc":
         await session.publish(drafts(data))
-    subscriber.beat()
+    subscriber.heartbeat()
 
     assert before == trio.lowlevel.current_statistics().tasks_living
 
@@ -132,7 +132,7 @@ def deliver_everything(*, window: int, per_write: int, allowances: Iterator[int]
             expected += frames(session, after=3)
             sock.allow()
             await settle()
-            subscriber.beat()
+            subscriber.heartbeat()
             await settle()
             expected += chunk(HEARTBEAT)
             await session.publish(drafts("last"))
@@ -334,7 +334,7 @@ async def test_a_replay_longer_than_the_lag_limit_is_no_lag(nursery: trio.Nurser
 
 async def test_a_heartbeat_is_a_comment_without_a_blank_line(session: Session) -> None:
     subscriber = attach(session)
-    subscriber.beat()
+    subscriber.heartbeat()
 
     assert b"2\r\n:\n\r\n" == taken(subscriber)
 
@@ -343,8 +343,8 @@ async def test_a_reader_that_catches_up_gets_no_heartbeat(session: Session) -> N
     sock = ThrottledSocket(window=10)
     subscriber = attach(session, sock)
     await session.publish(drafts("x" * 100))
-    subscriber.beat()
-    subscriber.beat()
+    subscriber.heartbeat()
+    subscriber.heartbeat()
     sock.allow()
     await settle()
 
@@ -355,7 +355,7 @@ async def test_heartbeats_do_not_pile_up_before_a_full_socket(session: Session) 
     sock = ThrottledSocket(window=1)
     subscriber = attach(session, sock)
     for _ in range(10):
-        subscriber.beat()
+        subscriber.heartbeat()
     sock.allow()
     await settle()
 
@@ -398,8 +398,8 @@ async def test_a_stream_that_is_cut_gets_the_rest_of_its_frame_and_the_reason(
     subscriber = attach(session, sock)
     await session.publish(drafts("a", "b"))
     await settle()
-    subscriber.cut(EndReason.SESSION_CLOSED)
-    subscriber.cut(EndReason.MEMORY)
+    subscriber.disconnect(EndReason.SESSION_CLOSED)
+    subscriber.disconnect(EndReason.MEMORY)
     subscriber.close(EndReason.MEMORY)
 
     assert session.log.since(0, max_bytes=0)[0].frame + END == bytes(sock.taken)
@@ -410,7 +410,7 @@ async def test_a_stream_that_is_closed_gets_nothing_more(session: Session) -> No
     subscriber = attach(session)
     subscriber.close(EndReason.CLIENT_GONE)
     subscriber.finish(EndReason.DRAINING)
-    subscriber.cut(EndReason.DRAINING)
+    subscriber.disconnect(EndReason.DRAINING)
     await session.publish(drafts("late"))
 
     assert b"" == taken(subscriber)

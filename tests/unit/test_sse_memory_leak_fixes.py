@@ -21,28 +21,28 @@ import pytest
 import trio
 import trio.testing
 
+from broadcasterd.access.grants import EVERYONE
+from broadcasterd.api.publish import publish
+from broadcasterd.api.request import Head
+from broadcasterd.api.subscribe import Admission, admit, page
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.session import (
     FINISH_TIMEOUT_S,
     INBOX_PUBLICATIONS,
-    Beat,
-    Draft,
+    EncodedEvent,
+    Heartbeat,
     Publication,
     Session,
 )
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import LAGGING_S, Batch, Subscriber
-from broadcasterd.core.grants import EVERYONE
-from broadcasterd.core.policy import CutLaggards, ExpireEarly, Forget, Trim
+from broadcasterd.core.position import ById
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Entry, Position, ReplayLog
-from broadcasterd.core.start import ById
-from broadcasterd.edge.body import ClientDisconnected, RequestBody
-from broadcasterd.edge.publish import publish
-from broadcasterd.edge.request import Head
-from broadcasterd.edge.subscribe import Admission, admit, page
 from broadcasterd.errors import NoSuchSession, Problem, TooLarge
-from broadcasterd.reasons import EndReason
+from broadcasterd.memory.policy import CutLaggards, ExpireEarly, Forget, Trim
+from broadcasterd.server.body import ClientDisconnected, RequestBody
 from tests.support.broadcast import (
     Recorder,
     ThrottledSocket,
@@ -60,7 +60,17 @@ from tests.support.inprocess import Daemon, Footprint, reset, serving, until_bac
 
 Clock = trio.testing.MockClock
 
-COUNTED = (Session, Subscriber, ReplayLog, Entry, Publication, Draft, Batch, Beat, RequestBody)
+COUNTED = (
+    Session,
+    Subscriber,
+    ReplayLog,
+    Entry,
+    Publication,
+    EncodedEvent,
+    Batch,
+    Heartbeat,
+    RequestBody,
+)
 
 LIMITS: dict[str, object] = {
     "event_ttl": 10,
@@ -411,7 +421,7 @@ async def a_response_body_never_comes_for_its_last_words(hub: Hub) -> None:
         body = pull(session, response)
         try:
             await body.next_bytes()
-            body.cut(EndReason.MEMORY)
+            body.disconnect(EndReason.MEMORY)
             await trio.sleep_forever()  # it is busy sending
         finally:
             body.close(EndReason.CLIENT_GONE)
@@ -770,7 +780,7 @@ async def test_beats_do_not_pile_up_before_a_busy_session(hub: Hub, autojump_clo
     session = hub.open("s")
     Recorder(session)
     for _ in range(100):
-        session.beat_if_due(hub.clock.now() + 1000)
+        session.heartbeat_if_due(hub.clock.now() + 1000)
 
     assert INBOX_PUBLICATIONS == session._inbox.statistics().current_buffer_used
 
@@ -880,12 +890,12 @@ async def test_an_event_of_five_seconds_is_fresh_one_of_a_millisecond_is_not(
 
 async def test_a_silent_stream_is_kept_alive(hub: Hub, autojump_clock: Clock) -> None:
     live = Recorder(hub.open("s"))
-    await hub.beat()
+    await hub.heartbeat()
 
     assert 0 == live.beats
 
     await trio.sleep(15)
-    await hub.beat()
+    await hub.heartbeat()
     await settle()
 
     assert 1 == live.beats
@@ -899,7 +909,7 @@ async def test_a_stale_stream_is_found_by_its_heartbeat(hub: Hub, autojump_clock
     session = hub.open("s")
     stale = attach(session, Gone())
     await trio.sleep(15)
-    await hub.beat()
+    await hub.heartbeat()
     await settle()
 
     assert stale.closed

@@ -5,9 +5,9 @@ from __future__ import annotations
 import trio
 
 from broadcasterd.broadcast.subscriber import Batch, Ending
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Entry, Gap, Position
 from broadcasterd.core.wire import encode_end
-from broadcasterd.reasons import EndReason
 from tests.support.broadcast import Recorder, drafts, start_hub
 
 

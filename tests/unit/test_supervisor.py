@@ -8,7 +8,7 @@ import trio.testing
 
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import TICK_S, supervise
-from broadcasterd.reasons import EndReason
+from broadcasterd.core.reasons import EndReason
 from tests.support.broadcast import Recorder, draft, drafts, in_force, retained, start_hub
 
 SLACK_S = 2 * TICK_S
@@ -166,7 +166,7 @@ async def test_a_step_that_hangs_is_not(
 ) -> None:
     hub = await supervised(nursery)
     await trio.sleep(10 + TICK_S / 2)
-    monkeypatch.setattr(hub, "beat", trio.sleep_forever)
+    monkeypatch.setattr(hub, "heartbeat", trio.sleep_forever)
     steps = hub.counters["supervisor_steps"]
     await trio.sleep(60)
 
@@ -185,4 +185,4 @@ async def test_a_stream_ends_within_a_tick_of_its_grant(
 
     await trio.sleep(1 + SLACK_S)
 
-    assert live.last_words == ("cut", EndReason.TOKEN_EXPIRED, None)
+    assert live.last_words == ("disconnect", EndReason.TOKEN_EXPIRED, None)

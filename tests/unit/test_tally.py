@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcasterd.core.tally import Tally
+from broadcasterd.access.tally import Tally
 
 
 def test_what_is_added_and_removed_is_counted_by_key() -> None:

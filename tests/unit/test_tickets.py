@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from broadcasterd.core import tickets as module
-from broadcasterd.core.grants import Action, Grant
-from broadcasterd.core.tickets import TICKET_TTL_S, Tickets
+from broadcasterd.access import tickets as module
+from broadcasterd.access.grants import Action, Grant
+from broadcasterd.access.tickets import TICKET_TTL_S, Tickets
 from broadcasterd.errors import Unavailable
 
 GRANT = Grant("somebody", ("*",), ("*",), admin=True, expires_at=1764000000.0)

@@ -15,9 +15,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from broadcasterd.config import Auth, ConfigError
-from broadcasterd.core.grants import Action, Grant
-from broadcasterd.edge.tokens import (
+from broadcasterd.access.grants import Action, Grant
+from broadcasterd.access.tokens import (
     MAX_KEYS,
     MAX_TOKEN_CHARS,
     InvalidToken,
@@ -26,6 +25,7 @@ from broadcasterd.edge.tokens import (
     credentials_directory,
     signing_secret,
 )
+from broadcasterd.config import Auth, ConfigError
 from tests.support.tokens import (
     EC_KEY,
     EDWARDS_KEY,

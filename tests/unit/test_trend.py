@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcasterd.core.trend import KEPT, STEP_S, Trend
+from broadcasterd.memory.trend import KEPT, STEP_S, Trend
 
 
 def test_without_figures_there_is_no_slope() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from broadcasterd.config import Config
-from broadcasterd.core.breaker import MIB, Thresholds
-from broadcasterd.core.handover import SEGMENT_BYTES
-from broadcasterd.restart import SPARE_DESCRIPTORS
+from broadcasterd.handover.format import SEGMENT_BYTES
+from broadcasterd.handover.restart import SPARE_DESCRIPTORS
+from broadcasterd.memory.breaker import MIB, Thresholds
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICE = (UNITS / "broadcasterd.service").read_text()

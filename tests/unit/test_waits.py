@@ -1,6 +1,6 @@
 """Why it cannot deadlock, held to the source: who waits for whom, and that no cycle can close.
 
-Every ``await``, ``async for`` and ``async with`` of ``broadcast/`` is found in the syntax tree. One
+Every ``await``, ``async for`` and ``async with`` of ``broadcast/`` and ``memory/`` is found in the syntax tree. One
 that is new, or gone, has to be looked at: it fails here until the table says what it waits for.
 """
 
@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-import broadcasterd.broadcast
+import broadcasterd
 
-ROOT = Path(broadcasterd.broadcast.__file__).parent
+ROOT = Path(broadcasterd.__file__).parent
+FILES = [*ROOT.glob("broadcast/*.py"), *ROOT.glob("memory/*.py")]
 
 PASSING = {"trio.lowlevel.checkpoint()"}
 """No wait: it ends whatever anybody does."""
@@ -56,7 +57,7 @@ def waits(source: str) -> Iterator[str]:
 
 
 def _defined() -> set[str]:
-    trees = [ast.parse(path.read_text()) for path in ROOT.glob("*.py")]
+    trees = [ast.parse(path.read_text()) for path in FILES]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     return {node.name for node in nodes if isinstance(node, ast.AsyncFunctionDef)}
 
@@ -75,7 +76,7 @@ def found() -> set[str]:
     """Return every wait in the package, with its file."""
     return {
         f"{path.name}: {what}"
-        for path in ROOT.glob("*.py")
+        for path in FILES
         for what in waits(path.read_text())
         if what not in PASSING
     }
@@ -108,7 +109,7 @@ def test_nothing_is_held_over_a_wait_but_nurseries() -> None:
             ["async with session.owned()"],
         ),
         ("async def f():\n    async for x in log: x", ["async for log"]),
-        ("async def f():\n    await hub.beat()", []),
+        ("async def f():\n    await hub.heartbeat()", []),
     ],
 )
 def test_the_checker_sees(source: str, expected: list[str]) -> None:

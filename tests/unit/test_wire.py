@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broadcasterd.core.event import MAX_EVENT_NAME_CHARS, Event
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import (
     HEARTBEAT,
     LAST_CHUNK,
@@ -31,7 +32,6 @@ from broadcasterd.core.wire import (
     unchunk,
 )
 from broadcasterd.errors import BadRequest, TooLarge
-from broadcasterd.reasons import EndReason
 from tests.support import sse
 
 # Line breaks of the standard; those that str.splitlines and some clients take for one; what

@@ -10,18 +10,20 @@ from contextvars import Context
 import structlog
 import trio
 
+from broadcasterd.access.quotas import Quotas
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.interrupts import Interrupts
 from broadcasterd.broadcast.poller import Poller
-from broadcasterd.broadcast.pressure import Pressure
 from broadcasterd.broadcast.session import Session
-from broadcasterd.broadcast.shares import Shares
 from broadcasterd.broadcast.slices import for_each
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Settings
-from broadcasterd.core.account import Account
-from broadcasterd.core.breaker import MIB, State, Thresholds, Transition
-from broadcasterd.core.policy import (
+from broadcasterd.core.reasons import EndReason
+from broadcasterd.core.replaylog import ReplayLog
+from broadcasterd.errors import RETRY_AFTER_S, Draining, NoSuchSession, Unavailable, UsedUp
+from broadcasterd.memory.account import Account
+from broadcasterd.memory.breaker import MIB, State, Thresholds, Transition
+from broadcasterd.memory.policy import (
     SESSION_BYTES,
     Action,
     CutLaggards,
@@ -30,9 +32,7 @@ from broadcasterd.core.policy import (
     SessionVitals,
     Trim,
 )
-from broadcasterd.core.replaylog import ReplayLog
-from broadcasterd.errors import RETRY_AFTER_S, Draining, NoSuchSession, Unavailable, UsedUp
-from broadcasterd.reasons import EndReason
+from broadcasterd.memory.pressure import Pressure
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -71,7 +71,7 @@ class Hub:
         self.clock = clock or Clock()
         self._rss = rss
         self.sessions: dict[str, Session] = {}
-        self.quotas = Shares(settings, self.clock.now)
+        self.quotas = Quotas(settings, self.clock.now)
         self.subscribers = Subscribers(settings, self.quotas, self.clock)
         self.interrupts = Interrupts(self.clock)
         self.poller = Poller()
@@ -234,10 +234,10 @@ class Hub:
         self.pressure.reconfigure(thresholds)
         await for_each(tuple(self.sessions.values()), Session.resize_log)
 
-    async def beat(self) -> None:
+    async def heartbeat(self) -> None:
         """Ask the sessions that were silent for long enough for heartbeats."""
         now = self.clock.now()
-        await for_each(tuple(self.sessions.values()), lambda session: session.beat_if_due(now))
+        await for_each(tuple(self.sessions.values()), lambda session: session.heartbeat_if_due(now))
 
     async def sweep(self) -> None:
         """Forget events, sessions and names of closed sessions that are past their time."""
@@ -296,7 +296,7 @@ class Hub:
                     for stream in tuple(self.subscribers.by_id.values()):
                         if stream.is_behind:
                             retry_ms = self.subscribers.jittered_retry_ms()
-                            stream.cut(EndReason.MEMORY, retry_ms=retry_ms)
+                            stream.disconnect(EndReason.MEMORY, retry_ms=retry_ms)
 
     def _record_transition(self, transition: Transition) -> None:
         if transition.after is State.OPEN:

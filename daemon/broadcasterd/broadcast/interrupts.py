@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import trio
 
+from broadcasterd.access.grants import Grant
 from broadcasterd.broadcast.clock import Clock
-from broadcasterd.core.grants import Grant
 
 
 class Interrupts:

@@ -15,9 +15,9 @@ from broadcasterd.broadcast.subscriber import (
     Feed,
     Subscriber,
 )
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position
 from broadcasterd.core.wire import HEARTBEAT, unchunk
-from broadcasterd.reasons import EndReason
 
 LAST_WORDS_TIMEOUT_S = 5.0
 """How long a response that is told to end may take to come for its last bytes."""
@@ -111,7 +111,7 @@ class ResponseSubscriber(Subscriber):
         self._check_lag()
         self._wake()
 
-    def beat(self) -> None:  # noqa: D102
+    def heartbeat(self) -> None:  # noqa: D102
         self._beats = True
         self._wake()
 
@@ -120,7 +120,7 @@ class ResponseSubscriber(Subscriber):
             self._ending = Ending(reason, retry_ms)
             self._wake()
 
-    def cut(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
+    def disconnect(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
         if self.closed or self._is_cut:
             return
         self._is_cut = True

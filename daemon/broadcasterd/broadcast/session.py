@@ -19,10 +19,10 @@ from broadcasterd.broadcast.slices import for_each
 from broadcasterd.broadcast.subscriber import Batch, Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Sessions, Settings
+from broadcasterd.core.position import Since, Start
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Entry, LogStatistics, Position, ReplayLog
-from broadcasterd.core.start import Since, Start
 from broadcasterd.errors import Problem, SessionEnded, Unavailable
-from broadcasterd.reasons import EndReason
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -37,7 +37,7 @@ FINISH_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class EncodedEvent:
     """An event as a session takes it: encoded but for its id."""
 
     block: bytes
@@ -64,7 +64,7 @@ class Publication:
 
     __slots__ = ("drafts", "problem", "receipt", "settled")
 
-    def __init__(self, drafts: Sequence[Draft]) -> None:
+    def __init__(self, drafts: Sequence[EncodedEvent]) -> None:
         self.drafts = drafts
         self.settled = trio.Event()
         self.receipt: Receipt | None = None
@@ -80,7 +80,7 @@ class Publication:
         self.settled.set()
 
 
-class Beat:
+class Heartbeat:
     """A message to the session task: send every live subscriber a heartbeat."""
 
 
@@ -128,7 +128,9 @@ class Session:
         self.subscribers: dict[Subscriber, None] = {}  # a set in order of arrival
         self.ending: EndReason | None = None
         self.opened_at = self.active_at = self.published_at = self._written_at = self.now()
-        self._inbox, self._outlet = trio.open_memory_channel[Publication | Beat](INBOX_PUBLICATIONS)
+        self._inbox, self._outlet = trio.open_memory_channel[Publication | Heartbeat](
+            INBOX_PUBLICATIONS
+        )
         self._emptied = trio.Event()
 
     @property
@@ -154,7 +156,7 @@ class Session:
 
     # Publishing
 
-    async def publish(self, drafts: Sequence[Draft]) -> Receipt:
+    async def publish(self, drafts: Sequence[EncodedEvent]) -> Receipt:
         """Put events into the log, in order and all or none; wait until they are there.
 
         Raises:
@@ -196,9 +198,9 @@ class Session:
         if self.ending is EndReason.CRASHED:
             subscriber.close(self.ending)  # it comes back, to a new session
         elif self.ending is not None:
-            subscriber.cut(self.ending)
+            subscriber.disconnect(self.ending)
         elif not had_room:
-            subscriber.cut(EndReason.MEMORY, retry_ms=self._registry.jittered_retry_ms())
+            subscriber.disconnect(EndReason.MEMORY, retry_ms=self._registry.jittered_retry_ms())
         else:
             try:
                 subscriber.open()
@@ -233,11 +235,11 @@ class Session:
             max_age=self.limits.event_ttl,
         )
 
-    def beat_if_due(self, now: float) -> None:
+    def heartbeat_if_due(self, now: float) -> None:
         """Ask for heartbeats if nothing was written for ``heartbeat_interval``."""
         if self.subscribers and now - self._written_at >= self.limits.heartbeat_interval:
             try:
-                self._inbox.send_nowait(Beat())
+                self._inbox.send_nowait(Heartbeat())
             except trio.WouldBlock:
                 pass  # it is busy writing: that is better than a heartbeat
             except (trio.ClosedResourceError, trio.BrokenResourceError):
@@ -284,17 +286,17 @@ class Session:
                 self._emptied = trio.Event()
                 await self._emptied.wait()
         for subscriber in tuple(self.subscribers):
-            subscriber.cut(EndReason.SLOW_CONSUMER)
+            subscriber.disconnect(EndReason.SLOW_CONSUMER)
 
     # The fan-out
 
-    async def _handle(self, message: Publication | Beat) -> None:
+    async def _handle(self, message: Publication | Heartbeat) -> None:
         """Handle a message, and with it whatever else has come meanwhile."""
         fresh: list[Entry] = []
-        following: Publication | Beat | None = message
+        following: Publication | Heartbeat | None = message
         while following is not None:
-            if isinstance(following, Beat):
-                await self._to_each(lambda subscriber: subscriber.beat())
+            if isinstance(following, Heartbeat):
+                await self._to_each(lambda subscriber: subscriber.heartbeat())
             else:
                 fresh = await self._accept(following, fresh)
             following = self._next()
@@ -326,7 +328,7 @@ class Session:
             publication.settle(outcome)
         return fresh
 
-    def _append(self, draft: Draft, receipt: _ReceiptBook) -> Entry | None:
+    def _append(self, draft: EncodedEvent, receipt: _ReceiptBook) -> Entry | None:
         now = self.now()
         self.active_at = self.published_at = now
         self.log.expire(now)
@@ -355,7 +357,7 @@ class Session:
 
         await for_each(tuple(self.subscribers), contained)
 
-    def _next(self) -> Publication | Beat | None:
+    def _next(self) -> Publication | Heartbeat | None:
         try:
             return self._outlet.receive_nowait()
         except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):

@@ -21,9 +21,9 @@ from broadcasterd.broadcast.subscriber import (
     Feed,
     Subscriber,
 )
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Entry, Position
 from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk
-from broadcasterd.reasons import EndReason
 
 MAX_HEARD_BYTES = 16 * 1024
 """A client has nothing to say on a stream; a pipelined request or two may be on its way."""
@@ -174,7 +174,7 @@ class SocketSubscriber(Subscriber):
         elif self.cursor < batch.end:
             self._write_what_is_owed()
 
-    def beat(self) -> None:  # noqa: D102
+    def heartbeat(self) -> None:  # noqa: D102
         if not self._catching_up:
             self._pending = memoryview(_HEARTBEAT)
             self._write_what_is_owed()
@@ -185,7 +185,7 @@ class SocketSubscriber(Subscriber):
             if not self._catching_up:
                 self._write_what_is_owed()
 
-    def cut(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
+    def disconnect(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
         if self.closed:
             return
         # The reader may be stuck behind a full buffer. A larger one takes the last words all
@@ -268,7 +268,7 @@ class SocketSubscriber(Subscriber):
         self._pending = _NOTHING  # an empty view would keep the whole frame that it is of
         self._is_up_to_date()
         if self._ending is not None:
-            self.cut(self._ending.reason, retry_ms=self._ending.retry_ms)
+            self.disconnect(self._ending.reason, retry_ms=self._ending.retry_ms)
         return False
 
     def _leave_off(self, entries: Sequence[Entry], sent: int) -> None:

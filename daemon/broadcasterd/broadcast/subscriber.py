@@ -8,8 +8,8 @@ path, and a slow reader costs no more than a quick one.
 There are two: a socket that was taken over (``socket_subscriber.py``, plain HTTP/1.1), and one
 that a response body asks for its bytes (``response_subscriber.py``, TLS and HTTP/2).
 
-Ending has three strengths: ``finish`` sends what is still owed and then says why; ``cut`` says
-why now, if the client takes it; ``close`` only closes. None of them blocks.
+Ending has three strengths: ``finish`` sends what is still owed and then says why; ``disconnect``
+says why now, if the client takes it; ``close`` only closes. None of them blocks.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from math import inf
 from typing import Protocol
 
 from broadcasterd.config import Sessions
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Entry, Position, ReplayLog
 from broadcasterd.core.wire import encode_end, encode_gap
-from broadcasterd.reasons import EndReason
 
 LAGGING_S = 2.0
 """A client that takes nothing for so long, though there is something, lags."""
@@ -159,7 +159,7 @@ class Subscriber(ABC):
         """Take new events: write them, or note that there are some."""
 
     @abstractmethod
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Send a comment, so that neither side takes the idle stream for dead."""
 
     @abstractmethod
@@ -167,7 +167,7 @@ class Subscriber(ABC):
         """Deliver what the log still has for it, say why, and close."""
 
     @abstractmethod
-    def cut(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
+    def disconnect(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
         """Say why, as far as the socket takes it at once, and close."""
 
     @abstractmethod
@@ -195,7 +195,7 @@ class Subscriber(ABC):
         if log.last - self.cursor <= self._max_lag and self.cursor >= log.floor:
             return
         if limits.slow_consumer == "end":
-            self.cut(EndReason.SLOW_CONSUMER)
+            self.disconnect(EndReason.SLOW_CONSUMER)
             return
         asked = log.id_of(self.cursor) if self._gap is None else self._gap.asked
         self.cursor = max(log.floor, log.last - limits.max_lag_events)

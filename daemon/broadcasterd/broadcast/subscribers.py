@@ -8,12 +8,12 @@ from collections import Counter
 import structlog
 import trio
 
+from broadcasterd.access.quotas import Quotas
 from broadcasterd.broadcast.clock import Clock
-from broadcasterd.broadcast.shares import Shares
 from broadcasterd.broadcast.slices import for_each
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.config import Settings
-from broadcasterd.reasons import EndReason
+from broadcasterd.core.reasons import EndReason
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -32,7 +32,7 @@ class Subscribers:
 
     """
 
-    def __init__(self, settings: Settings, quotas: Shares, clock: Clock) -> None:
+    def __init__(self, settings: Settings, quotas: Quotas, clock: Clock) -> None:
         self._settings = settings
         self._quotas = quotas
         self._clock = clock
@@ -104,7 +104,7 @@ class Subscribers:
 
         def cut_if_expired(subscriber: Subscriber) -> None:
             if subscriber.expires_at <= now:
-                subscriber.cut(EndReason.TOKEN_EXPIRED)
+                subscriber.disconnect(EndReason.TOKEN_EXPIRED)
 
         await for_each(tuple(self.by_id.values()), cut_if_expired)
 
@@ -112,7 +112,7 @@ class Subscribers:
         """End the streams of a subject; return how many those were."""
         revoked = [stream for stream in self.by_id.values() if stream.subject == subject]
         log.warning("subject revoked", subject=subject, streams=len(revoked))
-        await for_each(revoked, lambda subscriber: subscriber.cut(EndReason.TOKEN_EXPIRED))
+        await for_each(revoked, lambda subscriber: subscriber.disconnect(EndReason.TOKEN_EXPIRED))
         return len(revoked)
 
     async def drain(self, *, movable_stay: bool) -> None:
@@ -132,7 +132,7 @@ class Subscribers:
             self._drained = trio.Event()
             await self._drained.wait()
 
-    def cut(self, reason: EndReason) -> None:
+    def disconnect(self, reason: EndReason) -> None:
         """End every stream now, whatever it is still owed."""
         for subscriber in tuple(self.by_id.values()):
-            subscriber.cut(reason)
+            subscriber.disconnect(reason)

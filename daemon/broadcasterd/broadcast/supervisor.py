@@ -13,8 +13,8 @@ from typing import Protocol
 import trio
 
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.core.policy import MAX_ACTIONS, plan
-from broadcasterd.core.release import ReleaseRule
+from broadcasterd.memory.policy import MAX_ACTIONS, plan
+from broadcasterd.memory.reclaim import ReleaseRule
 
 TICK_S = 1.0
 """How often heartbeats and expired tokens are looked at: they are late by no more than this."""
@@ -67,7 +67,7 @@ async def supervise(hub: Hub, memory: MemoryHost | None = None) -> None:
             is_done = relieve_memory(hub, memory, freed=release.freed(hub.counted_bytes))
         if now >= last_beat + tick:
             last_beat = now
-            await hub.beat()
+            await hub.heartbeat()
             await hub.subscribers.end_expired()
         if now >= last_sweep + limits.cleanup_interval:
             last_sweep = now

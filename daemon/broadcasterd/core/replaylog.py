@@ -22,10 +22,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-from broadcasterd.core.account import Account
-from broadcasterd.core.start import ById, First, Last, Now, Since, Start
+from broadcasterd.core.position import ById, First, Last, Now, Since, Start
 from broadcasterd.core.wire import encode_frame
 from broadcasterd.errors import TooLarge
+from broadcasterd.memory.account import Account
 
 ENTRY_OVERHEAD_BYTES = 320
 """What CPython 3.11 keeps for an entry beside the frame's text: the object (88), its two floats
@@ -255,7 +255,7 @@ class ReplayLog:
         self.floor, self.last = floor, last
         self._head = floor + 1
 
-    def take_up(
+    def restore(
         self, seq: int, frame: bytes, *, appended_at: float, ttl: float | None, key: str | None
     ) -> None:
         """Retain an event of the log that this one goes on from; the oldest come first."""

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from broadcasterd.core.event import Event
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import BadRequest, TooLarge
-from broadcasterd.reasons import EndReason
 
 HEARTBEAT = b":\n"
 """A comment without a blank line: several client libraries make an event of a blank line."""

@@ -1,1 +1,1 @@
-"""What the daemon tells its operator. Handed in by ``run``, never imported by ``broadcast``."""
+"""What the daemon tells its operator. Handed in by ``daemon``, never imported by ``broadcast``."""

@@ -1,0 +1,90 @@
+"""Tickets: what a page that can send neither header nor cookie opens one stream with.
+
+A ticket stands in a URL, and URLs end up in logs. So it opens one stream of one session, once,
+and soon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broadcasterd.access.grants import Grant
+from broadcasterd.errors import Unavailable
+
+TICKET_TTL_S = 30
+"""From one request of a page to its next."""
+
+MAX_TICKETS = 10_000
+"""Issued and not used yet: some 5 MB."""
+
+TICKET_BYTES = 24
+"""Of randomness: nobody guesses one of 10,000 among 2**192."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    session: str
+    grant: Grant
+    expires_at: float
+
+
+class Tickets:
+    """The tickets that were issued and not used yet.
+
+    Only their hashes are kept: nothing that is in memory, or that the time of a look-up tells,
+    is a ticket.
+
+    Args:
+        clock: seconds on a monotonic clock.
+
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._issued: dict[bytes, _Ticket] = {}  # the oldest first, which is the next to expire
+
+    def __len__(self) -> int:
+        return len(self._issued)
+
+    def issue(self, session: str, grant: Grant) -> str:
+        """Return a ticket for one stream of ``session``, for as long as ``grant`` holds.
+
+        Raises:
+            Unavailable: there are ``MAX_TICKETS``. Those who have one keep it.
+
+        """
+        self._forget_expired()
+        if len(self._issued) >= MAX_TICKETS:
+            raise Unavailable(f"there are {MAX_TICKETS} unused tickets", retry_after=TICKET_TTL_S)
+        ticket = secrets.token_urlsafe(TICKET_BYTES)
+        only = Grant(grant.subject, subscribe=(session,), expires_at=grant.expires_at)
+        self._issued[_hash(ticket)] = _Ticket(session, only, self._clock() + TICKET_TTL_S)
+        return ticket
+
+    def redeem(self, ticket: str, session: str) -> Grant | None:
+        """Use a ticket up; return what it grants, ``None`` if it does not open ``session``."""
+        found = self._issued.pop(_hash(ticket), None)
+        if found is None or found.session != session or found.expires_at <= self._clock():
+            return None
+        return found.grant
+
+    def revoke(self, subject: str) -> None:
+        """Forget the tickets of a subject."""
+        for key, ticket in tuple(self._issued.items()):
+            if ticket.grant.subject == subject:
+                del self._issued[key]
+
+    def _forget_expired(self) -> None:
+        now = self._clock()
+        while self._issued:
+            oldest = next(iter(self._issued))
+            if self._issued[oldest].expires_at > now:
+                return
+            del self._issued[oldest]
+
+
+def _hash(ticket: str) -> bytes:
+    return hashlib.sha256(ticket.encode(errors="replace")).digest()

@@ -1,0 +1,216 @@
+"""Who asks, and may they: every request of a session, a stream or a subject passes the guard.
+
+What a request may carry is one token (in ``Authorization``, in the cookie, or where that is
+allowed in the query), or on a stream a ticket. Whatever it carries has to be good: nothing bad
+is passed over for something better, and there is no anonymous access to fall back to.
+
+====== ================================================================================
+401    no token (``Bearer realm=…`` alone), or a bad one (``error="invalid_token"``)
+400    two tokens that are not the same (``error="invalid_request"``)
+403    a good one that does not cover this (``error="insufficient_scope"``)
+429    too many bad ones from this address; nothing is verified until it has waited
+====== ================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+import structlog
+import trio
+
+from broadcasterd.access.client_address import client_group
+from broadcasterd.access.grants import EVERYONE, Action, Grant
+from broadcasterd.access.ratelimit import RateLimiter
+from broadcasterd.access.tickets import Tickets
+from broadcasterd.access.tokens import InvalidToken, KeyRing, TokenFault
+from broadcasterd.api.request import Head
+from broadcasterd.config import Config
+from broadcasterd.core.session_name import check_session_name
+from broadcasterd.errors import Problem, TooMany
+
+log = structlog.stdlib.get_logger(__name__)
+
+MAX_FAILING_ADDRESSES = 10_000
+"""Addresses whose failures are remembered: some 2 MB."""
+
+BAD_TICKET = "the ticket is unknown, has expired, was used, or is for another session"
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Guard:
+    """Decides who may do what.
+
+    Args:
+        config: the ``[auth]`` settings, ``limits.max_failures_per_minute`` and
+            ``server.cors_origins``.
+        keys: verify the tokens.
+        clock: seconds on a monotonic clock.
+
+    Attributes:
+        keys: those in force.
+        tickets: those that were issued and not used yet.
+
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        keys: KeyRing,
+        *,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.tickets = Tickets(clock)
+        self._clock = clock
+        self.reconfigure(config, keys)
+
+    def reconfigure(self, config: Config, keys: KeyRing) -> None:
+        """Go on with other settings and keys; streams that are open stay, and so do tickets."""
+        self.keys = keys
+        self._auth = config.auth
+        self._is_open = config.auth.mode == "none"
+        self._origins = frozenset(config.server.cors_origins) - {"*"}
+        per_minute = config.limits.max_failures_per_minute
+        self._failures = RateLimiter(
+            per_minute / 60, per_minute, max_keys=MAX_FAILING_ADDRESSES, clock=self._clock
+        )
+
+    def authorize(self, head: Head, *actions: Action, session: str | None = None) -> Grant:
+        """Return what the request's token grants, if that covers one of ``actions``.
+
+        Raises:
+            Problem: 401, 400 or 429 as :meth:`authenticate`; then 400 for a name that no session
+                can have; then 403. The answer is the same whether there is such a session or not.
+
+        """
+        grant = self.authenticate(head)
+        if session is not None:
+            check_session_name(session)
+        require(grant, *actions, session=session)
+        return grant
+
+    def authorize_stream(self, head: Head, session: str) -> Grant:
+        """Do so for a request to listen, which may carry a ticket. It is used up by that.
+
+        Raises:
+            Problem: as :meth:`authorize`.
+
+        """
+        ticket = head.parameter("ticket")
+        if ticket is None or self._is_open:
+            return self.authorize(head, Action.SUBSCRIBE, session=session)
+        if any(self._tokens(head)):
+            raise _two_tokens()
+        self._check_failures(head)
+        grant = self.tickets.redeem(ticket, session)
+        if grant is None:
+            raise self._refused(head, BAD_TICKET)
+        if grant.expires_at is not None and grant.expires_at <= time.time():
+            raise self._refused(head, TokenFault.EXPIRED)
+        return grant
+
+    def authenticate(self, head: Head) -> Grant:
+        """Return what the request's token grants.
+
+        Raises:
+            Problem: 401 without a token or with a bad one, 400 with two, 429 after too many bad
+                ones, 403 where the token is in the cookie and another site's page may ask.
+
+        """
+        if self._is_open:
+            return EVERYONE
+        sent, ambient = self._tokens(head)
+        tokens = list(dict.fromkeys(sent + ambient))
+        if not tokens:
+            raise unauthorized(None)
+        self._check_failures(head)
+        try:
+            grant, *others = [self.keys.verify(token) for token in tokens[:2]]
+        except InvalidToken as error:
+            raise self._refused(head, error.fault) from error
+        if others:
+            raise _two_tokens()
+        if not sent:
+            self._check_origin(head)
+        return grant
+
+    def _tokens(self, head: Head) -> tuple[list[str], list[str]]:
+        """Return the tokens that the client sent, and those that a browser sends by itself."""
+        sent = []
+        if (field := head.headers.get("authorization")) is not None:
+            scheme, _, token = field.partition(" ")
+            sent.append(token.strip() if scheme.lower() == "bearer" else "")
+        if self._auth.allow_query_token:
+            sent += [value for name, value in head.query if name == "token"]
+        cookies = [pair.partition("=") for pair in head.headers.get("cookie", "").split(";")]
+        ambient = [value for name, _, value in cookies if name.strip() == self._auth.cookie]
+        return sent, [value for value in map(str.strip, ambient) if value]
+
+    def _check_failures(self, head: Head) -> None:
+        if wait := self._failures.would_wait(client_group(head.peer)):
+            raise TooMany(
+                "too many bad tokens came from this address (limits.max_failures_per_minute)",
+                retry_after=math.ceil(wait),
+            )
+
+    def _check_origin(self, head: Head) -> None:
+        """Refuse what the page of another site has a browser do, which adds the cookie itself."""
+        origin = head.headers.get("origin", "")
+        if head.method in _SAFE_METHODS or origin in self._origins:
+            return
+        # Not the scheme: whether a proxy speaks TLS with the browser is not known here.
+        host = origin.partition("://")[2]
+        if not host or host.lower() != head.headers.get("host", "").lower():
+            raise Problem(
+                HTTPStatus.FORBIDDEN,
+                "a token in a cookie changes something only for pages of this host and of"
+                " server.cors_origins: the Origin of this request is neither",
+            )
+
+    def _refused(self, head: Head, why: str) -> Problem:
+        self._failures.take(client_group(head.peer))
+        log.info("token refused", peer=head.peer, why=str(why))
+        return unauthorized(why)
+
+
+def require(grant: Grant, *actions: Action, session: str | None = None) -> None:
+    """Check that a grant covers one of ``actions``.
+
+    Raises:
+        Problem: 403.
+
+    """
+    if any(grant.allows(action, session) for action in actions):
+        return
+    where = "" if session is None else f" on session {session}"
+    why = f"the token does not cover {' or '.join(actions)}{where}"
+    raise Problem(HTTPStatus.FORBIDDEN, why, headers=_challenge("insufficient_scope", why))
+
+
+def unauthorized(why: str | None) -> Problem:
+    """Return the answer to a request with a bad token, or without one where ``why`` is ``None``."""
+    if why is None:
+        return Problem(HTTPStatus.UNAUTHORIZED, "this needs a token", headers=_challenge())
+    return Problem(HTTPStatus.UNAUTHORIZED, why, headers=_challenge("invalid_token", why))
+
+
+def token_expired() -> Problem:
+    """Return the answer to a request whose token expired, or was revoked, while it went on."""
+    return unauthorized(TokenFault.EXPIRED)
+
+
+def _two_tokens() -> Problem:
+    why = "a request carries one token, or one ticket: this one has more than one"
+    return Problem(HTTPStatus.BAD_REQUEST, why, headers=_challenge("invalid_request", why))
+
+
+def _challenge(error: str | None = None, description: str = "") -> dict[str, str]:
+    """Return ``WWW-Authenticate`` (RFC 6750 §3); without a token, it names no error."""
+    challenge = 'Bearer realm="broadcasterd"'
+    if error is not None:
+        challenge += f', error="{error}", error_description="{description}"'
+    return {"WWW-Authenticate": challenge}

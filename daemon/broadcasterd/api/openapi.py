@@ -1,0 +1,366 @@
+"""The description of the HTTP interface: an OpenAPI 3.1 document, as plain data.
+
+``docs/http.md`` is for people, this for their tools. Tests hold it to the routes of ``app.py``, and
+to the answers that a running daemon gives to requests that are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+import msgspec
+
+from broadcasterd import __version__
+from broadcasterd.access.grants import Action
+from broadcasterd.api.problems import PROBLEM_TYPE
+from broadcasterd.api.publish import EventName
+from broadcasterd.api.schemas import (
+    COUNT,
+    EVENTS,
+    LINE,
+    STREAM_EVENT,
+    TEXT,
+    TIME,
+    Schema,
+    components,
+    record,
+    reference,
+)
+from broadcasterd.api.sessions import MAX_LISTED
+from broadcasterd.api.subscribe import MAX_ID_CHARS, MAX_PAGE_EVENTS, MAX_WAIT_S, STREAM_TYPE
+from broadcasterd.config import Auth, Config
+from broadcasterd.core.position import ID_PARAMETERS
+from broadcasterd.core.session_name import NAME_PATTERN
+
+JSON_TYPE = "application/json"
+NDJSON_TYPE = "application/x-ndjson"
+
+
+def document(config: Config) -> Schema:
+    """Return the description of a daemon with these settings."""
+    paths = _paths(config)
+    named: Schema = {
+        "schemas": components(),
+        "responses": {str(status): _problem(status) for status in _PROBLEMS},
+    }
+    if schemes := _schemes(config.auth):
+        named["securitySchemes"] = schemes
+    _let_in(paths, schemes)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "broadcasterd",
+            "version": __version__,
+            "summary": "Broadcasts events over Server-Sent Events, with replay.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": paths,
+        "components": named,
+    }
+
+
+def _paths(config: Config) -> dict[str, Schema]:
+    return {
+        "/v1/sessions/{session}/events": {
+            "parameters": [_SESSION],
+            "get": _subscribe("subscribe"),
+            "post": _publish(config.server.max_body_bytes),
+        },
+        "/agent_network_sse/{session}": {
+            "parameters": [_SESSION],
+            "get": _subscribe("subscribeAgentNetwork"),
+        },
+        "/v1/sessions": {"get": _list_sessions()},
+        "/v1/sessions/{session}": {
+            "parameters": [_SESSION],
+            "get": _describe_session(),
+            "delete": _close_session(),
+        },
+        "/v1/tickets": {"post": _issue_ticket()},
+        "/v1/streams/{stream}/token": {"parameters": [_STREAM], "post": _renew()},
+        "/v1/subjects/{subject}/streams": {"parameters": [_SUBJECT], "delete": _revoke()},
+        "/health": {"get": _health()},
+        "/health/live": {"get": _state("live", "Whether the daemon runs", "live")},
+        "/health/ready": {
+            "get": _state("ready", "Whether the daemon takes requests", "ready", not_yet="draining")
+        },
+        "/openapi.json": {"get": _description()},
+    }
+
+
+# --- operations ------------------------------------------------------------------------------
+
+
+def _subscribe(name: str) -> Schema:
+    return _operation(
+        name,
+        "Listen to a session",
+        description="A stream of the session's events; a page of them, where `Accept` has"
+        " `application/json` and not `text/event-stream`.",
+        needs=[Action.SUBSCRIBE],
+        carriers=["bearer", "cookie", "token", "ticket"],
+        parameters=[
+            _parameter("header", "Last-Event-ID", _ID, "resume after this event"),
+            *(
+                _parameter("query", alias, _ID, "the same, for who cannot set the header")
+                for alias in sorted(ID_PARAMETERS)
+            ),
+            _parameter("query", "from", _FROM, "where to start, if not after an event"),
+            _parameter("query", "limit", _whole(1, MAX_PAGE_EVENTS), "events of a page; 100"),
+            _parameter("query", "wait", _whole(0, MAX_WAIT_S), "seconds to hold an empty page; 0"),
+            _parameter("query", "overload", TEXT, "`status`: 503 where there is no room"),
+        ],
+        responses={
+            "200": {
+                "description": "the events",
+                "headers": _NO_STORE,
+                "content": {
+                    STREAM_TYPE: {"schema": STREAM_EVENT},
+                    JSON_TYPE: {"schema": reference("Page")},
+                },
+            },
+            "204": {"description": "the session was closed: do not come back"},
+        },
+        problems=[400, 503],
+    )
+
+
+def _publish(max_body_bytes: int) -> Schema:
+    return _operation(
+        "publish",
+        "Publish events to a session, which opens it",
+        description=f"A body of JSON or text has at most {max_body_bytes} bytes, as has each event"
+        " of a stream. The schema of a stream (NDJSON, SSE) is that of each of its events.",
+        needs=[Action.PUBLISH],
+        parameters=[_parameter("query", "event", _EVENT_NAME, "the event's type, of a text body")],
+        requestBody={
+            "required": True,
+            "content": {
+                JSON_TYPE: {"schema": EVENTS, "example": {"data": {"text": "hello"}}},
+                NDJSON_TYPE: {"schema": LINE},
+                STREAM_TYPE: {"schema": STREAM_EVENT},
+                "text/*": {"schema": TEXT, "example": "hello"},
+            },
+        },
+        responses={"200": _json("the events are in the log", reference("Answer"))},
+        problems=[400, 408, 409, 413, 415, 422, 503],
+    )
+
+
+def _list_sessions() -> Schema:
+    return _operation(
+        "listSessions",
+        "List the open sessions by name",
+        needs=[Action.ADMIN],
+        parameters=[
+            _parameter("query", "limit", _whole(1, MAX_LISTED), "sessions of a page; 100"),
+            _parameter("query", "cursor", TEXT, "what `next` of the page before said"),
+        ],
+        responses={"200": _json("a page of sessions", reference("Sessions"))},
+        problems=[400],
+    )
+
+
+def _describe_session() -> Schema:
+    return _operation(
+        "describeSession",
+        "Look at an open session",
+        needs=[Action.SUBSCRIBE, Action.ADMIN],
+        responses={"200": _json("its figures", reference("Session"))},
+        problems=[400, 404],
+    )
+
+
+def _close_session() -> Schema:
+    return _operation(
+        "closeSession",
+        "Close a session: its subscribers are told not to come back",
+        needs=[Action.PUBLISH],
+        responses={"204": {"description": "it is closed, or was before"}},
+        problems=[400, 404],
+    )
+
+
+def _issue_ticket() -> Schema:
+    return _operation(
+        "issueTicket",
+        "Exchange a token for a ticket: `ticket` in the query opens one stream, once",
+        needs=[Action.SUBSCRIBE],
+        requestBody={
+            "required": True,
+            "content": {JSON_TYPE: {"schema": reference("TicketRequest")}},
+        },
+        responses={"201": _json("a ticket", reference("Ticket"))},
+        problems=[400, 408, 413, 422, 503],
+    )
+
+
+def _renew() -> Schema:
+    return _operation(
+        "renewToken",
+        "Let a stream of the token's subject last for as long as the token, if that is longer",
+        needs=[Action.SUBSCRIBE],
+        responses={"200": _json("when it ends now, in Unix time", reference("Renewal"))},
+        problems=[400, 404],
+    )
+
+
+def _revoke() -> Schema:
+    return _operation(
+        "revoke",
+        "End the streams, and forget the tickets, of a subject",
+        needs=[Action.ADMIN],
+        responses={"200": _json("how many were ended", reference("Revocation"))},
+        problems=[400, 404],
+    )
+
+
+def _health() -> Schema:
+    return _operation(
+        "health",
+        "Figures and a verdict",
+        responses={
+            "200": _json("healthy or degraded", reference("Health")),
+            "503": _json("unhealthy", reference("Health")),
+        },
+    )
+
+
+def _state(name: str, summary: str, yes: str, *, not_yet: str | None = None) -> Schema:
+    responses = {"200": _json("it does", record({"status": {"const": yes}}))}
+    if not_yet:
+        responses["503"] = _json("it does not", record({"status": {"const": not_yet}}))
+    return _operation(name, summary, responses=responses)
+
+
+def _description() -> Schema:
+    responses = {"200": _json("an OpenAPI 3.1 document", {"type": "object"})}
+    return _operation("describeInterface", "This description", responses=responses)
+
+
+def _operation(
+    name: str,
+    summary: str,
+    *,
+    responses: Mapping[str, Schema],
+    problems: Sequence[int] = (),
+    needs: Sequence[Action] = (),
+    carriers: Sequence[str] = ("bearer", "cookie", "token"),
+    **members: object,
+) -> Schema:
+    """Return an operation.
+
+    Args:
+        name: unique among all of them.
+        summary: what it does, for people.
+        responses: those that are no problems.
+        problems: the statuses of those that are, but for what a token can be refused with.
+        needs: a token has to allow one of these; none is needed where there are none.
+        carriers: what the token may come in.
+        members: those that only some operations have.
+
+    """
+    statuses = sorted({*problems, *(_REFUSALS if needs else ())})
+    refused = {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
+    operation: Schema = {"operationId": name, "summary": summary, **members}
+    if needs:
+        operation["security"] = [{carrier: [need]} for need in needs for carrier in carriers]
+    return {**operation, "responses": {**responses, **refused}}
+
+
+# --- parameters ------------------------------------------------------------------------------
+
+
+def _parameter(place: str, name: str, schema: Schema, description: str) -> Schema:
+    return {"in": place, "name": name, "description": description, "schema": schema}
+
+
+def _whole(low: int, high: int) -> Schema:
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+_ID: Schema = {"type": "string", "maxLength": MAX_ID_CHARS}
+_EVENT_NAME: Schema = msgspec.json.schema(EventName)
+_FROM: Schema = {
+    "anyOf": [{"enum": ["start", "now"]}, {**TEXT, "pattern": "^last:[0-9]{1,9}$"}, TIME]
+}
+
+
+def _variable(name: str, schema: Schema, description: str) -> Schema:
+    return {**_parameter("path", name, schema, description), "required": True}
+
+
+_SESSION = _variable("session", {"type": "string", "pattern": f"^{NAME_PATTERN}$"}, "its name")
+_STREAM = _variable("stream", TEXT, "what the first comment of the stream names")
+_SUBJECT = _variable("subject", {**TEXT, "pattern": r"^[^/\n][^\n]*$"}, "`sub` of its tokens")
+
+# --- responses -------------------------------------------------------------------------------
+
+_NO_STORE: Schema = {"Cache-Control": {"required": True, "schema": {"const": "no-store"}}}
+_RETRY_AFTER: Schema = {
+    "Retry-After": {"required": True, "schema": COUNT, "description": "seconds"}
+}
+_CHALLENGED: Schema = {"WWW-Authenticate": {"required": True, "schema": TEXT}}
+_MAY_BE_CHALLENGED: Schema = {"WWW-Authenticate": {"schema": TEXT}}
+
+_REFUSALS = (400, 401, 403, 429)
+"""What is answered to a request whose token is not good, or does not suffice."""
+
+_PROBLEMS: dict[int, tuple[str, Schema]] = {
+    400: ("the request does not have the form that it must have", _MAY_BE_CHALLENGED),
+    401: ("there is no token, or none that is valid", _CHALLENGED),
+    403: ("the token does not allow this", _MAY_BE_CHALLENGED),
+    404: ("there is nothing of this name", {}),
+    408: ("the body took too long", {}),
+    409: ("the session was closed while the request published to it", {}),
+    413: ("the body, or an event of it, is too large", {}),
+    415: ("the body is of no type that is taken", {}),
+    422: ("the body is not what it should be", {}),
+    429: ("too many, too fast", _RETRY_AFTER),
+    503: ("not now: the daemon is full, short of memory, or stops", _RETRY_AFTER),
+}
+
+
+def _json(description: str, schema: Schema) -> Schema:
+    content = {JSON_TYPE: {"schema": schema}}
+    return {"description": description, "headers": _NO_STORE, "content": content}
+
+
+def _problem(status: int) -> Schema:
+    description, headers = _PROBLEMS[status]
+    return {
+        "description": f"{HTTPStatus(status).phrase}: {description}",
+        "headers": {**_NO_STORE, **headers},
+        "content": {PROBLEM_TYPE: {"schema": reference("Problem")}},
+    }
+
+
+# --- who may do it ---------------------------------------------------------------------------
+
+
+def _schemes(auth: Auth) -> dict[str, Schema]:
+    """Return what a token, or a ticket for one, may come in; nothing where none is asked for."""
+    if auth.mode == "none":
+        return {}
+    schemes: dict[str, Schema] = {
+        "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        "cookie": {"type": "apiKey", "in": "cookie", "name": auth.cookie},
+        "ticket": {"type": "apiKey", "in": "query", "name": "ticket"},
+    }
+    if auth.allow_query_token:
+        schemes["token"] = {"type": "apiKey", "in": "query", "name": "token"}
+    return schemes
+
+
+def _let_in(paths: dict[str, Schema], schemes: Mapping[str, Schema]) -> None:
+    """Take out what is said of tokens in what they cannot come in here."""
+    for operations in paths.values():
+        for operation in operations.values():
+            if isinstance(operation, dict) and "security" in operation:
+                operation["security"] = [
+                    way for way in operation["security"] if way.keys() <= schemes.keys()
+                ]
+                if not operation["security"]:
+                    del operation["security"]
+                    del operation["responses"]["401"], operation["responses"]["403"]

@@ -1,0 +1,128 @@
+"""JSON Schemas of what the HTTP interface takes and gives; ``openapi.py`` puts them in place.
+
+The objects of answers are left open: a client is to bear a member that it does not know.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from broadcasterd.api.grants import TicketRequest
+from broadcasterd.api.publish import MAX_ARRAY_EVENTS, Posted
+from broadcasterd.memory.breaker import State
+
+Schema = dict[str, object]
+
+REFERENCE = "#/components/schemas/{name}"
+
+
+def reference(name: str) -> Schema:
+    """Return the reference to one of :func:`components`."""
+    return {"$ref": REFERENCE.format(name=name)}
+
+
+def array(items: Schema, **bounds: int) -> Schema:
+    """Return the schema of a list."""
+    return {"type": "array", "items": items, **bounds}
+
+
+def record(required: Schema, optional: Schema | None = None) -> Schema:
+    """Return the schema of an object by its members."""
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+    }
+
+
+def or_null(schema: Schema) -> Schema:
+    """Return the schema of what may be missing."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+TEXT: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "number"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+SECONDS: Schema = {"type": "number", "minimum": 0}
+MEGABYTES: Schema = {"type": "number", "minimum": 0}
+TIME: Schema = {"type": "string", "format": "date-time"}
+ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{8}-[0-9]+$"}
+
+EVENTS: Schema = {
+    "oneOf": [reference("Posted"), array(reference("Posted"), maxItems=MAX_ARRAY_EVENTS)]
+}
+
+# Of a body that is a stream, a schema describes each item of it, as its readers see it.
+LINE = reference("Posted")
+STREAM_EVENT: Schema = record({"data": TEXT}, {"event": TEXT, "id": TEXT, "retry": COUNT})
+
+_PROGRESS: Schema = {
+    "session": TEXT,
+    "accepted": COUNT,
+    "first_id": or_null(ID),
+    "last_id": or_null(ID),
+}
+
+_NAMED: dict[str, Schema] = {
+    "Answer": record(_PROGRESS, {"duplicates": COUNT}),
+    "Page": record(
+        {
+            "session": TEXT,
+            "events": array(record({"id": ID, "event": TEXT, "data": TEXT, "time": TIME})),
+            "next": or_null(ID),
+        },
+        {"gap": record({"asked": TEXT, "oldest": or_null(ID)})},
+    ),
+    "Session": record(
+        {
+            "session": TEXT,
+            "subscribers": COUNT,
+            "retained_events": COUNT,
+            "retained_bytes": COUNT,
+            "oldest_id": or_null(ID),
+            "last_id": or_null(ID),
+            "oldest_age_s": or_null(SECONDS),
+            "age_s": SECONDS,
+            "idle_s": SECONDS,
+        }
+    ),
+    "Sessions": record(
+        {"sessions": array(reference("Session")), "next": or_null(TEXT), "total": COUNT}
+    ),
+    "Ticket": record({"ticket": TEXT, "session": TEXT, "expires_in": COUNT}),
+    "Renewal": record({"stream": TEXT, "expires_at": or_null(NUMBER)}),
+    "Revocation": record({"subject": TEXT, "ended": COUNT}),
+    "Health": record(
+        {
+            "status": {"enum": ["healthy", "degraded", "unhealthy"]},
+            "memory": record(
+                {
+                    "rss_mb": MEGABYTES,
+                    "used_mb": MEGABYTES,
+                    "accounted_mb": MEGABYTES,
+                    "warning_mb": MEGABYTES,
+                    "critical_mb": MEGABYTES,
+                    "breaker": {"enum": ["off", *(state.value for state in State)]},
+                    "trend": record({"used_mb": array(MEGABYTES), "mb_per_minute": NUMBER}),
+                },
+                {"cgroup_limit_mb": MEGABYTES, "stalled_percent": NUMBER},
+            ),
+            "loop": record({"lag_ms": NUMBER, "max_lag_ms": NUMBER, "long_steps": COUNT}),
+            "sessions": COUNT,
+            "subscribers": COUNT,
+            "uptime_s": SECONDS,
+            "version": TEXT,
+        }
+    ),
+    # RFC 9457, and what says how far a publisher came.
+    "Problem": record(
+        {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "detail": TEXT},
+        {**_PROGRESS, "duplicates": COUNT, "index": COUNT, "line": COUNT, "event": COUNT},
+    ),
+}
+
+
+def components() -> dict[str, Schema]:
+    """Return the named schemas: those of structs as msgspec has them, and those above."""
+    _, structs = msgspec.json.schema_components([Posted, TicketRequest], ref_template=REFERENCE)
+    return {**structs, **_NAMED}

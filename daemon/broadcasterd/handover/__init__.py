@@ -1,0 +1,1 @@
+"""Restarts that nobody notices: sessions and streams go from one process to the next."""

@@ -1,0 +1,96 @@
+"""Restarts that nobody notices: what was left is taken up, and all is left to the next process.
+
+Under systemd, sockets and logs wait in its descriptor store. Without one, the logs wait in the
+service's runtime directory, and clients come back to them. Otherwise a restart is a new beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.handover.descriptor_store import DescriptorStore, Stored
+from broadcasterd.handover.files import HandoverFiles
+from broadcasterd.handover.format import SEGMENT_BYTES, HandoverError
+from broadcasterd.handover.transfer import hand_over, restore
+from broadcasterd.host.systemd import HandedOver, Notifier
+
+log = structlog.stdlib.get_logger(__name__)
+
+SPARE_DESCRIPTORS = 4
+"""In the store, for the parcel of sockets and the segment that is not full; and some air."""
+
+
+class Restart:
+    """Takes up, and leaves.
+
+    Args:
+        handed: the descriptors that this process was started with.
+        notifier: tells systemd.
+        environ: names the descriptor store's size (``FDSTORE``, systemd.exec(5)) and the runtime
+            directory.
+
+    Attributes:
+        others: the descriptors that are no part of a handover: sockets to listen on.
+
+    """
+
+    def __init__(
+        self, handed: Sequence[HandedOver], notifier: Notifier, environ: Mapping[str, str]
+    ) -> None:
+        room = int(environ.get("FDSTORE") or 0) if "NOTIFY_SOCKET" in environ else 0
+        self._keeper: DescriptorStore | HandoverFiles | None = None
+        store = DescriptorStore(notifier, room=room)
+        left = Stored(handed, store)
+        self._left: Stored | HandoverFiles = left
+        self.others = left.others
+        if room:
+            self._keeper = store
+        elif directory := environ.get("RUNTIME_DIRECTORY"):
+            self._keeper = self._left = HandoverFiles(Path(directory.partition(":")[0]))
+
+    def keeps_streams(self, hub: Hub) -> bool:
+        """Whether streams can go on in the next process: with their logs, or not at all."""
+        if not isinstance(self._keeper, DescriptorStore):
+            return False
+        return hub.logs.bytes // SEGMENT_BYTES + SPARE_DESCRIPTORS <= self._keeper.room
+
+    async def restore(self, hub: Hub) -> None:
+        """Go on with what was left, if anything was."""
+        if not self._left.segments:
+            for sock in await self._left.take_sockets():
+                sock.close()  # whose place in which log nobody knows
+            return
+        try:
+            moved = await restore(hub, self._left)
+        except (HandoverError, OSError) as error:
+            log.error(  # noqa: TRY400 (what it says is all there is to know)
+                "handover unreadable",
+                why=str(error),
+                then="every session begins anew; clients come back and are told of the gap",
+            )
+            return
+        log.info(
+            "handover taken up",
+            sessions=moved.sessions,
+            events=moved.events,
+            streams=moved.streams,
+            lost_streams=moved.lost_streams,
+            away_s=round(moved.seconds, 3),
+        )
+
+    async def hand_over(self, hub: Hub) -> None:
+        """Leave everything to the next process, if somebody keeps it."""
+        if self._keeper is None:
+            return
+        try:
+            moved = await hand_over(hub, self._keeper)
+            await self._keeper.settle()
+        except OSError as error:
+            why = str(error) or type(error).__name__
+            log.error("handover failed", why=why)  # noqa: TRY400 (likewise)
+            return
+        log.info("handed over", sessions=moved.sessions, events=moved.events, streams=moved.streams)

@@ -1,0 +1,299 @@
+"""Leaving sessions and streams to the next process, and taking them up: a restart nobody sees.
+
+Leaving goes session by session, each in one step, so that nothing is written to a stream after its
+place in the log was noted. What was left is let go of at once: at no time is there room needed for
+all of it twice. The sockets stay open all the time, in the hands of a :class:`Keeper`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.session import Session
+from broadcasterd.broadcast.slices import for_each
+from broadcasterd.broadcast.socket_subscriber import Progress, SocketSubscriber
+from broadcasterd.core.reasons import EndReason
+from broadcasterd.handover.format import (
+    Done,
+    EventLeft,
+    HandoverError,
+    NameEnded,
+    Record,
+    Segment,
+    SessionLeft,
+    StreamLeft,
+    pack,
+    unpack,
+)
+
+
+class Keeper(Protocol):
+    """Keeps segments and sockets from one process to the next."""
+
+    async def keep_segment(self, index: int, segment: bytearray) -> None:
+        """Take a segment.
+
+        Raises:
+            OSError: it cannot.
+
+        """
+
+    async def keep_sockets(self, sockets: Sequence[socket.socket]) -> None:
+        """Take sockets; the caller closes its own descriptors of them.
+
+        Raises:
+            OSError: it cannot.
+
+        """
+
+
+@dataclass(slots=True)
+class Moved:
+    """How much was handed over; ``seconds`` passed between leaving and taking up."""
+
+    sessions: int = 0
+    events: int = 0
+    streams: int = 0
+    lost_streams: int = 0
+    seconds: float = 0.0
+
+
+async def hand_over(hub: Hub, keeper: Keeper) -> Moved:
+    """Leave everything to the next process. The hub is empty afterwards.
+
+    Raises:
+        OSError: the keeper failed. The streams that it does not have are closed; their clients
+            come back by themselves.
+
+    """
+    moved = Moved()
+    taken: list[socket.socket] = []
+    records = _leaving(hub, taken, moved)
+    segments = pack(records, handover=secrets.token_hex(8), at=hub.clock.unix_now())
+    try:
+        for index, segment in enumerate(segments):
+            await keeper.keep_segment(index, segment)
+            await keeper.keep_sockets(taken)
+            while taken:
+                taken.pop().close()
+    finally:
+        for sock in taken:
+            sock.close()
+    return moved
+
+
+def _leaving(hub: Hub, taken: list[socket.socket], moved: Moved) -> Iterator[Record]:
+    """Yield what the hub has, and take it from the hub; the sockets go to ``taken``."""
+    now = hub.clock.now()
+    for name, ended_at in hub.ended_names():
+        yield NameEnded(name, now - ended_at)
+    while hub.sessions:
+        session = next(iter(hub.sessions.values()))
+        log, entries = session.log, tuple(session.log)
+        streams = [
+            _leave_stream(subscriber, session, hub, taken)
+            for subscriber in tuple(session.subscribers)
+            if isinstance(subscriber, SocketSubscriber) and subscriber.can_move
+        ]
+        left = _describe(session)
+        hub.drop(session, EndReason.DRAINING)  # those who still listen are told so
+        moved.sessions += 1
+        moved.events += len(entries)
+        moved.streams += len(streams)
+        yield left
+        now = hub.clock.now()
+        for entry in entries:
+            age_s, ttl_s = now - entry.appended_at, log.ttl_of(entry)
+            yield EventLeft(entry.seq, entry.frame, age_s, ttl_s, entry.key)
+        yield from streams
+
+
+def _describe(session: Session) -> SessionLeft:
+    now = session.now()
+    return SessionLeft(
+        name=session.name,
+        incarnation=session.log.incarnation,
+        floor=session.log.floor,
+        last=session.log.last,
+        opened_s=now - session.opened_at,
+        active_s=now - session.active_at,
+        published_s=now - session.published_at,
+        subject=session.subject,
+    )
+
+
+def _leave_stream(
+    stream: SocketSubscriber, session: Session, hub: Hub, taken: list[socket.socket]
+) -> StreamLeft:
+    sock, progress = stream.detach()
+    session.let_go(stream)
+    taken.append(sock)
+    return StreamLeft(
+        inode=os.fstat(sock.fileno()).st_ino,
+        session=session.name,
+        stream_id=stream.stream_id,
+        peer=stream.peer,
+        cursor=progress.cursor,
+        pending=progress.pending,
+        opened_s=progress.opened_s,
+        sent_bytes=progress.sent_bytes,
+        sent_events=progress.sent_events,
+        max_lag=progress.max_lag,
+        asked=progress.asked,
+        subject=stream.subject,
+        expires_at=hub.clock.unix_time(stream.expires_at),
+    )
+
+
+class Left(Protocol):
+    """What was kept for this process."""
+
+    @property
+    def segments(self) -> int:
+        """How many segments there are."""
+
+    async def take_segment(self, index: int) -> bytes:
+        """Return a segment; nothing, where it is missing."""
+
+    async def take_sockets(self) -> list[socket.socket]:
+        """Return all sockets, non-blocking."""
+
+
+async def restore(hub: Hub, left: Left) -> Moved:
+    """Go on with what another process left, or with nothing of it where it cannot be read.
+
+    Raises:
+        HandoverError: it cannot be read, or is not whole. The hub is empty, and the sockets are
+            closed: the clients come back, and are told of the gap.
+        OSError: it cannot be taken; likewise.
+
+    """
+    arrival = _Arrival(hub)
+    sockets: dict[int, socket.socket] = {}
+    try:
+        try:
+            for index in range(left.segments):
+                arrival.take(await left.take_segment(index))
+            arrival.finish()
+        finally:
+            # Before anything is written to them: were they handed over once more, that would be
+            # written twice.
+            for sock in await left.take_sockets():
+                sockets[os.fstat(sock.fileno()).st_ino] = sock
+        await for_each(
+            arrival.streams, lambda left: arrival.attach(left, sockets.pop(left.inode, None))
+        )
+    except (HandoverError, OSError):
+        for session in tuple(hub.sessions.values()):
+            hub.drop(session, EndReason.DRAINING)
+        raise
+    finally:
+        for sock in sockets.values():
+            sock.close()
+    return arrival.moved
+
+
+class _Arrival:
+    """Puts the records of a handover into a hub, in order."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._handover: str | None = None
+        self._index = 0
+        self._now = hub.clock.now()
+        self._session: Session | None = None
+        self._is_done = False
+        self.streams: list[StreamLeft] = []
+        self.moved = Moved()
+
+    def take(self, segment: bytes) -> None:
+        """Take the next segment."""
+        records = unpack(segment)
+        self._begin(next(records, None))
+        for record in records:
+            self._put(record)
+
+    def attach(self, stream: StreamLeft, sock: socket.socket | None) -> None:
+        """Let a stream go on, if its client has not hung up in between."""
+        session = self._hub.sessions.get(stream.session)
+        if sock is None or session is None:
+            self.moved.lost_streams += 1
+            if sock is not None:
+                sock.close()
+        else:
+            session.attach(self._restored(stream, session, sock))
+            self.moved.streams += 1
+
+    def _restored(
+        self, left: StreamLeft, session: Session, sock: socket.socket
+    ) -> SocketSubscriber:
+        progress = Progress(
+            cursor=left.cursor,
+            pending=left.pending,
+            asked=left.asked,
+            max_lag=left.max_lag,
+            opened_s=left.opened_s,
+            sent_bytes=left.sent_bytes,
+            sent_events=left.sent_events,
+        )
+        return SocketSubscriber.restored(
+            session,
+            sock,
+            self._hub.poller,
+            stream_id=left.stream_id,
+            peer=left.peer,
+            progress=progress,
+            subject=left.subject,
+            expires_at=self._hub.clock.moment(left.expires_at),
+        )
+
+    def finish(self) -> None:
+        """Check that nothing is missing."""
+        if not self._is_done:
+            raise HandoverError("its end is missing")
+
+    def _begin(self, record: Record | None) -> None:
+        if not isinstance(record, Segment) or record.index != self._index:
+            raise HandoverError(f"segment {self._index} is missing")
+        if self._handover not in {None, record.handover}:
+            raise HandoverError("its segments are of two handovers")
+        if self._handover is None:
+            self._handover = record.handover
+            self.moved.seconds = max(0.0, self._hub.clock.unix_now() - record.at)
+            self._now -= self.moved.seconds  # ages are of when it was begun
+        self._index += 1
+
+    def _open(self, left: SessionLeft) -> Session:
+        """Open a session that another process left, empty: its events are to follow."""
+        session = self._hub.new_session(left.name, left.incarnation, left.subject)
+        session.log.go_on_from(floor=left.floor, last=left.last)
+        session.opened_at = self._now - left.opened_s
+        session.active_at = self._now - left.active_s
+        session.published_at = self._now - left.published_s
+        return self._hub.put(session)
+
+    def _put(self, record: Record) -> None:
+        match record:
+            case SessionLeft():
+                self._session = self._open(record)
+                self.moved.sessions += 1
+            case EventLeft(seq, frame, age_s, ttl_s, key):
+                if self._session is None:
+                    raise HandoverError("an event has no session")
+                appended_at = self._now - age_s
+                self._session.log.restore(seq, frame, appended_at=appended_at, ttl=ttl_s, key=key)
+                self.moved.events += 1
+            case StreamLeft():
+                self.streams.append(record)
+            case NameEnded(name, age_s):
+                self._hub.note_ended(name, self._now - age_s)
+            case Done():
+                self._is_done = True
+            case Segment():
+                raise HandoverError("a segment within a segment")

@@ -1,0 +1,1 @@
+"""The bound on memory: counting, the breaker, and what is given up first."""

@@ -1,0 +1,47 @@
+"""When to give freed memory back to the kernel: that takes some 20 ms, and the loop waits."""
+
+from __future__ import annotations
+
+from math import inf
+
+from broadcasterd.memory.breaker import State
+
+WORTH_RELEASING_BYTES = 1024 * 1024
+"""Less than this is not worth the wait."""
+
+RELEASE_INTERVAL_S = 1.0
+"""At most one part in fifty of the time goes into it."""
+
+
+class ReleaseRule:
+    """Says when, from the breaker's state and the bytes that the daemon counts itself.
+
+    Only under pressure: otherwise what was freed is soon used again. And once more after each
+    time, and after each change of state: what has been forgotten may still have been about to end.
+    """
+
+    def __init__(self) -> None:
+        self._most = 0  # counted since the last release
+        self._not_before = -inf
+        self._state: State | None = State.CLOSED
+        self._once_more = False
+
+    def freed(self, counted: int) -> int:
+        """Return the bytes that were freed since the last release: RSS shows them still."""
+        return max(0, self._most - counted)
+
+    def is_due(self, *, counted: int, state: State | None, now: float) -> bool:
+        """Take the figures of this moment; ``True`` says that it is done now."""
+        if state is None:  # the breaker is off
+            return False
+        if state is not self._state:
+            self._state = state
+            self._once_more = True
+        self._most = max(self._most, counted)
+        worth_it = state is not State.CLOSED and self.freed(counted) >= WORTH_RELEASING_BYTES
+        if now < self._not_before or not (worth_it or self._once_more):
+            return False
+        self._once_more = worth_it
+        self._most = counted
+        self._not_before = now + RELEASE_INTERVAL_S
+        return True

@@ -1,0 +1,211 @@
+"""Quart-Trio's side of a request, corrected where streams and long bodies need it.
+
+Pinned to quart-trio 0.12: the methods overridden here are not its public interface. Tests of
+the facts' letters in ``tests/integration/test_stack_facts.py`` hold what is promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from math import inf
+from types import TracebackType
+from typing import Self, cast
+
+import trio
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
+from quart.wrappers.response import ResponseBody
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
+from quart_trio.wrappers import TrioRequest
+
+from broadcasterd.api.subscribe import Admission
+from broadcasterd.broadcast.poller import Poller
+from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
+from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
+from broadcasterd.broadcast.subscriber import Subscriber
+from broadcasterd.config import Config
+from broadcasterd.core.reasons import EndReason
+from broadcasterd.server.body import RequestBody
+from broadcasterd.server.connection import Connection
+
+END_TIMEOUT_S = 20.0
+"""How long a reader may take to ask for the last of a response. On HTTP/2 it need never ask,
+and what waits is a task and a buffer."""
+
+
+class Request(TrioRequest):
+    """A request whose body holds its sender back."""
+
+    body: RequestBody  # type: ignore[assignment] # not a Body: Quart's own collects all it gets
+    body_class = RequestBody  # type: ignore[assignment]
+
+
+class ASGIConnection(TrioASGIHTTPConnection):
+    """One request and its response.
+
+    Upstream, the end of a response looks like a disconnect and cancels what is closing or
+    recycling the connection just then (fact B); and a body is collected without bounds.
+    """
+
+    _finishing = False
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Run the handler beside the reader of the request's messages."""
+
+        async def send_noting_the_end(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self._finishing = True
+                with trio.move_on_after(END_TIMEOUT_S):
+                    await send(message)
+            else:
+                await send(message)
+
+        async with trio.open_nursery() as nursery:
+            self.scope["state"]["response"] = nursery.cancel_scope
+            request = cast(Request, self._create_request_from_scope(send))
+            nursery.start_soon(self._fill_body, nursery, request, receive)
+            await self._answer(request, send_noting_the_end)
+            nursery.cancel_scope.cancel()
+
+    async def _fill_body(
+        self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable
+    ) -> None:
+        """Fill the body; cancel the handler when the client goes, unless the body tells it."""
+        while (message := await receive())["type"] == "http.request":
+            await request.body.put(message["body"], more=message["more_body"])
+        request.body.cut_short()
+        if not self._finishing and not request.body.is_being_read:
+            nursery.cancel_scope.cancel()
+
+    async def _answer(self, request: Request, send: ASGISendCallable) -> None:
+        """Send what the handler answers, if the client is still there."""
+        response = await self.app.handle_request(request)
+        request.body.discard()
+        if request.body.was_cut_short:
+            return
+        if _has_body(request) and not request.body.complete and request.http_version < "2":
+            # The rest is not read: the client is to know that this connection is over.
+            response.headers["Connection"] = "close"
+        timeout = getattr(response, "timeout", ...)
+        if timeout is ...:
+            timeout = self.app.config["RESPONSE_TIMEOUT"]
+        with trio.move_on_after(inf if timeout is None else timeout):
+            await self._send_response(send, response)
+
+
+def _has_body(request: Request) -> bool:
+    # Of a request without one, too, the end may be on its way here while the handler answers.
+    return bool(request.content_length) or "Transfer-Encoding" in request.headers
+
+
+class Application(QuartTrio):
+    """Quart-Trio with the two classes above.
+
+    ``settings`` are those that are in force now: each request looks there.
+    """
+
+    asgi_http_class = ASGIConnection
+    request_class = Request
+    settings = Config()
+
+
+class TakenOverBody(ResponseBody):
+    """A response that Hypercorn begins, and a :class:`SocketSubscriber` goes on with.
+
+    When it is asked for its first piece, the response's head has been sent. It has none: it takes
+    the socket. What Hypercorn sends to end the response goes nowhere.
+    """
+
+    def __init__(
+        self, admission: Admission, connection: Connection, poller: Poller, peer: str
+    ) -> None:
+        self._admission = admission
+        self._connection = connection
+        self._poller = poller
+        self._peer = peer
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            taken = self._connection.detach()
+        except trio.ClosedResourceError:
+            raise StopAsyncIteration from None  # the client did not stay for the answer
+        admission = self._admission
+        _attach(
+            admission,
+            SocketSubscriber(
+                admission.session,
+                taken,
+                self._poller,
+                stream_id=admission.stream_id,
+                peer=self._peer,
+                position=admission.position,
+                subject=admission.subject,
+                expires_at=admission.expires_at,
+                opening=admission.opening,
+            ),
+        )
+        raise StopAsyncIteration
+
+
+class PulledBody(ResponseBody):
+    """A response that a :class:`ResponseSubscriber` feeds: there is no socket to take over."""
+
+    def __init__(self, admission: Admission, response: trio.CancelScope, peer: str) -> None:
+        self._admission = admission
+        self._response = response
+        self._peer = peer
+        self._subscriber: ResponseSubscriber  # from __aenter__ on: its place in the log is then
+
+    async def __aenter__(self) -> Self:
+        admission = self._admission
+        self._subscriber = ResponseSubscriber(
+            admission.session,
+            self._response,
+            stream_id=admission.stream_id,
+            peer=self._peer,
+            position=admission.position,
+            subject=admission.subject,
+            expires_at=admission.expires_at,
+            opening=admission.opening,
+        )
+        _attach(admission, self._subscriber)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._subscriber.close(EndReason.CLIENT_GONE)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._subscriber.next_bytes()
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+
+def _attach(admission: Admission, subscriber: Subscriber) -> None:
+    try:
+        admission.session.attach(subscriber)
+    except Exception:
+        subscriber.close(EndReason.CRASHED)  # nobody else knows of it, nor of its socket
+        raise

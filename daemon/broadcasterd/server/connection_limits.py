@@ -1,0 +1,128 @@
+"""Room for connections: in all, and of one client.
+
+A place is taken when a connection is accepted, and given back when its socket closes, whoever has
+the socket by then. Who finds no place is reset at once, before anything was read or spent on him.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
+
+import structlog
+import trio
+
+from broadcasterd.access.client_address import client_group, is_trusted, parse_networks
+from broadcasterd.access.ratelimit import RateLimiter
+from broadcasterd.access.tally import Tally
+from broadcasterd.config import Limits
+
+log = structlog.stdlib.get_logger(__name__)
+
+RESERVED_DESCRIPTORS = 64
+"""For all but connections: listening sockets, epoll, the log, and the files of /proc and the
+cgroup that the supervisor reads. Without them the daemon fails, not a client."""
+
+RECORDS_PER_S = 1 / 60
+"""What is refused to one client is counted each time, and recorded once a minute."""
+
+MAX_RECORDED = 1000
+"""Clients of whom it is known when they were recorded last."""
+
+
+class Place:
+    """A connection's place."""
+
+    __slots__ = ("_group", "_places")
+
+    def __init__(self, places: ConnectionLimits, group: str | None) -> None:
+        self._places: ConnectionLimits | None = places
+        self._group = group
+
+    def give_back(self) -> None:
+        """Let somebody else have it. Idempotent."""
+        if self._places is not None:
+            self._places.gave_back(self._group)
+            self._places = None
+
+
+class ConnectionLimits:
+    """All the places there are.
+
+    Args:
+        limits: the ``[limits]`` settings.
+        clock: seconds on a monotonic clock.
+
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = trio.current_time) -> None:
+        self._of_client = Tally()
+        self.reconfigure(limits)
+        self._records = RateLimiter(RECORDS_PER_S, 1, max_keys=MAX_RECORDED, clock=clock)
+        self.taken = 0
+        self.refused: Counter[str] = Counter()
+
+    def reconfigure(self, limits: Limits) -> None:
+        """Go on with other settings; who has a place keeps it."""
+        self._max = limits.max_connections
+        self._max_of_client = limits.max_connections_per_address
+        self._trusted = parse_networks(limits.trusted_proxies)
+
+    def fit_descriptors(self) -> None:
+        """Allow ourselves as many open files as it takes; or else have fewer places.
+
+        The soft limit is low for the sake of select(2), which nothing here uses.
+        """
+        wanted = self._max + RESERVED_DESCRIPTORS
+        soft, hard = getrlimit(RLIMIT_NOFILE)
+        if soft == RLIM_INFINITY or soft >= wanted:
+            return
+        if hard == RLIM_INFINITY or hard > soft:
+            soft = wanted if hard == RLIM_INFINITY else min(wanted, hard)
+            setrlimit(RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            self._max = max(1, soft - RESERVED_DESCRIPTORS)
+            log.warning(
+                "fewer connections than limits.max_connections: too few open files are allowed",
+                connections=self._max,
+                open_files=soft,
+            )
+
+    def take(self, address: str) -> Place | None:
+        """Return a place for a connection from ``address``; ``None`` if there is none.
+
+        A trusted proxy speaks for many clients, and has no limit of its own.
+        """
+        group = None if is_trusted(address, self._trusted) else client_group(address)
+        if self.taken >= self._max:
+            self._refuse("max_connections", peer=address)
+            return None
+        if self._of_client[group] >= self._max_of_client:
+            self._refuse("max_connections_per_address", peer=address, key=group or "")
+            return None
+        self.taken += 1
+        self._of_client.add(group)
+        return Place(self, group)
+
+    def gave_back(self, group: str | None) -> None:
+        """Note that a place is free again. Only places call this, once each."""
+        self.taken -= 1
+        self._of_client.remove(group)
+
+    def accept_failed(self, error: OSError) -> None:
+        """Count and record that the system would not let us have a connection."""
+        self.refused["accept"] += 1
+        if self._records.take("accept") == 0.0:
+            log.error("connections cannot be accepted", error=error.strerror, now=self.taken)
+
+    def _refuse(self, limit: str, *, peer: str, key: str = "") -> None:
+        self.refused[limit] += 1
+        if self._records.take(f"{limit} {key}") == 0.0:
+            log.warning(
+                "connections are refused",
+                limit=f"limits.{limit}",
+                peer=peer,
+                now=self.taken,
+                refused=self.refused[limit],
+            )

@@ -1,0 +1,186 @@
+"""Quotas: what a client and a subject have is counted exactly, however it comes and goes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+
+from broadcasterd.access.grants import EVERYONE, Grant
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.session import Session
+from broadcasterd.config import Limits
+from broadcasterd.core.reasons import EndReason
+from broadcasterd.errors import TooMany
+from broadcasterd.memory.policy import Forget
+from tests.support.broadcast import Recorder, drafts, in_force, make_hub, start_hub
+
+ALICE, BOB = Grant(subject="alice"), Grant(subject="bob")
+HERE = "127.0.0.1"
+
+
+async def start(nursery: trio.Nursery, limits: Limits, **sessions: object) -> Hub:
+    return await start_hub(nursery, make_hub(in_force(limits, **sessions)))
+
+
+def check_counts(hub: Hub) -> None:
+    """Count anew what there is, and compare."""
+    clients = Counter(stream.peer for stream in hub.subscribers.by_id.values())
+    subjects = Counter(s.subject for s in hub.subscribers.by_id.values() if s.subject is not None)
+    openers = Counter(s.subject for s in hub.sessions.values() if s.subject is not None)
+    shares = hub.quotas
+    for tally, found in [
+        (shares.streams_of_client, clients),
+        (shares.streams_of_subject, subjects),
+        (shares.sessions_of_subject, openers),
+    ]:
+        assert found == {key: tally[key] for key in found}
+        assert len(found) == len(tally)
+
+
+# --- streams ---------------------------------------------------------------------------------
+
+Ways = dict[str, Callable[[Hub, Session, Recorder], None]]
+WAYS: Ways = {
+    "closed": lambda _, __, stream: stream.close(EndReason.CLIENT_GONE),
+    "cut": lambda _, __, stream: stream.disconnect(EndReason.SLOW_CONSUMER),
+    "finished": lambda _, __, stream: stream.finish(EndReason.DRAINING),
+    "failed": lambda _, session, stream: session.failed(stream, RuntimeError("injected")),
+    "all cut": lambda hub, _, __: hub.subscribers.disconnect(EndReason.DRAINING),
+    "session closed": lambda hub, session, _: hub.end(session.name),
+    "session forgotten": lambda hub, session, _: hub.relieve([Forget(session.name)]),
+    "session failed": lambda _, session, __: session.close(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_stream_is_counted_until_it_ends(way: str, nursery: trio.Nursery) -> None:
+    hub = await start(nursery, Limits())
+    session = hub.open("s", "alice")
+    others = [Recorder(hub.open("other"), grant=grant) for grant in (ALICE, BOB, EVERYONE)]
+    stream = Recorder(session, grant=ALICE)
+    check_counts(hub)
+    assert (4, 2, 1) == (
+        hub.quotas.streams_of_client[HERE],
+        hub.quotas.streams_of_subject["alice"],
+        hub.quotas.streams_of_subject["bob"],
+    )
+    WAYS[way](hub, session, stream)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert stream.closed
+    check_counts(hub)
+    for other in others:
+        other.close(EndReason.CLIENT_GONE)
+    check_counts(hub)
+    assert 0 == hub.quotas.streams_of_client[HERE]
+
+
+async def test_a_stream_is_counted_out_once(nursery: trio.Nursery) -> None:
+    hub = await start(nursery, Limits())
+
+    stream = Recorder(hub.open("s"), grant=ALICE)
+    session = hub.find("s")
+    session.closed(stream, EndReason.CRASHED)
+    session.closed(stream, EndReason.CRASHED)
+
+    check_counts(hub)
+
+
+@pytest.mark.parametrize(
+    ("shares", "setting"),
+    [
+        (Limits(max_subscribers_per_address=2), "max_subscribers_per_address"),
+        (Limits(max_subscribers_per_subject=2), "max_subscribers_per_subject"),
+    ],
+)
+async def test_streams_that_were_admitted_at_the_same_time_find_the_share_taken(
+    shares: Limits, setting: str, nursery: trio.Nursery
+) -> None:
+    hub = await start(nursery, shares)
+    session = hub.open("s")
+    assert hub.quotas.used_up_by_streams(HERE, "alice") is None
+    streams = [Recorder(session, grant=ALICE) for _ in range(4)]
+
+    assert setting == hub.quotas.used_up_by_streams(HERE, "alice")
+    assert [False, False, True, True] == [stream.closed for stream in streams]
+    assert streams[2].last_words is not None
+    assert ("disconnect", EndReason.MEMORY) == streams[2].last_words[:2]
+    streams[0].close(EndReason.CLIENT_GONE)
+    assert hub.quotas.used_up_by_streams(HERE, "alice") is None
+    check_counts(hub)
+
+
+async def test_without_a_subject_only_the_address_counts(nursery: trio.Nursery) -> None:
+    hub = await start(nursery, Limits(max_subscribers_per_subject=1, max_sessions_per_subject=1))
+    for number in range(5):
+        Recorder(hub.open(f"{number}"))
+
+    assert hub.quotas.used_up_by_streams(HERE, None) is None
+    assert hub.quotas.used_up_by_sessions(None) is None
+
+
+# --- sessions --------------------------------------------------------------------------------
+
+
+async def test_a_subject_opens_so_many_sessions(nursery: trio.Nursery) -> None:
+    hub = await start(nursery, Limits(max_sessions_per_subject=2))
+    hub.open("a", "alice")
+    hub.open("b", "alice")
+    hub.open("b", "bob")  # it was open: it stays hers
+    with pytest.raises(TooMany, match="max_sessions_per_subject"):
+        hub.open("c", "alice")
+    assert "c" not in hub.sessions
+    hub.open("c", "bob")
+
+    assert hub.open("c", "alice") is hub.find("c")
+    hub.end("a")
+    hub.open("d", "alice")
+    check_counts(hub)
+
+
+async def test_a_session_is_counted_until_it_is_gone(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await start(nursery, Limits(), session_ttl=100)
+    for name in ("expires", "is closed", "is forgotten", "fails", "is closed, and opened anew"):
+        await hub.open(name, "alice").publish(drafts("a"))
+    assert 5 == hub.quotas.sessions_of_subject["alice"]
+    hub.end("is closed")
+    hub.end("is closed")
+    hub.relieve([Forget("is forgotten")])
+    hub.find("fails")._outlet.close()
+    hub.end("is closed, and opened anew")
+    hub.open("is closed, and opened anew", "bob")
+    await trio.testing.wait_all_tasks_blocked()
+    check_counts(hub)
+
+    await trio.sleep(100)
+    await hub.sweep()
+    check_counts(hub)
+    assert {"alice", "bob"} >= set(hub.quotas.sessions_of_subject._counts)
+
+
+# --- publications ----------------------------------------------------------------------------
+
+
+async def test_a_subject_publishes_at_its_rate(autojump_clock: trio.testing.MockClock) -> None:
+    hub = make_hub(in_force(Limits(publish_rate=2, publish_burst=4)))
+    shares = hub.quotas
+    assert 0.0 == shares.take_events("alice", 4)
+    assert 0.5 == pytest.approx(shares.wait_for_events("alice"))
+    assert 2.0 == pytest.approx(shares.take_events("alice", 4))
+    assert 0.0 == shares.take_events("bob", 4)
+    await trio.sleep(2)
+
+    assert 0.0 == shares.take_events("alice", 4)
+
+
+async def test_without_a_subject_there_is_no_rate() -> None:
+    shares = make_hub(in_force(Limits(publish_rate=2, publish_burst=4))).quotas
+
+    assert [0.0] * 100 == [shares.take_events(None, 1000) for _ in range(100)]
+    assert 0.0 == shares.wait_for_events(None)
