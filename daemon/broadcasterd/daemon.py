@@ -1,9 +1,9 @@
-"""The root nursery: what runs, in what order it starts, how it is reloaded, and how it stops.
+"""The daemon: what runs, in what order it starts, how it is reloaded, and how it stops.
 
-``hub`` before ``server`` (requests need it), the supervisor beside them. SIGHUP reads the
-configuration anew; ``reconfigure`` tells each part. A stop closes the listener, tells every
-subscriber to come back, gives requests ``shutdown_grace`` seconds, and resets what is left. A
-failure of any of the three ends the daemon: the error goes up.
+``hub`` before ``server`` (requests need it), the supervisor beside them, all in one nursery: a
+failure of any of the three ends the daemon, and the error goes up. A stop closes the listener,
+tells every subscriber to come back, gives requests ``shutdown_grace`` seconds, and resets what is
+left.
 """
 
 from __future__ import annotations
@@ -13,24 +13,30 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
+import msgspec
 import structlog
 import trio
 
 from broadcasterd import __version__
-from broadcasterd.access.tokens import KeyRing
+from broadcasterd.access.tokens import KeyRing, credentials_directory
+from broadcasterd.api.auth import Guard
+from broadcasterd.api.routes import Api
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import supervise
-from broadcasterd.config import Config, ConfigError
+from broadcasterd.config import Config, ConfigError, Settings, check_exposure
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.handover.restart import Restart
+from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.host.service import Service
 from broadcasterd.host.systemd import HandedOver, Notifier, take_listen_fds, watchdog_period
-from broadcasterd.observe.log import logging_as
-from broadcasterd.parts import Parts, check_exposure_of, load_keys
+from broadcasterd.memory.breaker import Thresholds
+from broadcasterd.monitor import Monitor
+from broadcasterd.observe.log import logging_as, set_level
 from broadcasterd.reload import Reloader
+from broadcasterd.server.app import create_app
 from broadcasterd.server.listen import adopt, bind
 from broadcasterd.server.serve import HttpServer
 
@@ -40,6 +46,113 @@ ABORT_GRACE_S = 1.0
 """What the tasks of connections that were reset need to end by themselves."""
 
 OnReady = Callable[[list[str]], None]
+
+
+async def _nothing_to_restore(_hub: Hub) -> None:
+    pass
+
+
+class Daemon:
+    """The whole, in one Trio run; signals, systemd and the log are its caller's affair.
+
+    Args:
+        config: all settings.
+        keys: verify tokens.
+        sockets: to listen on; closed by :meth:`run`.
+        takeover: see :func:`~broadcasterd.server.app.create_app`.
+
+    Attributes:
+        settings: those in force.
+
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        keys: KeyRing,
+        sockets: Sequence[socket.socket],
+        *,
+        takeover: bool = True,
+    ) -> None:
+        self._sockets = sockets
+        self.settings = Settings(config)
+        self.monitor = Monitor(config.memory, MemoryProbe())
+        self.hub = Hub(self.settings, thresholds=self._thresholds(), rss=self.monitor.rss)
+        self.guard = Guard(self.settings, keys, self.hub.clock)
+        api = Api(self.hub, self.guard, self.settings, lambda: self.monitor.vitals(self.hub))
+        self.app = create_app(api, takeover=takeover)
+        self.server = HttpServer(self.app, self.settings, sockets)
+        self._served = trio.Event()
+
+    async def run(
+        self,
+        restore: Callable[[Hub], Awaitable[None]] = _nothing_to_restore,
+        *,
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve, until cancelled; it has started, with these URLs, when the port answers.
+
+        Args:
+            restore: called before the port answers, to put into the hub what another process left.
+            task_status: told of the start.
+
+        """
+        async with trio.open_nursery() as root:
+            await root.start(self.hub.run)
+            await restore(self.hub)
+            urls: list[str] = await root.start(self._serve)
+            root.start_soon(self.monitor.loop.run)
+            root.start_soon(supervise, self.hub, self.monitor.memory_host())
+            task_status.started(urls)
+
+    async def _serve(self, *, task_status: trio.TaskStatus[list[str]]) -> None:
+        await self.server.run(task_status=task_status)
+        self._served.set()
+
+    async def reconfigure(self, new: Config) -> None:
+        """Put other settings in force; first what may refuse them.
+
+        Raises:
+            ConfigError: they cannot be used. Nothing was changed.
+
+        """
+        check_exposure_of(self._sockets, new)
+        keys = load_keys(new)
+        self.server.load_certificate(new.server)
+        self.settings.replace(new)
+        self.server.reconfigure()
+        self.guard.reconfigure(keys)
+        set_level(new.log.level)
+        self.monitor.reconfigure(new.memory)
+        await self.hub.reconfigure(self._thresholds())
+
+    async def drain(self, *, movable_stay: bool = False) -> None:
+        """Accept nothing more, tell subscribers to come back, and wait for requests under way.
+
+        Streams that can go on in another process may stay.
+        """
+        await self.server.stop_accepting()
+        await self.hub.drain(movable_stay=movable_stay)
+        await self._served.wait()
+
+    async def abort(self) -> None:
+        """Tell every stream that is left, as far as that goes at once; reset every connection."""
+        self.hub.subscribers.disconnect(EndReason.DRAINING)
+        self.server.abort()
+        with trio.move_on_after(ABORT_GRACE_S):
+            await self._served.wait()
+
+    def status(self) -> str:
+        """Return one line for an operator."""
+        counts = f"{len(self.hub.sessions)} sessions, {len(self.hub.subscribers)} subscribers"
+        line = f"{counts}, breaker {self.hub.pressure.state or 'off'}"
+        return f"draining: {line}" if self.hub.draining else line
+
+    def _thresholds(self) -> Thresholds | None:
+        return self.monitor.thresholds if self.settings.config.memory.breaker else None
+
+
+# --- as a process ----------------------------------------------------------------------------
 
 
 def main(
@@ -93,26 +206,20 @@ async def serve(
     """Run the daemon in this Trio run; see :func:`main`."""
     notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
     restart = Restart(take_listen_fds(os.environ), notifier, os.environ)
-    parts = Parts(config, keys, listen(config, restart.others), takeover=takeover)
-    hub, server, monitor = parts.hub, parts.server, parts.monitor
+    daemon = Daemon(config, keys, listen(config, restart.others), takeover=takeover)
     service = Service(
         notifier,
         watchdog=watchdog_period(os.environ),
-        status=lambda: _status(hub),
-        progress=lambda: hub.counters["supervisor_steps"],
+        status=daemon.status,
+        progress=lambda: daemon.hub.counters["supervisor_steps"],
     )
-    reloader = Reloader(config, load=load, apply=parts.reconfigure)
+    reloader = Reloader(config, load=load, apply=daemon.reconfigure)
     with (
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as stops,
         trio.open_signal_receiver(signal.SIGHUP) as hangups,
     ):
         async with trio.open_nursery() as root:
-            await root.start(hub.run)
-            await restart.restore(hub)
-            served = trio.Event()
-            urls: list[str] = await root.start(_serve_until_closed, server, served)
-            root.start_soon(monitor.loop.run)
-            root.start_soon(supervise, hub, monitor.memory_host())
+            urls: list[str] = await root.start(daemon.run, restart.restore)
             _warn_of(config)
             spare_the_garbage_collector()
             log.info("ready", urls=urls, version=__version__, python=sys.version.split()[0])
@@ -122,23 +229,31 @@ async def serve(
             if on_ready is not None:
                 on_ready(urls)
             is_restart = await anext(stops) == signal.SIGTERM
-            grace_s = reloader.config.server.shutdown_grace
-            stay = is_restart and restart.keeps_streams(hub)
-            log.info("draining", streams=len(hub.subscribers), restart=is_restart, grace_s=grace_s)
-            await service.stopping()
-            with trio.move_on_after(grace_s) as grace:
-                root.start_soon(_end_grace, stops, grace)
-                await server.stop_accepting()
-                await hub.drain(movable_stay=stay)
-                await served.wait()
-            if is_restart:
-                await restart.hand_over(hub)
-            hub.subscribers.disconnect(EndReason.DRAINING)
-            server.abort()
-            with trio.move_on_after(ABORT_GRACE_S):
-                await served.wait()
+            await _stop(daemon, service, stops, restart if is_restart else None)
             root.cancel_scope.cancel()
     log.info("stopped")
+
+
+async def _stop(
+    daemon: Daemon, service: Service, stops: AsyncIterator[int], restart: Restart | None
+) -> None:
+    """Drain for as long as the grace lasts, then end what is left.
+
+    With ``restart``, all that can be is handed over to the next process.
+    """
+    grace_s = daemon.settings.server.shutdown_grace
+    stay = restart is not None and restart.keeps_streams(daemon.hub)
+    streams = len(daemon.hub.subscribers)
+    log.info("draining", streams=streams, restart=restart is not None, grace_s=grace_s)
+    await service.stopping()
+    async with trio.open_nursery() as stopping:
+        with trio.move_on_after(grace_s) as grace:
+            stopping.start_soon(_end_grace, stops, grace)
+            await daemon.drain(movable_stay=stay)
+        if restart is not None:
+            await restart.hand_over(daemon.hub)
+        await daemon.abort()
+        stopping.cancel_scope.cancel()
 
 
 def listen(config: Config, handed: Sequence[HandedOver] = ()) -> list[socket.socket]:
@@ -169,11 +284,26 @@ def listen(config: Config, handed: Sequence[HandedOver] = ()) -> list[socket.soc
     return sockets
 
 
-def _warn_of(config: Config) -> None:
-    if not config.memory.breaker:
-        log.warning("the memory breaker is off: nothing bounds what events may take")
-    if config.auth.mode == "none":
-        log.warning('auth.mode = "none": whoever reaches the port may do anything')
+def load_keys(config: Config) -> KeyRing:
+    """Read the keys that verify tokens.
+
+    Raises:
+        ConfigError: they cannot be used.
+
+    """
+    return KeyRing.load(config.auth, credentials_directory(os.environ))
+
+
+def check_exposure_of(sockets: Sequence[socket.socket], config: Config) -> None:
+    """Refuse settings that do not go with where the daemon really listens.
+
+    Raises:
+        ConfigError: see :func:`~broadcasterd.config.check_exposure`.
+
+    """
+    for sock in sockets:
+        server = msgspec.structs.replace(config.server, host=sock.getsockname()[0])
+        check_exposure(msgspec.structs.replace(config, server=server))
 
 
 def spare_the_garbage_collector() -> None:
@@ -188,11 +318,11 @@ def spare_the_garbage_collector() -> None:
     gc.set_threshold(5000, 10, 100)
 
 
-async def _serve_until_closed(
-    server: HttpServer, served: trio.Event, *, task_status: trio.TaskStatus[list[str]]
-) -> None:
-    await server.run(task_status=task_status)
-    served.set()
+def _warn_of(config: Config) -> None:
+    if not config.memory.breaker:
+        log.warning("the memory breaker is off: nothing bounds what events may take")
+    if config.auth.mode == "none":
+        log.warning('auth.mode = "none": whoever reaches the port may do anything')
 
 
 async def _reload_on(hangups: AsyncIterator[int], reloader: Reloader, service: Service) -> None:
@@ -201,13 +331,6 @@ async def _reload_on(hangups: AsyncIterator[int], reloader: Reloader, service: S
         why = await reloader.reload()
         service.remark = f"the last reload was refused: {why}" if why else ""
         await service.ready()
-
-
-def _status(hub: Hub) -> str:
-    """Return what ``systemctl status`` shows."""
-    counts = f"{len(hub.sessions)} sessions, {len(hub.subscribers)} subscribers"
-    line = f"{counts}, breaker {hub.pressure.state or 'off'}"
-    return f"draining: {line}" if hub.draining else line
 
 
 async def _end_grace(signals: AsyncIterator[int], grace: trio.CancelScope) -> None:

@@ -27,7 +27,7 @@ from tests.support.broadcast import drafts
 from tests.support.certificate import Certificate
 from tests.support.following import Following
 from tests.support.http1 import Http1
-from tests.support.inprocess import Daemon, Footprint, until, until_back_to
+from tests.support.inprocess import Footprint, Serving, until, until_back_to
 from tests.support.paths import Clients, Path, serving_on
 
 EVENTS = "/v1/sessions/news/events"
@@ -76,7 +76,7 @@ def failures(logged: Logged) -> list[str]:
 
 
 @asynccontextmanager
-async def bystanders(daemon: Daemon, clients: Clients) -> AsyncIterator[None]:
+async def bystanders(daemon: Serving, clients: Clients) -> AsyncIterator[None]:
     """Follow two sessions while something fails, and see afterwards that nothing is missing."""
     same, other = await clients.follow(EVENTS), await clients.follow(OTHER)
     yield
@@ -99,7 +99,7 @@ async def _until_data(stream: Following, data: str) -> None:
 class Victim:
     """Makes a method fail, once, for the stream that was opened last."""
 
-    def __init__(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, daemon: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stream: Subscriber = list(daemon.hub.subscribers.by_id.values())[-1]
         self._monkeypatch = monkeypatch
 
@@ -210,7 +210,7 @@ async def test_a_response_that_fails_halfway_fails_alone(
 
 
 @as_a_socket_and_pulled
-@pytest.mark.parametrize("where", ["deliver", "beat"])
+@pytest.mark.parametrize("where", ["deliver", "heartbeat"])
 async def test_a_stream_that_fails_when_the_session_writes_to_it_fails_alone(
     *,
     path: Path,

@@ -25,7 +25,6 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from broadcasterd.broadcast import response_subscriber
-from broadcasterd.config import Limits
 from broadcasterd.config import Server as ServerConfig
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.server import listen, serve
@@ -610,7 +609,7 @@ async def test_fact_k_the_server_listens_on_every_socket_that_it_is_given() -> N
     config = ServerConfig(host="127.0.0.1", port=0)
     sockets = [*bind(config), *bind(config)]
     async with serving() as daemon, trio.open_nursery() as nursery:
-        second = HttpServer(daemon.app, config, Limits(), sockets)
+        second = HttpServer(daemon.app, daemon.daemon.settings, sockets)
         urls: list[str] = await nursery.start(second.run)
         assert 2 == len(set(urls))
         for url in urls:

@@ -12,7 +12,8 @@ import trio
 from broadcasterd.access.grants import EVERYONE, Grant
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.session import EncodedEvent, Session
+from broadcasterd.broadcast.publication import EncodedEvent
+from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Batch, Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers

@@ -1,7 +1,7 @@
 """The daemon inside the test's own Trio run: its tasks, sockets and state can be looked at.
 
-``async with serving(sessions={"max_lag_events": 5}) as daemon:`` starts the hub, the application,
-the listener and the supervisor on a free loopback port, and stops them after it, as run.py does.
+``async with serving(sessions={"max_lag_events": 5}) as daemon:`` starts a daemon as daemon.py
+does, on a free loopback port, and stops it after it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NoReturn
 
 import trio
 import trio.testing
 
 from broadcasterd.access.tokens import KeyRing
-from broadcasterd.api.auth import Guard
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Session
-from broadcasterd.broadcast.supervisor import supervise
-from broadcasterd.config import Config, Settings, from_mapping
+from broadcasterd.config import Config, from_mapping
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.server.app import create_app
+from broadcasterd.daemon import Daemon
 from broadcasterd.server.asgi import Application
 from broadcasterd.server.listen import bind
 from broadcasterd.server.serve import HttpServer
@@ -40,13 +37,26 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER for 0 s: close then sends a RST
 
 
 @dataclass(frozen=True, slots=True)
-class Daemon:
-    """A daemon in this Trio run."""
+class Serving:
+    """A daemon in this Trio run, and where it listens."""
 
-    hub: Hub
-    app: Application
-    server: HttpServer
+    daemon: Daemon
     url: str
+
+    @property
+    def hub(self) -> Hub:
+        """Its hub."""
+        return self.daemon.hub
+
+    @property
+    def app(self) -> Application:
+        """Its Quart application."""
+        return self.daemon.app
+
+    @property
+    def server(self) -> HttpServer:
+        """Its server."""
+        return self.daemon.server
 
     @property
     def port(self) -> int:
@@ -76,7 +86,7 @@ async def serving(
     takeover: bool = True,
     certificate: Certificate | None = None,
     **sections: Mapping[str, object],
-) -> AsyncIterator[Daemon]:
+) -> AsyncIterator[Serving]:
     """Run a daemon on a free loopback port while inside.
 
     Args:
@@ -86,20 +96,17 @@ async def serving(
 
     """
     config = _config(certificate, sections)
-    hub = Hub(Settings(config))
-    guard = Guard(config, KeyRing.load(config.auth, None))
-    app = create_app(hub, config, guard=guard, vitals=_no_vitals, takeover=takeover)
-    server = HttpServer(app, config.server, config.limits, bind(config.server))
+    keys = KeyRing.load(config.auth, None)
+    daemon = Daemon(config, keys, bind(config.server), takeover=takeover)
     async with trio.open_nursery() as root:
-        await root.start(hub.run)
-        [url] = await root.start(server.run)
-        root.start_soon(supervise, hub)
+        [url] = await root.start(daemon.run)
         try:
-            yield Daemon(hub, app, server, url)
+            yield Serving(daemon, url)
         finally:
+            server = daemon.server
             with trio.move_on_after(STOP_S, shield=True):
                 await server.stop_accepting()
-                for stream in tuple(hub.subscribers.by_id.values()):
+                for stream in tuple(daemon.hub.subscribers.by_id.values()):
                     stream.close(EndReason.DRAINING)
                 server.abort()
                 while server._connections:
@@ -117,11 +124,9 @@ def _config(
         server["tls_certificate"] = str(certificate.chain)
         server["tls_key"] = str(certificate.key)
     server |= sections.get("server", {})
-    return from_mapping({"auth": {"mode": "none"}, **sections, "server": server})
-
-
-def _no_vitals() -> NoReturn:
-    raise AssertionError("the figures of a test's own process mean nothing")
+    # What the tests themselves take is nothing to relieve.
+    without = {"memory": {"breaker": False}, "auth": {"mode": "none"}}
+    return from_mapping({**without, **sections, "server": server})
 
 
 async def until(condition: Callable[[], object], *, within: float = SOON) -> None:

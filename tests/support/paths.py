@@ -14,7 +14,7 @@ from tests.support.certificate import Certificate
 from tests.support.following import Following
 from tests.support.http1 import Http1
 from tests.support.http2 import Http2
-from tests.support.inprocess import Daemon, serving
+from tests.support.inprocess import Serving, serving
 
 
 class Path(Enum):
@@ -42,7 +42,7 @@ class Stalled:
 class Clients:
     """Clients of one daemon on one path: of HTTP/1.1 a connection each, of HTTP/2 one for all."""
 
-    def __init__(self, daemon: Daemon, path: Path, certificate: Certificate) -> None:
+    def __init__(self, daemon: Serving, path: Path, certificate: Certificate) -> None:
         self._daemon = daemon
         self._path = path
         self._certificate = certificate
@@ -135,7 +135,7 @@ class Clients:
 @asynccontextmanager
 async def serving_on(
     path: Path, certificate: Certificate, **sections: Mapping[str, object]
-) -> AsyncIterator[tuple[Daemon, Clients]]:
+) -> AsyncIterator[tuple[Serving, Clients]]:
     """Run a daemon that serves on ``path``; see :func:`tests.support.inprocess.serving`."""
     secure = certificate if path in {Path.TLS, Path.HTTP2} else None
     takeover = path is not Path.ORDINARY

@@ -12,7 +12,8 @@ from broadcasterd.access.grants import EVERYONE, Action, Grant
 from broadcasterd.access.tokens import KeyRing, TokenFault
 from broadcasterd.api.auth import BAD_TICKET, Guard, token_expired
 from broadcasterd.api.request import Head
-from broadcasterd.config import from_mapping
+from broadcasterd.broadcast.clock import Clock as HubClock
+from broadcasterd.config import Settings, from_mapping
 from broadcasterd.errors import Problem
 from tests.support.tokens import SECRET, bearer, claims, jwt_mode, sign
 
@@ -45,7 +46,7 @@ def make(tmp_path: Path, clock: Clock) -> Make:
 
     def make(auth: Mapping[str, object] | None = None, **sections: Mapping[str, object]) -> Guard:
         config = from_mapping({"auth": jwt_mode(tmp_path, **(auth or {})), **sections})
-        return Guard(config, KeyRing.load(config.auth, None), clock=clock)
+        return Guard(Settings(config), KeyRing.load(config.auth, None), HubClock(monotonic=clock))
 
     return make
 

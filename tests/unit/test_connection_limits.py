@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from broadcasterd.config import Limits
 from broadcasterd.server import connection_limits
 from broadcasterd.server.connection_limits import RESERVED_DESCRIPTORS, ConnectionLimits, Place
+from tests.support.broadcast import in_force
 
 Records = list[structlog.typing.EventDict]
 
@@ -30,7 +31,7 @@ def places_of(
         max_connections_per_address=max_connections_per_address,
         trusted_proxies=trusted_proxies,
     )
-    return ConnectionLimits(limits, clock=lambda: 0.0)
+    return ConnectionLimits(in_force(limits), clock=lambda: 0.0)
 
 
 def taken(room: ConnectionLimits, address: str) -> Place:
@@ -94,7 +95,7 @@ async def test_refusals_are_recorded_once_a_minute_for_each_client(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     with structlog.testing.capture_logs() as records:
-        room = ConnectionLimits(Limits(max_connections_per_address=1))
+        room = ConnectionLimits(in_force(Limits(max_connections_per_address=1)))
         for client in ("a", "b"):
             taken(room, client)
             for _ in range(100):
@@ -112,7 +113,7 @@ async def test_refusals_for_want_of_any_place_are_recorded_once_a_minute(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     with structlog.testing.capture_logs() as records:
-        room = ConnectionLimits(Limits(max_connections=1))
+        room = ConnectionLimits(in_force(Limits(max_connections=1)))
         taken(room, "a")
         for number in range(100):
             assert room.take(f"192.0.2.{number}") is None
@@ -124,7 +125,7 @@ async def test_failures_to_accept_are_recorded_once_a_minute(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     with structlog.testing.capture_logs() as records:
-        room = ConnectionLimits(Limits())
+        room = ConnectionLimits(in_force(Limits()))
         for _ in range(599):
             room.accept_failed(OSError(24, "Too many open files"))
             await trio.sleep(0.1)

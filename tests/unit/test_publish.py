@@ -34,7 +34,6 @@ async def test_a_body_that_never_has_to_be_waited_for_does_not_outlive_its_grant
             a_line_a_second(),
             grant=Grant(expires_at=hub.clock.unix_now() + 60.5),
             hub=hub,
-            max_body_bytes=1000,
         )
 
     assert refused.value.status == 401

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.publication import EncodedEvent, Receipt
 from broadcasterd.broadcast.session import (
     FINISH_TIMEOUT_S,
     INBOX_PUBLICATIONS,
     MAX_BATCH_BYTES,
-    EncodedEvent,
-    Receipt,
     Session,
 )
 from broadcasterd.broadcast.slices import SLICE

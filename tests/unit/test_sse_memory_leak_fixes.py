@@ -22,19 +22,15 @@ import trio
 import trio.testing
 
 from broadcasterd.access.grants import EVERYONE
+from broadcasterd.api.bodies import ClientDisconnected
+from broadcasterd.api.pages import page
 from broadcasterd.api.publish import publish
 from broadcasterd.api.request import Head
-from broadcasterd.api.subscribe import Admission, admit, page
+from broadcasterd.api.subscribe import Admission, admit
 from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.publication import EncodedEvent, Publication
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
-from broadcasterd.broadcast.session import (
-    FINISH_TIMEOUT_S,
-    INBOX_PUBLICATIONS,
-    EncodedEvent,
-    Heartbeat,
-    Publication,
-    Session,
-)
+from broadcasterd.broadcast.session import FINISH_TIMEOUT_S, INBOX_PUBLICATIONS, Heartbeat, Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import LAGGING_S, Batch, Subscriber
 from broadcasterd.core.position import ById
@@ -42,7 +38,7 @@ from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Entry, Position, ReplayLog
 from broadcasterd.errors import NoSuchSession, Problem, TooLarge
 from broadcasterd.memory.policy import CutLaggards, ExpireEarly, Forget, Trim
-from broadcasterd.server.body import ClientDisconnected, RequestBody
+from broadcasterd.server.body import RequestBody
 from tests.support.broadcast import (
     Recorder,
     ThrottledSocket,
@@ -56,7 +52,7 @@ from tests.support.broadcast import (
     retained,
     start_hub,
 )
-from tests.support.inprocess import Daemon, Footprint, reset, serving, until_back_to
+from tests.support.inprocess import Footprint, Serving, reset, serving, until_back_to
 
 Clock = trio.testing.MockClock
 
@@ -464,10 +460,9 @@ async def a_body_is_refused_as_too_large(hub: Hub) -> None:
         await publish(
             head(content_type=JSON),
             "s",
-            Pieces(b"[" * 600, b"[" * 600),
+            Pieces(b"[" * 600_000, b"[" * 600_000),
             grant=EVERYONE,
             hub=hub,
-            max_body_bytes=1000,
         )
 
 
@@ -481,7 +476,6 @@ async def a_body_is_refused_for_what_it_is(hub: Hub) -> None:
                 Pieces(body),
                 grant=EVERYONE,
                 hub=hub,
-                max_body_bytes=1000,
             )
 
 
@@ -501,7 +495,11 @@ async def a_publisher_goes_in_the_middle_of_its_body(hub: Hub) -> None:
 
     with suppress(ClientDisconnected):
         await publish(
-            head(content_type=JSON), "s", cut_short(), grant=EVERYONE, hub=hub, max_body_bytes=1000
+            head(content_type=JSON),
+            "s",
+            cut_short(),
+            grant=EVERYONE,
+            hub=hub,
         )
 
 
@@ -519,7 +517,6 @@ async def a_publisher_is_cancelled_in_the_middle_of_its_body(hub: Hub) -> None:
                 endless(),
                 grant=EVERYONE,
                 hub=hub,
-                max_body_bytes=1000,
             )
     with suppress(NoSuchSession):
         hub.end("s")
@@ -663,7 +660,7 @@ async def test_a_settled_publication_keeps_no_drafts(hub: Hub, autojump_clock: C
         session._inbox.send_nowait(publication)
     await settle()
 
-    assert [()] * 3 == [publication.drafts for publication in kept]
+    assert [()] * 3 == [publication.events for publication in kept]
     assert all(publication.receipt for publication in kept)
 
 
@@ -676,7 +673,7 @@ async def test_a_publication_that_is_turned_away_keeps_no_drafts(
     session.close()
     await settle()
 
-    assert () == publication.drafts
+    assert () == publication.events
     assert publication.problem is not None
 
 
@@ -788,34 +785,34 @@ async def test_beats_do_not_pile_up_before_a_busy_session(hub: Hub, autojump_clo
 # --- through HTTP: clients that leave at any stage -------------------------------------------
 
 
-async def leave_in_the_head(connection: trio.SocketStream, _: Daemon) -> None:
+async def leave_in_the_head(connection: trio.SocketStream, _: Serving) -> None:
     await connection.send_all(b"GET /v1/sessions/s/events HT")
 
 
-async def leave_after_the_head(connection: trio.SocketStream, _: Daemon) -> None:
+async def leave_after_the_head(connection: trio.SocketStream, _: Serving) -> None:
     await connection.send_all(b"GET /v1/sessions/s/events HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
-async def leave_in_the_opening(connection: trio.SocketStream, _: Daemon) -> None:
+async def leave_in_the_opening(connection: trio.SocketStream, _: Serving) -> None:
     await connection.send_all(b"GET /v1/sessions/s/events HTTP/1.1\r\nHost: x\r\n\r\n")
     await connection.receive_some(1)
 
 
-async def leave_the_stream(connection: trio.SocketStream, daemon: Daemon) -> None:
+async def leave_the_stream(connection: trio.SocketStream, daemon: Serving) -> None:
     await connection.send_all(b"GET /v1/sessions/s/events HTTP/1.1\r\nHost: x\r\n\r\n")
     while not daemon.hub.subscribers.by_id:
         await trio.testing.wait_all_tasks_blocked(0.001)
     await daemon.session("s").publish(drafts("a"))
 
 
-async def leave_in_a_body(connection: trio.SocketStream, _: Daemon) -> None:
+async def leave_in_a_body(connection: trio.SocketStream, _: Serving) -> None:
     await connection.send_all(
         b"POST /v1/sessions/s/events HTTP/1.1\r\nHost: x\r\n"
         b'Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"data": '
     )
 
 
-async def leave_in_a_stream_of_events(connection: trio.SocketStream, _: Daemon) -> None:
+async def leave_in_a_stream_of_events(connection: trio.SocketStream, _: Serving) -> None:
     await connection.send_all(
         b"POST /v1/sessions/s/events HTTP/1.1\r\nHost: x\r\n"
         b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -837,9 +834,9 @@ async def leave_in_a_stream_of_events(connection: trio.SocketStream, _: Daemon) 
     ids=lambda function: function.__name__,
 )
 async def test_no_client_leaves_anything_behind(
-    leave: Callable[[trio.SocketStream, Daemon], Awaitable[None]], how: str
+    leave: Callable[[trio.SocketStream, Serving], Awaitable[None]], how: str
 ) -> None:
-    async def come_and_leave(daemon: Daemon) -> None:
+    async def come_and_leave(daemon: Serving) -> None:
         connection = await daemon.connect()
         await leave(connection, daemon)
         if how == "politely":

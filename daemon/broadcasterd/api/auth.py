@@ -15,12 +15,9 @@ is passed over for something better, and there is no anonymous access to fall ba
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from http import HTTPStatus
 
 import structlog
-import trio
 
 from broadcasterd.access.client_address import client_group
 from broadcasterd.access.grants import EVERYONE, Action, Grant
@@ -28,7 +25,8 @@ from broadcasterd.access.ratelimit import RateLimiter
 from broadcasterd.access.tickets import Tickets
 from broadcasterd.access.tokens import InvalidToken, KeyRing, TokenFault
 from broadcasterd.api.request import Head
-from broadcasterd.config import Config
+from broadcasterd.broadcast.clock import Clock
+from broadcasterd.config import Settings
 from broadcasterd.core.session_name import check_session_name
 from broadcasterd.errors import Problem, TooMany
 
@@ -46,10 +44,9 @@ class Guard:
     """Decides who may do what.
 
     Args:
-        config: the ``[auth]`` settings, ``limits.max_failures_per_minute`` and
-            ``server.cors_origins``.
+        settings: those in force.
         keys: verify the tokens.
-        clock: seconds on a monotonic clock.
+        clock: the daemon's.
 
     Attributes:
         keys: those in force.
@@ -57,27 +54,28 @@ class Guard:
 
     """
 
-    def __init__(
-        self,
-        config: Config,
-        keys: KeyRing,
-        *,
-        clock: Callable[[], float] = trio.current_time,
-    ) -> None:
-        self.tickets = Tickets(clock)
-        self._clock = clock
-        self.reconfigure(config, keys)
-
-    def reconfigure(self, config: Config, keys: KeyRing) -> None:
-        """Go on with other settings and keys; streams that are open stay, and so do tickets."""
+    def __init__(self, settings: Settings, keys: KeyRing, clock: Clock) -> None:
         self.keys = keys
-        self._auth = config.auth
-        self._is_open = config.auth.mode == "none"
-        self._origins = frozenset(config.server.cors_origins) - {"*"}
-        per_minute = config.limits.max_failures_per_minute
+        self.tickets = Tickets(clock.now)
+        self._settings = settings
+        self._clock = clock
+        per_minute = settings.limits.max_failures_per_minute
         self._failures = RateLimiter(
-            per_minute / 60, per_minute, max_keys=MAX_FAILING_ADDRESSES, clock=self._clock
+            per_minute / 60, per_minute, max_keys=MAX_FAILING_ADDRESSES, clock=clock.now
         )
+
+    def reconfigure(self, keys: KeyRing) -> None:
+        """Go on with other keys, and the settings now in force.
+
+        Streams that are open stay, and so do tickets, and bad tokens are not forgotten.
+        """
+        self.keys = keys
+        per_minute = self._settings.limits.max_failures_per_minute
+        self._failures.reconfigure(per_minute / 60, per_minute)
+
+    @property
+    def _is_open(self) -> bool:
+        return self._settings.auth.mode == "none"
 
     def authorize(self, head: Head, *actions: Action, session: str | None = None) -> Grant:
         """Return what the request's token grants, if that covers one of ``actions``.
@@ -109,7 +107,7 @@ class Guard:
         grant = self.tickets.redeem(ticket, session)
         if grant is None:
             raise self._refused(head, BAD_TICKET)
-        if grant.expires_at is not None and grant.expires_at <= time.time():
+        if grant.expires_at is not None and grant.expires_at <= self._clock.unix_now():
             raise self._refused(head, TokenFault.EXPIRED)
         return grant
 
@@ -144,10 +142,12 @@ class Guard:
         if (field := head.headers.get("authorization")) is not None:
             scheme, _, token = field.partition(" ")
             sent.append(token.strip() if scheme.lower() == "bearer" else "")
-        if self._auth.allow_query_token:
+        if self._settings.auth.allow_query_token:
             sent += [value for name, value in head.query if name == "token"]
         cookies = [pair.partition("=") for pair in head.headers.get("cookie", "").split(";")]
-        ambient = [value for name, _, value in cookies if name.strip() == self._auth.cookie]
+        ambient = [
+            value for name, _, value in cookies if name.strip() == self._settings.auth.cookie
+        ]
         return sent, [value for value in map(str.strip, ambient) if value]
 
     def _check_failures(self, head: Head) -> None:
@@ -160,7 +160,9 @@ class Guard:
     def _check_origin(self, head: Head) -> None:
         """Refuse what the page of another site has a browser do, which adds the cookie itself."""
         origin = head.headers.get("origin", "")
-        if head.method in _SAFE_METHODS or origin in self._origins:
+        if head.method in _SAFE_METHODS:
+            return
+        if origin != "*" and origin in self._settings.server.cors_origins:
             return
         # Not the scheme: whether a proxy speaks TLS with the browser is not known here.
         host = origin.partition("://")[2]

@@ -9,10 +9,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from broadcasterd.access.grants import Action
-from broadcasterd.access.tickets import TICKET_TTL_S
-from broadcasterd.api.auth import Guard, require
-from broadcasterd.api.publish import whole_body
+from broadcasterd.access.grants import Action, Grant
+from broadcasterd.access.tickets import TICKET_TTL_S, Tickets
+from broadcasterd.api.auth import require
+from broadcasterd.api.bodies import whole_body
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.core.session_name import NAME_PATTERN, check_session_name
@@ -30,16 +30,15 @@ class TicketRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def issue_ticket(
-    head: Head, body: AsyncIterable[bytes], *, guard: Guard, hub: Hub
+    head: Head, body: AsyncIterable[bytes], *, grant: Grant, tickets: Tickets, hub: Hub
 ) -> dict[str, object]:
-    """Exchange the request's token for a ticket that opens one stream of one session.
+    """Exchange a token's grant for a ticket that opens one stream of one session.
 
     Raises:
-        Problem: the token is refused, or does not cover that session; the body is no such
-            request; or there are too many tickets.
+        Problem: the grant does not cover that session; the body is no such request; or there are
+            too many tickets.
 
     """
-    grant = guard.authenticate(head)
     with hub.bodies.holding() as held:
         whole = await whole_body(
             body,
@@ -56,22 +55,21 @@ async def issue_ticket(
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"not JSON: {error}") from error
     require(grant, Action.SUBSCRIBE, session=check_session_name(session))
-    ticket = guard.tickets.issue(session, grant)
+    ticket = tickets.issue(session, grant)
     return {"ticket": ticket, "session": session, "expires_in": TICKET_TTL_S}
 
 
-def renew(head: Head, stream_id: str, *, guard: Guard, hub: Hub) -> dict[str, object]:
-    """Let a stream last for as long as the request's token, if that is longer.
+def renew(stream_id: str, *, grant: Grant, hub: Hub) -> dict[str, object]:
+    """Let a stream last for as long as a newer grant, if that is longer.
 
     Returns:
         The stream, and when it will end: Unix time in seconds, ``None`` for never.
 
     Raises:
-        Problem: the token is refused (401), does not cover the stream's session (403), or its
-            subject has no such stream (404, whether somebody else has it or not).
+        Problem: the grant does not cover the stream's session (403), or its subject has no such
+            stream (404, whether somebody else has it or not).
 
     """
-    grant = guard.authenticate(head)
     stream = hub.subscribers.by_id.get(stream_id)
     if stream is None or stream.subject != grant.subject:
         raise Problem(HTTPStatus.NOT_FOUND, "the token's subject has no open stream of this id")
@@ -81,15 +79,10 @@ def renew(head: Head, stream_id: str, *, guard: Guard, hub: Hub) -> dict[str, ob
     return {"stream": stream_id, "expires_at": None if at is None else round(at, 3)}
 
 
-async def revoke(head: Head, subject: str, *, guard: Guard, hub: Hub) -> dict[str, object]:
+async def revoke(subject: str, *, tickets: Tickets, hub: Hub) -> dict[str, object]:
     """End all that the tokens of a subject hold open, and forget its tickets.
 
     Its tokens are still good: whoever issues them has to stop first.
-
-    Raises:
-        Problem: the request's token is refused, or is not an administrator's.
-
     """
-    guard.authorize(head, Action.ADMIN)
-    guard.tickets.revoke(subject)
+    tickets.revoke(subject)
     return {"subject": subject, "ended": await hub.revoke(subject)}

@@ -13,8 +13,9 @@ import msgspec
 
 from broadcasterd import __version__
 from broadcasterd.access.grants import Action
+from broadcasterd.api.formats import JSON_TYPE, NDJSON_TYPE, STREAM_TYPE, EventName
+from broadcasterd.api.pages import MAX_PAGE_EVENTS, MAX_WAIT_S
 from broadcasterd.api.problems import PROBLEM_TYPE
-from broadcasterd.api.publish import EventName
 from broadcasterd.api.schemas import (
     COUNT,
     EVENTS,
@@ -28,13 +29,10 @@ from broadcasterd.api.schemas import (
     reference,
 )
 from broadcasterd.api.sessions import MAX_LISTED
-from broadcasterd.api.subscribe import MAX_ID_CHARS, MAX_PAGE_EVENTS, MAX_WAIT_S, STREAM_TYPE
+from broadcasterd.api.subscribe import MAX_ID_CHARS
 from broadcasterd.config import Auth, Config
 from broadcasterd.core.position import ID_PARAMETERS
 from broadcasterd.core.session_name import NAME_PATTERN
-
-JSON_TYPE = "application/json"
-NDJSON_TYPE = "application/x-ndjson"
 
 
 def document(config: Config) -> Schema:

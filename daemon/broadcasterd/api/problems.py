@@ -1,21 +1,14 @@
-"""The one place that makes responses of errors: RFC 9457 ``application/problem+json``."""
+"""The one place that makes answers of errors: RFC 9457 ``application/problem+json``."""
 
 from __future__ import annotations
 
 import msgspec
 import structlog
-from quart import Response
-from werkzeug.exceptions import HTTPException
 
+from broadcasterd.api.answer import Answer
 from broadcasterd.errors import Problem
 
 log = structlog.stdlib.get_logger(__name__)
-
-_DETAILS = {
-    404: "there is nothing at this path",
-    405: "this path does not take this method: see the Allow header",
-}
-
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -32,21 +25,10 @@ def problem_document(problem: Problem) -> bytes:
     return msgspec.json.encode(document)
 
 
-def problem_response(problem: Problem) -> Response:
-    """Return a problem as a response."""
-    return Response(
-        problem_document(problem),
-        problem.status,
-        {**problem.headers, "Cache-Control": "no-store"},
-        content_type=PROBLEM_TYPE,
-    )
-
-
-def from_http_exception(error: HTTPException) -> Problem:
-    """Translate what the router raises."""
-    status = error.code or 500
-    allow = {name: value for name, value in error.get_headers() if name == "Allow"}
-    return Problem(status, _DETAILS.get(status, error.name), headers=allow)
+def problem_answer(problem: Problem) -> Answer:
+    """Return a problem as an answer."""
+    headers = {"Content-Type": PROBLEM_TYPE, **problem.headers, "Cache-Control": "no-store"}
+    return Answer(problem.status, headers, problem_document(problem))
 
 
 def from_crash(error: Exception) -> Problem:

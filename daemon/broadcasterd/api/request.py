@@ -1,9 +1,9 @@
-"""A request's head as the edge's decisions see it: no framework's object."""
+"""A request's head as all decisions see it: no framework's object."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -52,6 +52,20 @@ class Head:
             return int(value)
         msg = f"{name}: expected a whole number from {low} to {high}"
         raise BadRequest(msg)
+
+
+def join_fields(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return the value of each field by its name in lower case, decoded as Latin-1.
+
+    Repeated fields are joined as one list (RFC 9110 §5.3); cookies as one field (RFC 6265 §5.4).
+    """
+    joined: dict[str, str] = {}
+    for raw_name, raw_value in fields:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if name in joined:
+            value = f"{joined[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        joined[name] = value
+    return joined
 
 
 def parse_query(query: bytes) -> tuple[tuple[str, str], ...]:

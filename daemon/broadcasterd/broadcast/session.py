@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from broadcasterd.broadcast.clock import Clock
+from broadcasterd.broadcast.publication import EncodedEvent, Publication, Receipt, ReceiptBook
 from broadcasterd.broadcast.slices import for_each
 from broadcasterd.broadcast.subscriber import Batch, Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
@@ -34,50 +35,6 @@ MAX_BATCH_BYTES = 32 * 1024
 
 FINISH_TIMEOUT_S = 10.0
 """How long the subscribers of an ended session may take to read what they are still owed."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedEvent:
-    """An event as a session takes it: encoded but for its id."""
-
-    block: bytes
-    ttl: float | None = None
-    key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of a publication. Ids are ``None`` only where it held no event.
-
-    A duplicate counts under ``duplicates`` and has the id of the event that is retained, so
-    that a retry is answered as the first try was.
-    """
-
-    accepted: int
-    duplicates: int
-    first_id: str | None
-    last_id: str | None
-
-
-class Publication:
-    """Drafts on their way into a log, and the receipt on its way back."""
-
-    __slots__ = ("drafts", "problem", "receipt", "settled")
-
-    def __init__(self, drafts: Sequence[EncodedEvent]) -> None:
-        self.drafts = drafts
-        self.settled = trio.Event()
-        self.receipt: Receipt | None = None
-        self.problem: Problem | None = None
-
-    def settle(self, outcome: Receipt | Problem) -> None:
-        """Tell the publisher."""
-        if isinstance(outcome, Problem):
-            self.problem = outcome
-        else:
-            self.receipt = outcome
-        self.drafts = ()  # whoever still refers to this keeps no bodies
-        self.settled.set()
 
 
 class Heartbeat:
@@ -156,7 +113,7 @@ class Session:
 
     # Publishing
 
-    async def publish(self, drafts: Sequence[EncodedEvent]) -> Receipt:
+    async def publish(self, events: Sequence[EncodedEvent]) -> Receipt:
         """Put events into the log, in order and all or none; wait until they are there.
 
         Raises:
@@ -164,7 +121,7 @@ class Session:
             TooLarge: an event cannot be retained; none was accepted.
 
         """
-        publication = Publication(drafts)
+        publication = Publication(events)
         try:
             await self._inbox.send(publication)
         except (trio.ClosedResourceError, trio.BrokenResourceError):
@@ -307,12 +264,12 @@ class Session:
         """Log a publication and settle it; return what is still to be broadcast, with ``fresh``."""
         outcome: Receipt | Problem = self._refusal()  # what is told if this is cut short
         try:
-            for draft in publication.drafts:
-                self.log.check_fits(draft.block, key=draft.key)
-            receipt = _ReceiptBook(self.log)
+            for event in publication.events:
+                self.log.check_fits(event.block, key=event.key)
+            receipt = ReceiptBook(self.log)
             size = sum(len(entry.frame) for entry in fresh)
-            for draft in publication.drafts:
-                entry = self._append(draft, receipt)
+            for event in publication.events:
+                entry = self._append(event, receipt)
                 if entry is not None:
                     fresh.append(entry)
                     size += len(entry.frame)
@@ -328,15 +285,15 @@ class Session:
             publication.settle(outcome)
         return fresh
 
-    def _append(self, draft: EncodedEvent, receipt: _ReceiptBook) -> Entry | None:
+    def _append(self, event: EncodedEvent, receipt: ReceiptBook) -> Entry | None:
         now = self.now()
         self.active_at = self.published_at = now
         self.log.expire(now)
-        duplicate = self.log.duplicate_of(draft.key)
+        duplicate = self.log.duplicate_of(event.key)
         if duplicate is not None:
             receipt.note(duplicate, accepted=False)
             return None
-        entry = self.log.append(draft.block, now=now, ttl=draft.ttl, key=draft.key)
+        entry = self.log.append(event.block, now=now, ttl=event.ttl, key=event.key)
         receipt.note(entry.seq, accepted=True)
         return entry
 
@@ -362,27 +319,3 @@ class Session:
             return self._outlet.receive_nowait()
         except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             return None
-
-
-class _ReceiptBook:
-    """Counts what is accepted of one publication."""
-
-    def __init__(self, log: ReplayLog) -> None:
-        self._log = log
-        self._accepted = self._duplicates = 0
-        self._first: int | None = None
-        self._last: int | None = None
-
-    def note(self, seq: int, *, accepted: bool) -> None:
-        self._accepted += accepted
-        self._duplicates += not accepted
-        self._first = seq if self._first is None else self._first
-        self._last = seq
-
-    def issue(self) -> Receipt:
-        return Receipt(
-            accepted=self._accepted,
-            duplicates=self._duplicates,
-            first_id=None if self._first is None else self._log.id_of(self._first),
-            last_id=None if self._last is None else self._log.id_of(self._last),
-        )

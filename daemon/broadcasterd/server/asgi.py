@@ -23,7 +23,6 @@ from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
-from broadcasterd.config import Config
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.server.body import RequestBody
 from broadcasterd.server.connection import Connection
@@ -99,17 +98,13 @@ def _has_body(request: Request) -> bool:
 
 
 class Application(QuartTrio):
-    """Quart-Trio with the two classes above.
-
-    ``settings`` are those that are in force now: each request looks there.
-    """
+    """Quart-Trio with the two classes above."""
 
     asgi_http_class = ASGIConnection
     request_class = Request
-    settings = Config()
 
 
-class TakenOverBody(ResponseBody):
+class DetachingBody(ResponseBody):
     """A response that Hypercorn begins, and a :class:`SocketSubscriber` goes on with.
 
     When it is asked for its first piece, the response's head has been sent. It has none: it takes
@@ -161,7 +156,7 @@ class TakenOverBody(ResponseBody):
         raise StopAsyncIteration
 
 
-class PulledBody(ResponseBody):
+class StreamedBody(ResponseBody):
     """A response that a :class:`ResponseSubscriber` feeds: there is no socket to take over."""
 
     def __init__(self, admission: Admission, response: trio.CancelScope, peer: str) -> None:

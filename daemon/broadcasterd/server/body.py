@@ -6,9 +6,7 @@ from typing import Self
 
 import trio
 
-
-class ClientDisconnected(Exception):  # noqa: N818 (an event, not a mistake of ours)
-    """The client went away in the middle of its body; nobody waits for an answer."""
+from broadcasterd.api.bodies import ClientDisconnected
 
 
 class RequestBody:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 
 import structlog
@@ -16,7 +17,7 @@ import trio
 from broadcasterd.access.client_address import client_group, is_trusted, parse_networks
 from broadcasterd.access.ratelimit import RateLimiter
 from broadcasterd.access.tally import Tally
-from broadcasterd.config import Limits
+from broadcasterd.config import Settings
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -51,30 +52,31 @@ class ConnectionLimits:
     """All the places there are.
 
     Args:
-        limits: the ``[limits]`` settings.
+        settings: those in force; who has a place keeps it, whatever they become.
         clock: seconds on a monotonic clock.
 
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] = trio.current_time) -> None:
+        self._settings = settings
         self._of_client = Tally()
-        self.reconfigure(limits)
+        self._fitting = inf  # places that the open files allow
         self._records = RateLimiter(RECORDS_PER_S, 1, max_keys=MAX_RECORDED, clock=clock)
         self.taken = 0
         self.refused: Counter[str] = Counter()
+        self.reconfigure()
 
-    def reconfigure(self, limits: Limits) -> None:
-        """Go on with other settings; who has a place keeps it."""
-        self._max = limits.max_connections
-        self._max_of_client = limits.max_connections_per_address
-        self._trusted = parse_networks(limits.trusted_proxies)
+    def reconfigure(self) -> None:
+        """Go on with the settings now in force."""
+        self._trusted = parse_networks(self._settings.limits.trusted_proxies)
 
     def fit_descriptors(self) -> None:
         """Allow ourselves as many open files as it takes; or else have fewer places.
 
         The soft limit is low for the sake of select(2), which nothing here uses.
         """
-        wanted = self._max + RESERVED_DESCRIPTORS
+        wanted = self._settings.limits.max_connections + RESERVED_DESCRIPTORS
+        self._fitting = inf
         soft, hard = getrlimit(RLIMIT_NOFILE)
         if soft == RLIM_INFINITY or soft >= wanted:
             return
@@ -82,10 +84,10 @@ class ConnectionLimits:
             soft = wanted if hard == RLIM_INFINITY else min(wanted, hard)
             setrlimit(RLIMIT_NOFILE, (soft, hard))
         if soft < wanted:
-            self._max = max(1, soft - RESERVED_DESCRIPTORS)
+            self._fitting = max(1, soft - RESERVED_DESCRIPTORS)
             log.warning(
                 "fewer connections than limits.max_connections: too few open files are allowed",
-                connections=self._max,
+                connections=self._fitting,
                 open_files=soft,
             )
 
@@ -95,10 +97,11 @@ class ConnectionLimits:
         A trusted proxy speaks for many clients, and has no limit of its own.
         """
         group = None if is_trusted(address, self._trusted) else client_group(address)
-        if self.taken >= self._max:
+        limits = self._settings.limits
+        if self.taken >= min(limits.max_connections, self._fitting):
             self._refuse("max_connections", peer=address)
             return None
-        if self._of_client[group] >= self._max_of_client:
+        if self._of_client[group] >= limits.max_connections_per_address:
             self._refuse("max_connections_per_address", peer=address, key=group or "")
             return None
         self.taken += 1

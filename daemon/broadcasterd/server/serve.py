@@ -40,7 +40,8 @@ from hypercorn.typing import (
 from hypercorn.utils import parse_socket_addr
 
 from broadcasterd.access.client_address import Networks, client_address, parse_networks
-from broadcasterd.config import ConfigError, Limits, Server
+from broadcasterd.api.request import join_fields
+from broadcasterd.config import ConfigError, Limits, Server, Settings
 from broadcasterd.server.connection import Connection, ConnectionListener
 from broadcasterd.server.connection_limits import ConnectionLimits
 from broadcasterd.server.http2 import Protocol
@@ -245,8 +246,7 @@ class HttpServer:
 
     Args:
         app: the ASGI application.
-        config: the ``[server]`` settings.
-        limits: the ``[limits]`` settings.
+        settings: those in force.
         sockets: bound and listening; closed by :meth:`run`.
 
     """
@@ -254,21 +254,20 @@ class HttpServer:
     def __init__(
         self,
         app: ASGIFramework,
-        config: Server,
-        limits: Limits,
+        settings: Settings,
         sockets: Sequence[socket.socket],
     ) -> None:
         self._app = ASGIWrapper(self._contain)
         self._framework = app
-        self._limits = limits
-        self._trusted = parse_networks(limits.trusted_proxies)
-        self._config = _hypercorn_config(config, limits)
+        self._settings = settings
+        self._trusted = parse_networks(settings.limits.trusted_proxies)
+        self._config = _hypercorn_config(settings.server, settings.limits)
         self._context = WorkerContext(None)
         self._tls = self._config.create_ssl_context()  # None: plain HTTP
         self._sockets = sockets
         self._accepting = trio.CancelScope()
         self._connections: set[ConnectionServer] = set()
-        self.connection_limits = ConnectionLimits(limits)
+        self.connection_limits = ConnectionLimits(settings)
         self.failed_connections = 0
         self.failed_responses = 0
 
@@ -295,27 +294,29 @@ class HttpServer:
             with self._accepting:
                 await trio.serve_listeners(self._serve, listeners, handler_nursery=connections)
 
-    def reconfigure(self, config: Server, limits: Limits) -> None:
-        """Go on with other settings from the next connection on, and with a new certificate.
+    def load_certificate(self, config: Server) -> None:
+        """Show another certificate to those who connect from now on.
 
         Raises:
             ConfigError: it cannot be read, or does not go with its key; the old one stays.
 
         """
-        settings = _hypercorn_config(config, limits)
         if self._tls is not None and config.tls_certificate is not None:
             try:
-                settings.create_ssl_context()  # to see whether it is good
+                # To see whether it is good.
+                _hypercorn_config(config, self._settings.limits).create_ssl_context()
                 self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
             except OSError as error:
                 why = error.strerror or error
                 raise ConfigError(
                     f'server.tls_certificate = "{config.tls_certificate}": {why}'
                 ) from error
-        self._config = settings
-        self._limits = limits
-        self._trusted = parse_networks(limits.trusted_proxies)
-        self.connection_limits.reconfigure(limits)
+
+    def reconfigure(self) -> None:
+        """Go on with the settings now in force from the next connection on."""
+        self._config = _hypercorn_config(self._settings.server, self._settings.limits)
+        self._trusted = parse_networks(self._settings.limits.trusted_proxies)
+        self.connection_limits.reconfigure()
         self.connection_limits.fit_descriptors()
 
     async def stop_accepting(self) -> None:
@@ -332,7 +333,7 @@ class HttpServer:
 
     async def _serve(self, stream: Connection | trio.SSLStream[Connection]) -> None:
         connection = ConnectionServer(
-            self._app, self._config, self._context, stream, self._limits.head_timeout
+            self._app, self._config, self._context, stream, self._settings.limits.head_timeout
         )
         self._connections.add(connection)
         try:
@@ -369,15 +370,9 @@ def _see_through_proxies(scope: Scope, trusted: Networks) -> None:
     """Make the client of a request the one whom trusted proxies speak for."""
     if scope["type"] == "lifespan" or scope["client"] is None:
         return
-    told: dict[str, str] = {}
-    for raw_name, value in scope["headers"]:
-        if raw_name in {b"forwarded", b"x-forwarded-for"}:
-            name = raw_name.decode()
-            told[name] = (
-                f"{told[name]},{value.decode('latin-1')}"
-                if name in told
-                else value.decode("latin-1")
-            )
+    told = join_fields(
+        field for field in scope["headers"] if field[0] in {b"forwarded", b"x-forwarded-for"}
+    )
     peer, port = scope["client"][:2]
     scope["client"] = (client_address(peer, told, trusted), port)
 

@@ -1,0 +1,89 @@
+"""Reading a request's body: in pieces, each waited for no longer than the daemon would like.
+
+A body ends early when its time is up, when the daemon drains, when memory gets short, and when what
+lets its sender send it expires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+
+import trio
+
+from broadcasterd.access.grants import Grant
+from broadcasterd.api.auth import token_expired
+from broadcasterd.api.request import Head
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.errors import Draining, ShortOfMemory, TooLarge, TooSlow
+from broadcasterd.memory.account import Holding
+
+
+class ClientDisconnected(Exception):  # noqa: N818 (an event, not a mistake of ours)
+    """The client went away in the middle of its body; nobody waits for an answer."""
+
+
+BODY_COPIES = 3
+"""While a body is taken in, its bytes are there as sent, as text, and as encoded for the log."""
+
+
+async def whole_body(
+    body: AsyncIterable[bytes],
+    head: Head,
+    *,
+    grant: Grant,
+    hub: Hub,
+    max_body_bytes: int,
+    held: Holding,
+) -> bytes:
+    """Wait for all of a body that is no stream; ``held`` counts it meanwhile.
+
+    Raises:
+        TooLarge: it has more than ``max_body_bytes``.
+        TooSlow: it is not there within ``limits.body_timeout``.
+        Problem: as :func:`next_piece`, and 503 when the breaker opens.
+
+    """
+    too_large = TooLarge(f"the body has more than {max_body_bytes} bytes (server.max_body_bytes)")
+    length = head.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:18]) > max_body_bytes:
+        raise too_large  # before it is read
+    too_slow = TooSlow("the body took too long (limits.body_timeout)")
+    deadline = trio.current_time() + hub.settings.limits.body_timeout
+    whole = bytearray()
+    pieces = aiter(body)
+    with hub.interrupts.until_short_of_memory() as wait:
+        while piece := await next_piece(pieces, grant, hub, deadline, too_slow):
+            whole += piece
+            held.take(BODY_COPIES * len(piece))
+            if hub.pressure.refuses_more():
+                raise ShortOfMemory
+            if len(whole) > max_body_bytes:
+                raise too_large
+    if wait.cancelled_caught:
+        raise ShortOfMemory
+    return bytes(whole)
+
+
+async def next_piece(
+    pieces: AsyncIterator[bytes], grant: Grant, hub: Hub, deadline: float, too_slow: TooSlow
+) -> bytes:
+    """Wait for the next piece of a body; empty at its end.
+
+    Raises:
+        Unavailable: the daemon drains; a stream may last for ever, and this is not waited for.
+        TooSlow: ``too_slow``, there was none by the deadline.
+        Problem: 401, the grant has expired.
+
+    """
+    piece, expired = None, False
+    with hub.interrupts.until_drain() as waiting, hub.interrupts.until_expired(grant) as granted:
+        waiting.deadline = deadline
+        try:
+            piece = await anext(pieces, b"")
+        finally:
+            expired = granted.cancel_called  # also where pieces come too fast to wait for any
+    if expired:
+        raise token_expired()
+    if piece is None:
+        raise Draining if hub.draining else too_slow
+    return piece

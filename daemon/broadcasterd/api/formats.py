@@ -1,0 +1,278 @@
+"""The formats of a body: how each becomes events, and an event what a session takes.
+
+============================ ===========================================================
+``application/json``         one event or an array of them, all or nothing
+``application/x-ndjson``     a stream of events, one a line, broadcast as they arrive
+``text/event-stream``        an upstream SSE stream, broadcast as it arrives
+any other ``text/*``         the body is the data; ``?event=`` names its type
+============================ ===========================================================
+
+Nothing here waits, and nothing knows a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from email.message import Message
+from http import HTTPStatus
+from typing import Annotated, Protocol, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from broadcasterd.api.request import Head
+from broadcasterd.broadcast.publication import EncodedEvent
+from broadcasterd.core.event import (
+    MAX_EVENT_NAME_CHARS,
+    MAX_IDEMPOTENCY_KEY_CHARS,
+    MAX_RETRY_MS,
+    Event,
+)
+from broadcasterd.core.replaylog import check_block_fits
+from broadcasterd.core.wire import Received, StreamDecoder, encode_block
+from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
+
+MAX_ARRAY_EVENTS = 10_000
+"""An array is taken apart in memory, and of tiny events that takes fifty times its bytes; a stream
+has no such limit."""
+
+JSON_TYPE = "application/json"
+NDJSON_TYPE = "application/x-ndjson"
+STREAM_TYPE = "text/event-stream"
+
+_UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+
+# What Event checks, said in the description of the interface too.
+EventName = Annotated[
+    str,
+    Meta(extra_json_schema={"maxLength": MAX_EVENT_NAME_CHARS, "pattern": r"^[^\r\n\u0000]*$"}),
+]
+IdempotencyKey = Annotated[
+    str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_CHARS})
+]
+Retry = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_RETRY_MS})]
+TimeToLive = Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0})]
+
+
+class Posted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An event as JSON. ``data`` is kept as it was written: no number changes its digits."""
+
+    data: msgspec.Raw
+    event: EventName | None = None
+    idempotency_key: IdempotencyKey | None = None
+    retry: Retry | None = None
+    ttl: TimeToLive | None = None
+
+    def to_event(self) -> Event:
+        """Return the event: a string as it is, anything else as compact JSON."""
+        raw = bytes(self.data)
+        if raw.lstrip()[:1] == b'"':
+            data = msgspec.json.decode(raw, type=str)
+        else:
+            data = msgspec.json.format(raw, indent=-1).decode()
+        return Event(data, self.event, self.retry, self.ttl, self.idempotency_key)
+
+
+T = TypeVar("T")
+
+_one = msgspec.json.Decoder(Posted)
+_many = msgspec.json.Decoder(list[Posted])
+
+
+def media_type_of(head: Head) -> str:
+    """Return the type of a body, in lower case and without parameters.
+
+    Raises:
+        Problem: 415, it is none that can be published, or encoded in a way that is not taken.
+
+    """
+    field = head.headers.get("content-type", "")
+    message = Message()
+    message["content-type"] = field
+    media_type = message.get_content_type() if "/" in field else ""
+    charset = str(message.get_param("charset", "utf-8"))
+    if charset.lower() not in _UTF8:
+        raise _unsupported(f"charset {charset!r} is not supported: send UTF-8")
+    if head.headers.get("content-encoding", "identity").lower() != "identity":
+        raise _unsupported("a compressed body is not supported: send it as it is")
+    if media_type not in {JSON_TYPE, NDJSON_TYPE} and not media_type.startswith("text/"):
+        raise _unsupported(
+            f"{media_type or 'no content type'}: expected application/json, "
+            "application/x-ndjson, text/event-stream or text/plain"
+        )
+    return media_type
+
+
+def _unsupported(detail: str) -> Problem:
+    return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
+
+
+def encode(event: Event, *, max_history_bytes: int) -> EncodedEvent:
+    """Return an event as a session takes it.
+
+    Raises:
+        InvalidEvent: it is no text that UTF-8 can encode.
+        TooLarge: no log of ``max_history_bytes`` could retain it.
+
+    """
+    try:
+        block = encode_block(event)
+    except UnicodeEncodeError as error:
+        msg = "data and event have to be text that UTF-8 can encode"
+        raise InvalidEvent(msg) from error
+    check_block_fits(block, max_bytes=max_history_bytes, key=event.idempotency_key)
+    return EncodedEvent(block, event.ttl, event.idempotency_key)
+
+
+# --- bodies that are read whole --------------------------------------------------------------
+
+
+def parse_text(body: bytes, head: Head) -> Event:
+    """Make an event whose data is the body."""
+    return Event(_decode_text(body), head.parameter("event"))
+
+
+def parse_json(body: bytes) -> Iterator[Event]:
+    """Parse one event or an array of them.
+
+    Raises:
+        BadRequest: it is not JSON.
+        InvalidEvent: an event is none; of an array, ``index`` says which.
+        TooLarge: there are more than ``MAX_ARRAY_EVENTS``.
+
+    """
+    _decode_text(body)  # the data of an event is not looked into by the JSON decoder
+    if body.lstrip()[:1] != b"[":
+        yield _decode(body, _one).to_event()
+        return
+    posts: list[Posted] = _decode(body, _many)
+    if len(posts) > MAX_ARRAY_EVENTS:
+        msg = f"an array has at most {MAX_ARRAY_EVENTS} events: send more as application/x-ndjson"
+        raise TooLarge(msg)
+    for index, posted in enumerate(posts):
+        try:
+            yield posted.to_event()
+        except Problem as problem:
+            problem.extra["index"] = index
+            raise
+
+
+# --- streams ---------------------------------------------------------------------------------
+
+
+class EventStream(Protocol):
+    """Makes events of a body that arrives in pieces."""
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """Yield the events that a piece completes."""
+
+    def finish(self) -> Iterator[Event]:
+        """Yield what the end of the body completes."""
+
+    def where(self) -> dict[str, object]:
+        """Say which part of the body was being read."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept of an event that is not complete."""
+
+
+def stream_of(media_type: str, *, max_event_bytes: int) -> EventStream | None:
+    """Return what reads a body of that type as a stream; ``None`` where it is read whole."""
+    match media_type:
+        case "application/x-ndjson":
+            return NdjsonEvents(max_event_bytes)
+        case "text/event-stream":
+            return RelayedEvents(max_event_bytes)
+    return None
+
+
+class NdjsonEvents:
+    """One event a line; empty lines mean nothing. Lines are counted from 1."""
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self._max_line_bytes = max_line_bytes
+        self._rest = bytearray()
+        self._line = 0
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """Yield the events of the lines that a piece completes."""
+        *lines, rest = piece.split(b"\n")
+        for line in lines:
+            self._keep(line)
+            yield from self.finish()
+        self._keep(rest)
+
+    def finish(self) -> Iterator[Event]:
+        """Yield the event of the last line, which needs no line break."""
+        line = bytes(self._rest)
+        self._rest.clear()
+        self._line += 1
+        if line.strip():
+            _decode_text(line)
+            yield _decode(line, _one).to_event()
+
+    def where(self) -> dict[str, object]:
+        """Name the line."""
+        return {"line": self._line}
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept of a line."""
+        return len(self._rest)
+
+    def _keep(self, part: bytes) -> None:
+        self._rest += part
+        if len(self._rest) > self._max_line_bytes:
+            self._line += 1
+            msg = f"a line has at most {self._max_line_bytes} bytes (server.max_body_bytes)"
+            raise TooLarge(msg)
+
+
+class RelayedEvents:
+    """The events of another SSE stream. Their ids are its own affair: ours are new."""
+
+    def __init__(self, max_event_chars: int) -> None:
+        self._decoder = StreamDecoder(max_event_chars=max_event_chars)
+        self._events = 0
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """Yield the events that a piece completes."""
+        for received in self._decoder.feed(piece):
+            yield self._relayed(received)
+            self._events += 1  # not before: it may be this one that is refused
+
+    def finish(self) -> Iterator[Event]:
+        """Yield nothing: an event without its blank line is none, by the standard."""
+        return iter(())
+
+    def where(self) -> dict[str, object]:
+        """Name the event, counted from 1."""
+        return {"event": self._events + 1}
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept of an event."""
+        return self._decoder.kept_chars
+
+    def _relayed(self, received: Received) -> Event:
+        retry = received.retry if received.retry is None else min(received.retry, MAX_RETRY_MS)
+        return Event(received.data, received.event, retry)
+
+
+def _decode_text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        msg = f"the body is not UTF-8 (byte {error.start})"
+        raise BadRequest(msg) from error
+
+
+def _decode(text: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(str(error)) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        msg = f"not JSON: {error}"
+        raise BadRequest(msg) from error

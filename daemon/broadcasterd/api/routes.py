@@ -1,0 +1,205 @@
+"""The one table of routes: what there is, what it takes to be let in, and what answers.
+
+Whoever serves HTTP looks here, and so do the description (``openapi.py``) and the tests of tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from http import HTTPStatus
+
+from broadcasterd.access.grants import EVERYONE, Action, Grant
+from broadcasterd.api import grants, health, openapi, pages, sessions
+from broadcasterd.api.answer import NOTHING, Answer, Stream, json_answer
+from broadcasterd.api.auth import Guard
+from broadcasterd.api.bodies import ClientDisconnected
+from broadcasterd.api.problems import from_crash, problem_answer
+from broadcasterd.api.publish import publish
+from broadcasterd.api.request import Head
+from broadcasterd.api.subscribe import STREAM_HEADERS, Over, TurnedAway, admit
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.config import Settings
+from broadcasterd.errors import Problem
+
+_describe = lru_cache(maxsize=1)(openapi.document)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What the handlers work on.
+
+    Attributes:
+        hub: whose sessions are served.
+        guard: asked first, by every route that is not for anyone.
+        settings: those in force.
+        vitals: returns the daemon's figures of this moment.
+
+    """
+
+    hub: Hub
+    guard: Guard
+    settings: Settings
+    vitals: Callable[[], health.Vitals]
+
+    async def answer(self, route: Route, call: Call) -> Answer | Stream:
+        """Return what a request gets. A problem is an answer; so is a failure, after its record."""
+        try:
+            return await route.handler(self, call, route.admit(self.guard, call))
+        except Problem as problem:
+            return problem_answer(problem)
+        except ClientDisconnected:
+            return NOTHING  # nobody is there to read it
+        except Exception as error:  # noqa: BLE001 (one request's failure is its own)
+            return problem_answer(from_crash(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request for a route.
+
+    Attributes:
+        head: its head.
+        body: what it sends, in pieces as they arrive.
+        path: what the path's parameters are, decoded.
+
+    """
+
+    head: Head
+    body: AsyncIterable[bytes]
+    path: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Api, Call, Grant], Awaitable[Answer | Stream]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path.
+
+    Attributes:
+        path: with its parameters in braces; ``{subject...}`` may have slashes, others may not.
+        handler: answers.
+        needs: a token has to cover one of these, on the session that ``{session}`` names;
+            ``None``: anyone may, and no token is looked at. Empty: any good token.
+        takes_ticket: whether a ticket does as well as a token.
+
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    needs: tuple[Action, ...] | None
+    takes_ticket: bool = False
+
+    def admit(self, guard: Guard, call: Call) -> Grant:
+        """Return what lets a request in.
+
+        Raises:
+            Problem: nothing does.
+
+        """
+        if self.needs is None:
+            return EVERYONE
+        session = call.path.get("session")
+        if self.takes_ticket and session is not None:
+            return guard.authorize_stream(call.head, session)
+        if self.needs:
+            return guard.authorize(call.head, *self.needs, session=session)
+        return guard.authenticate(call.head)
+
+
+# --- what each does --------------------------------------------------------------------------
+
+
+async def _listen(api: Api, call: Call, grant: Grant) -> Answer | Stream:
+    name = call.path["session"]
+    if pages.wants_page(call.head):
+        found = await pages.page(call.head, name, grant, api.hub)
+        return NOTHING if found is None else json_answer(found)
+    admission = admit(call.head, name, grant, api.hub)
+    if isinstance(admission, Over):
+        return NOTHING
+    if isinstance(admission, TurnedAway):
+        return Answer(headers=STREAM_HEADERS, body=admission.body)
+    return Stream(admission, STREAM_HEADERS)
+
+
+async def _publish(api: Api, call: Call, grant: Grant) -> Answer:
+    name = call.path["session"]
+    published = await publish(call.head, name, call.body, grant=grant, hub=api.hub)
+    return json_answer(published.document())
+
+
+async def _list_sessions(api: Api, call: Call, _grant: Grant) -> Answer:
+    return json_answer(sessions.list_sessions(call.head, api.hub))
+
+
+async def _show_session(api: Api, call: Call, _grant: Grant) -> Answer:
+    return json_answer(sessions.describe(api.hub.find(call.path["session"])))
+
+
+async def _end_session(api: Api, call: Call, _grant: Grant) -> Answer:
+    api.hub.end(call.path["session"])
+    return NOTHING
+
+
+async def _issue_ticket(api: Api, call: Call, grant: Grant) -> Answer:
+    ticket = await grants.issue_ticket(
+        call.head, call.body, grant=grant, tickets=api.guard.tickets, hub=api.hub
+    )
+    return json_answer(ticket, HTTPStatus.CREATED)
+
+
+async def _renew_stream(api: Api, call: Call, grant: Grant) -> Answer:
+    return json_answer(grants.renew(call.path["stream"], grant=grant, hub=api.hub))
+
+
+async def _revoke_subject(api: Api, call: Call, _grant: Grant) -> Answer:
+    subject = call.path["subject"]
+    revoked = await grants.revoke(subject, tickets=api.guard.tickets, hub=api.hub)
+    return json_answer(revoked)
+
+
+async def _health(api: Api, _call: Call, _grant: Grant) -> Answer:
+    figures = api.vitals()
+    unhealthy = health.status(figures) == "unhealthy"
+    status = HTTPStatus.SERVICE_UNAVAILABLE if unhealthy else HTTPStatus.OK
+    return json_answer(health.document(figures), status)
+
+
+async def _live(_api: Api, _call: Call, _grant: Grant) -> Answer:
+    return json_answer({"status": "live"})
+
+
+async def _ready(api: Api, _call: Call, _grant: Grant) -> Answer:
+    if api.hub.draining:
+        return json_answer({"status": "draining"}, HTTPStatus.SERVICE_UNAVAILABLE)
+    return json_answer({"status": "ready"})
+
+
+async def _describe_api(api: Api, _call: Call, _grant: Grant) -> Answer:
+    return json_answer(_describe(api.settings.config))
+
+
+ANYONE = None
+ANY_TOKEN: tuple[Action, ...] = ()
+SUBSCRIBE, PUBLISH, ADMIN = (Action.SUBSCRIBE,), (Action.PUBLISH,), (Action.ADMIN,)
+
+ROUTES = (
+    Route("GET", "/v1/sessions/{session}/events", _listen, SUBSCRIBE, takes_ticket=True),
+    Route("GET", "/agent_network_sse/{session}", _listen, SUBSCRIBE, takes_ticket=True),
+    Route("POST", "/v1/sessions/{session}/events", _publish, PUBLISH),
+    Route("GET", "/v1/sessions", _list_sessions, ADMIN),
+    Route("GET", "/v1/sessions/{session}", _show_session, SUBSCRIBE + ADMIN),
+    Route("DELETE", "/v1/sessions/{session}", _end_session, PUBLISH),
+    Route("POST", "/v1/tickets", _issue_ticket, ANY_TOKEN),
+    Route("POST", "/v1/streams/{stream}/token", _renew_stream, ANY_TOKEN),
+    # A subject may be a URL, and so have slashes.
+    Route("DELETE", "/v1/subjects/{subject...}/streams", _revoke_subject, ADMIN),
+    Route("GET", "/health", _health, ANYONE),
+    Route("GET", "/health/live", _live, ANYONE),
+    Route("GET", "/health/ready", _ready, ANYONE),
+    Route("GET", "/openapi.json", _describe_api, ANYONE),
+)

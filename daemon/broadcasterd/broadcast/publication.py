@@ -1,0 +1,81 @@
+"""A publication: events on their way into a session's log, and the receipt on its way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from broadcasterd.core.replaylog import ReplayLog
+from broadcasterd.errors import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedEvent:
+    """An event as a session takes it: encoded but for its id."""
+
+    block: bytes
+    ttl: float | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a publication. Ids are ``None`` only where it held no event.
+
+    A duplicate counts under ``duplicates`` and has the id of the event that is retained, so
+    that a retry is answered as the first try was.
+    """
+
+    accepted: int
+    duplicates: int
+    first_id: str | None
+    last_id: str | None
+
+
+class Publication:
+    """Events on their way into a log, and the receipt on its way back."""
+
+    __slots__ = ("events", "problem", "receipt", "settled")
+
+    def __init__(self, events: Sequence[EncodedEvent]) -> None:
+        self.events = events
+        self.settled = trio.Event()
+        self.receipt: Receipt | None = None
+        self.problem: Problem | None = None
+
+    def settle(self, outcome: Receipt | Problem) -> None:
+        """Tell the publisher."""
+        if isinstance(outcome, Problem):
+            self.problem = outcome
+        else:
+            self.receipt = outcome
+        self.events = ()  # whoever still refers to this keeps no bodies
+        self.settled.set()
+
+
+class ReceiptBook:
+    """Counts what is accepted of one publication."""
+
+    def __init__(self, log: ReplayLog) -> None:
+        self._log = log
+        self._accepted = self._duplicates = 0
+        self._first: int | None = None
+        self._last: int | None = None
+
+    def note(self, seq: int, *, accepted: bool) -> None:
+        """Count an event, or the one that it is a duplicate of."""
+        self._accepted += accepted
+        self._duplicates += not accepted
+        self._first = seq if self._first is None else self._first
+        self._last = seq
+
+    def issue(self) -> Receipt:
+        """Return the receipt for what was counted."""
+        return Receipt(
+            accepted=self._accepted,
+            duplicates=self._duplicates,
+            first_id=None if self._first is None else self._log.id_of(self._first),
+            last_id=None if self._last is None else self._log.id_of(self._last),
+        )
