@@ -19,6 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlencode
 
+from typing_extensions import override
+
 HERE = Path(__file__).parent
 
 FLAGS = (
@@ -48,6 +50,7 @@ class _Handler(SimpleHTTPRequestHandler):
     def __init__(self, *args: object) -> None:
         super().__init__(*args, directory=str(HERE))  # type: ignore[arg-type]
 
+    @override
     def translate_path(self, path: str) -> str:
         """Find a file, also for an import that leaves ``.js`` to a bundler."""
         found = super().translate_path(path)
@@ -60,7 +63,8 @@ class _Handler(SimpleHTTPRequestHandler):
         self.send_response(204)
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
+    @override
+    def log_message(self, format: str, *args: object) -> None:
         """Keep quiet: what matters is in the reports."""
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import trio
+from typing_extensions import override
 
 from tests.performance.soak_ledger import Id
 from tests.performance.soak_response import Block, Response
@@ -101,6 +102,7 @@ class Follower:
         session = listed.get(self._session)
         return f"{self} has {self._seen} ({self._delivered} of this stream) of {session}"
 
+    @override
     def __str__(self) -> str:
         return f"{self._name} of {self._session}"
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
+from typing_extensions import override
+
 FORGET_S = 120.0
 """Nobody stays away from a session for so long, and then resumes."""
 
@@ -29,6 +31,7 @@ class Id:
         incarnation, _, seq = text.rpartition("-")
         return cls(incarnation, int(seq))
 
+    @override
     def __str__(self) -> str:
         return f"{self.incarnation}-{self.seq}"
 

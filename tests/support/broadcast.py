@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary, ref
 
 import trio
+from typing_extensions import override
 
 from broadcasterd.access.grants import EVERYONE, Grant
 from broadcasterd.broadcast.clock import Clock
@@ -145,6 +146,7 @@ class ThrottledSocket(socket.socket):
         self._window = window
         self._close_if_full()
 
+    @override
     def setsockopt(self, *option: object) -> None:
         """Take any option, TCP's too; a larger buffer has room for all that is written next."""
         if self.fileno() < 0:
@@ -152,6 +154,7 @@ class ThrottledSocket(socket.socket):
         if socket.SO_SNDBUF in option:
             self._window = self.per_write = ALL
 
+    @override
     def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:  # type: ignore[override]
         if self.fileno() < 0:
             raise OSError
@@ -178,6 +181,7 @@ class ThrottledSocket(socket.socket):
         """Close the client's end."""
         self.peer.close()
 
+    @override
     def close(self) -> None:
         super().close()
         self.peer.close()
@@ -260,31 +264,39 @@ class Recorder(Subscriber):
         session.attach(self)
 
     @property
+    @override
     def pending_bytes(self) -> int:
         return 7
 
     @property
+    @override
     def is_behind(self) -> bool:
         return False
 
+    @override
     def open(self) -> None:
         pass
 
+    @override
     def deliver(self, batch: Batch) -> None:
         self._on_delivery(batch)
         self.data += [event.data for event in events_of(batch.frames)]
 
+    @override
     def heartbeat(self) -> None:
         self.beats += 1
 
+    @override
     def finish(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
         self.last_words = ("finish", reason, retry_ms)
         self.close(reason)
 
+    @override
     def disconnect(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
         self.last_words = ("disconnect", reason, retry_ms)
         self.close(reason)
 
+    @override
     def close(self, reason: EndReason) -> None:
         if not self.closed:
             self.closed = True

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import trio
+from typing_extensions import override
 
 from tests.support.flood import Reader
 from tests.support.service import PORT, Service
@@ -33,6 +34,7 @@ class Watcher(Reader):
         super().__init__(stream)
         self.heard_at: list[float] = []
 
+    @override
     def _take(self, data: bytes) -> None:
         self.heard_at.append(trio.current_time())
         super()._take(data)

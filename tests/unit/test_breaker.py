@@ -9,6 +9,7 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from broadcasterd.memory import breaker
 from broadcasterd.memory.breaker import (
@@ -108,6 +109,7 @@ class Way:
     quiet: int
     used: int
 
+    @override
     def __str__(self) -> str:
         return f"{self.rule.before}-{self.rule.after}-from-{self.quiet}-to-{self.used}"
 

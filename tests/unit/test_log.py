@@ -15,6 +15,7 @@ from typing import Literal
 
 import pytest
 import structlog
+from typing_extensions import override
 
 from broadcasterd.config import Log
 from broadcasterd.observe import log as log_module
@@ -277,6 +278,7 @@ def held_up() -> Iterator[Callable[[], None]]:
     reached, go_on = threading.Event(), threading.Event()
 
     class Stuck(logging.Filter):
+        @override
         def filter(self, record: logging.LogRecord) -> bool:
             reached.set()
             assert go_on.wait(10)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 import trio
 import trio.testing
+from typing_extensions import override
 
 from broadcasterd.broadcast.poller import READY_SLICE, Poller
 
@@ -402,9 +403,11 @@ class Steps(trio.abc.Instrument):
         self.handled: Callable[[], int] = lambda: 0
         self._before = 0
 
+    @override
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self._before = self.handled()
 
+    @override
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         self.each.append(self.handled() - self._before)
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from typing_extensions import override
 
 from broadcasterd.core.event import Event
 from broadcasterd.core.position import ById, First, Last, Now, Since
@@ -178,11 +179,13 @@ class CountedDict(dict[int, Entry]):
 
     looked = 0
 
-    def get(self, *args: Any) -> Any:  # noqa: ANN401 (as dict has it)
+    @override
+    def get(self, *args: Any) -> Any:
         """Look for one."""
         self.looked += 1
         return super().get(*args)
 
+    @override
     def items(self) -> ItemsView[int, Entry]:  # type: ignore[override]
         """Look at all."""
         self.looked += len(self)

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Session
@@ -81,6 +82,7 @@ async def test_a_batch_is_one_write(session: Session) -> None:
     writes = []
 
     class Counting(ThrottledSocket):
+        @override
         def send(self, data: bytes, flags: int = 0, /) -> int:  # type: ignore[override]
             writes.append(len(data))
             return super().send(data, flags)
@@ -445,6 +447,7 @@ async def test_a_hang_up_is_noticed_while_it_catches_up(session: Session) -> Non
 
 async def test_a_write_that_fails_is_a_hang_up(session: Session) -> None:
     class Broken(ThrottledSocket):
+        @override
         def send(self, data: bytes, flags: int = 0, /) -> int:  # type: ignore[override]
             raise ConnectionResetError
 

@@ -20,6 +20,7 @@ from typing import Self
 import pytest
 import trio
 import trio.testing
+from typing_extensions import override
 
 from broadcasterd.access.grants import EVERYONE
 from broadcasterd.api.bodies import ClientDisconnected
@@ -339,6 +340,7 @@ async def a_stream_fails_in_the_fan_out(hub: Hub) -> None:
 @way
 async def a_stream_fails_in_the_poller(hub: Hub) -> None:
     class Broken(ThrottledSocket):
+        @override
         def recv(self, *_: object) -> bytes:
             raise ValueError("a defect")
 
@@ -900,6 +902,7 @@ async def test_a_silent_stream_is_kept_alive(hub: Hub, autojump_clock: Clock) ->
 
 async def test_a_stale_stream_is_found_by_its_heartbeat(hub: Hub, autojump_clock: Clock) -> None:
     class Gone(ThrottledSocket):
+        @override
         def send(self, *_: object) -> int:
             raise BrokenPipeError
 

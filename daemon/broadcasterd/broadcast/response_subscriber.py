@@ -6,6 +6,7 @@ from contextlib import suppress
 from math import inf
 
 import trio
+from typing_extensions import override
 
 from broadcasterd.broadcast.subscriber import (
     LAGGING_S,
@@ -75,14 +76,17 @@ class ResponseSubscriber(Subscriber):
         self._took_at = self.opened_at
 
     @property
-    def pending_bytes(self) -> int:  # noqa: D102
+    @override
+    def pending_bytes(self) -> int:
         return 0 if self._with_us else self._sending
 
     @property
-    def is_behind(self) -> bool:  # noqa: D102
+    @override
+    def is_behind(self) -> bool:
         waited = self.feed.now() - self._took_at
         return not self._with_us and waited >= LAGGING_S and self.cursor < self.feed.log.last
 
+    @override
     def open(self) -> None:
         """Nothing to do: the body comes for its bytes by itself."""
 
@@ -107,27 +111,32 @@ class ResponseSubscriber(Subscriber):
             self._with_us = False
         return None
 
-    def deliver(self, batch: Batch) -> None:  # noqa: ARG002, D102 (it reads the log)
+    @override
+    def deliver(self, batch: Batch) -> None:
         self._check_lag()
         self._wake()
 
-    def heartbeat(self) -> None:  # noqa: D102
+    @override
+    def heartbeat(self) -> None:
         self._beats = True
         self._wake()
 
-    def finish(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
+    @override
+    def finish(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
         if self._ending is None:
             self._ending = Ending(reason, retry_ms)
             self._wake()
 
-    def disconnect(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
+    @override
+    def disconnect(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
         if self.closed or self._is_cut:
             return
         self._is_cut = True
         self.finish(reason, retry_ms=retry_ms)
         self._response.deadline = trio.current_time() + LAST_WORDS_TIMEOUT_S
 
-    def close(self, reason: EndReason) -> None:  # noqa: D102
+    @override
+    def close(self, reason: EndReason) -> None:
         if not self.closed:
             self.closed = True
             self._ring.close()

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Self
 
+from typing_extensions import override
+
 from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.subscriber import (
     LAGGING_S,
@@ -145,22 +147,27 @@ class SocketSubscriber(Subscriber):
         return self._socket, progress
 
     @property
-    def can_move(self) -> bool:  # noqa: D102
+    @override
+    def can_move(self) -> bool:
         return not self.closed and self._ending is None
 
     @property
-    def pending_bytes(self) -> int:  # noqa: D102
+    @override
+    def pending_bytes(self) -> int:
         return len(self._pending)
 
     @property
-    def is_behind(self) -> bool:  # noqa: D102
+    @override
+    def is_behind(self) -> bool:
         return self._catching_up and self.feed.now() - self._took_at >= LAGGING_S
 
-    def open(self) -> None:  # noqa: D102
+    @override
+    def open(self) -> None:
         self._poller.add(self._socket, self)
         self._write_what_is_owed()
 
-    def deliver(self, batch: Batch) -> None:  # noqa: D102
+    @override
+    def deliver(self, batch: Batch) -> None:
         if self._catching_up:
             self._check_lag()
         elif self.cursor == batch.start:
@@ -174,18 +181,21 @@ class SocketSubscriber(Subscriber):
         elif self.cursor < batch.end:
             self._write_what_is_owed()
 
-    def heartbeat(self) -> None:  # noqa: D102
+    @override
+    def heartbeat(self) -> None:
         if not self._catching_up:
             self._pending = memoryview(_HEARTBEAT)
             self._write_what_is_owed()
 
-    def finish(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
+    @override
+    def finish(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
         if self._ending is None:
             self._ending = Ending(reason, retry_ms)
             if not self._catching_up:
                 self._write_what_is_owed()
 
-    def disconnect(self, reason: EndReason, *, retry_ms: int | None = None) -> None:  # noqa: D102
+    @override
+    def disconnect(self, reason: EndReason, *, retry_ms: int | None = None) -> None:
         if self.closed:
             return
         # The reader may be stuck behind a full buffer. A larger one takes the last words all
@@ -200,7 +210,8 @@ class SocketSubscriber(Subscriber):
         self._send(bytes(self._pending) + last_words)
         self.close(reason)
 
-    def close(self, reason: EndReason) -> None:  # noqa: D102
+    @override
+    def close(self, reason: EndReason) -> None:
         if self.closed:
             return
         self.closed = True

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 from logging_journald import JournaldTransport
+from typing_extensions import override
 
 from broadcasterd.observe.messages import MESSAGE_IDS
 
@@ -53,6 +54,7 @@ class JournalHandler(logging.Handler):
         self._untold = 0
         self._give_up_at = float("inf")
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record, or drop it and count it; how many were dropped is told before the next."""
         if time.monotonic() >= self._give_up_at:
@@ -72,6 +74,7 @@ class JournalHandler(logging.Handler):
         """Drop what could not be sent by then: the daemon wants to stop."""
         self._give_up_at = time.monotonic() + seconds
 
+    @override
     def close(self) -> None:
         """Close the socket."""
         self._transport.socket.close()

@@ -17,6 +17,7 @@ from logging.handlers import QueueHandler, QueueListener
 import structlog
 from logging_journald import check_journal_stream
 from structlog.typing import EventDict, Processor
+from typing_extensions import override
 
 from broadcasterd.config import ConfigError, Log
 from broadcasterd.observe import journal
@@ -39,10 +40,12 @@ class DroppingQueueHandler(QueueHandler):
         self._records = records
         self.untold = 0
 
+    @override
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """Pass the record on as it is: it stays in this process, and is formatted there."""
         return record
 
+    @override
     def enqueue(self, record: logging.LogRecord) -> None:
         """Queue a record, or drop it."""
         if self.untold and not self._records.full():

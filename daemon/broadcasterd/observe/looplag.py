@@ -11,6 +11,7 @@ from time import perf_counter
 
 import structlog
 import trio
+from typing_extensions import override
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -56,10 +57,12 @@ class LoopWatch(trio.abc.Instrument):
         finally:
             trio.lowlevel.remove_instrument(self)
 
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
+    @override
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Note the time."""
         self._step_began = perf_counter()
 
+    @override
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """Record a step that took too long."""
         took = perf_counter() - self._step_began

@@ -17,6 +17,7 @@ from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioRequest
+from typing_extensions import override
 
 from broadcasterd.api.subscribe import Admission
 from broadcasterd.broadcast.poller import Poller
@@ -48,6 +49,7 @@ class ASGIConnection(TrioASGIHTTPConnection):
 
     _finishing = False
 
+    @override
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Run the handler beside the reader of the request's messages."""
 
@@ -119,9 +121,11 @@ class DetachingBody(ResponseBody):
         self._poller = poller
         self._peer = peer
 
+    @override
     async def __aenter__(self) -> Self:
         return self
 
+    @override
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -165,6 +169,7 @@ class StreamedBody(ResponseBody):
         self._peer = peer
         self._subscriber: ResponseSubscriber  # from __aenter__ on: its place in the log is then
 
+    @override
     async def __aenter__(self) -> Self:
         admission = self._admission
         self._subscriber = ResponseSubscriber(
@@ -180,6 +185,7 @@ class StreamedBody(ResponseBody):
         _attach(admission, self._subscriber)
         return self
 
+    @override
     async def __aexit__(
         self,
         kind: type[BaseException] | None,

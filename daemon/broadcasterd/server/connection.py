@@ -6,6 +6,7 @@ import socket
 import struct
 
 import trio
+from typing_extensions import override
 
 from broadcasterd.server.connection_limits import ConnectionLimits, Place
 
@@ -22,6 +23,7 @@ class TakenSocket(socket.socket):
 
     place: Place
 
+    @override
     def close(self) -> None:
         """Close it, and give its place back."""
         super().close()
@@ -71,26 +73,31 @@ class Connection(trio.abc.HalfCloseableStream):
         if not self.detached:
             self._place.give_back()
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:  # noqa: D102
+    @override
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self.detached:
             await trio.lowlevel.checkpoint()
         else:
             await self._stream.send_all(data)
 
-    async def wait_send_all_might_not_block(self) -> None:  # noqa: D102
+    @override
+    async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:  # noqa: D102
+    @override
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self.detached:
             await trio.lowlevel.checkpoint()
             raise trio.ClosedResourceError
         return await self._stream.receive_some(max_bytes)
 
-    async def send_eof(self) -> None:  # noqa: D102
+    @override
+    async def send_eof(self) -> None:
         if not self.detached:
             await self._stream.send_eof()
 
-    async def aclose(self) -> None:  # noqa: D102
+    @override
+    async def aclose(self) -> None:
         if not self.detached:
             await self._stream.aclose()
 
@@ -102,6 +109,7 @@ class ConnectionListener(trio.abc.Listener[Connection]):
         self._listener = listener
         self._places = places
 
+    @override
     async def accept(self) -> Connection:
         """Wait for a connection that finds a place. Nothing but :meth:`aclose` ends this."""
         while True:
@@ -116,7 +124,8 @@ class ConnectionListener(trio.abc.Listener[Connection]):
                 return Connection(stream, place)
             stream.socket.close()
 
-    async def aclose(self) -> None:  # noqa: D102
+    @override
+    async def aclose(self) -> None:
         await self._listener.aclose()
 
     def _place_for(self, sock: trio.socket.SocketType) -> Place | None:

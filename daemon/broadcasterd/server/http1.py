@@ -15,6 +15,7 @@ from hypercorn.events import Closed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
+from typing_extensions import override
 
 from broadcasterd.api.problems import PROBLEM_TYPE, problem_document
 from broadcasterd.errors import Problem
@@ -45,12 +46,14 @@ class Http1(H11Protocol):
         if self.has_begun_a_head:
             await self._send_error_response(HTTPStatus.REQUEST_TIMEOUT)
 
+    @override
     async def stream_send(self, event: StreamEvent) -> None:
         """Send what the application says."""
         if isinstance(event, Response):
             secure(event.headers)
         await super().stream_send(event)
 
+    @override
     async def _check_protocol(self, request: h11.Request) -> None:
         """Give the connection to HTTP/2 if the client began with its preface.
 
@@ -61,6 +64,7 @@ class Http1(H11Protocol):
         if (request.method, request.target, request.http_version) == (b"PRI", b"*", b"2.0"):
             raise H2ProtocolAssumedError(PREFACE + self.connection.trailing_data[0])
 
+    @override
     async def _create_stream(self, request: h11.Request) -> None:
         status = _refusal(request, self.config.h11_max_incomplete_size)
         if status is None:
@@ -69,6 +73,7 @@ class Http1(H11Protocol):
             await self._send_error_response(status, request.method)
             await self.send(Closed())
 
+    @override
     async def _send_error_response(self, status_code: int, method: bytes = b"GET") -> None:
         status = HTTPStatus(status_code)
         body = problem_document(Problem(status, _DETAILS.get(status, status.phrase)))

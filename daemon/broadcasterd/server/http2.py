@@ -33,6 +33,7 @@ from hypercorn.protocol.h11 import H2ProtocolAssumedError
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
 from hyperframe.frame import ContinuationFrame, GoAwayFrame, HeadersFrame, PushPromiseFrame
 from priority.priority import MissingStreamError
+from typing_extensions import override
 
 from broadcasterd.server.headers import RawHeaders, secure
 from broadcasterd.server.http1 import Http1, is_target
@@ -54,6 +55,7 @@ class Buffer(StreamBuffer):
     buffer is empty: a drained connection closed before the last of it was written.
     """
 
+    @override
     async def push(self, data: bytes) -> None:
         """Add ``data``; wait until there is room for more."""
         if self._complete:
@@ -63,6 +65,7 @@ class Buffer(StreamBuffer):
             await self._paused.clear()
             await self._paused.wait()
 
+    @override
     async def pop(self, max_length: int) -> bytes:
         """Take up to ``max_length`` bytes out."""
         data = bytes(self.buffer[:max_length])
@@ -86,6 +89,7 @@ class Http2(H2Protocol):
             self.connection.close_connection()
         await self._flush()
 
+    @override
     async def initiate(
         self, headers: RawHeaders | None = None, settings: bytes | None = None
     ) -> None:
@@ -96,6 +100,7 @@ class Http2(H2Protocol):
         self.connection.decoder.max_header_list_size = HEADROOM * limit
         await super().initiate(headers, settings)
 
+    @override
     async def handle(self, event: Event) -> None:
         """Handle what the connection brought; at its end, let go of all who wait to write."""
         await super().handle(event)
@@ -109,6 +114,7 @@ class Http2(H2Protocol):
             await self._flush()
             await self.send(Closed())
 
+    @override
     async def stream_send(self, event: StreamEvent) -> None:
         """Send what a stream's application says; reset the stream if it stopped halfway.
 
@@ -189,6 +195,7 @@ class Http2(H2Protocol):
             self.connection.reset_stream(stream_id, code)
         await self._flush()
 
+    @override
     async def _send_data(self, stream_id: int) -> None:
         buffer = self.stream_buffers.get(stream_id)
         try:
@@ -199,12 +206,14 @@ class Http2(H2Protocol):
         if buffer is not None and stream_id not in self.stream_buffers:
             await buffer.close()  # its end was sent: the response is over
 
+    @override
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         await super()._create_stream(request)
         # There was no checkpoint: nothing has been written to the one that upstream made.
         if request.stream_id in self.stream_buffers:
             self.stream_buffers[request.stream_id] = Buffer(self.context.event_class)
 
+    @override
     async def _handle_events(self, events: Sequence[h2.events.Event]) -> None:
         for event in events:
             match event:
@@ -270,10 +279,12 @@ class Protocol(ProtocolWrapper):
         self._given = given
         self.protocol = Http2(*given) if http2 else Http1(*given)
 
+    @override
     async def initiate(self) -> None:
         """Begin, before anything was received."""
         await self.protocol.initiate()
 
+    @override
     async def handle(self, event: Event) -> None:
         """Handle what the connection brought."""
         try:

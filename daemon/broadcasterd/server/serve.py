@@ -38,6 +38,7 @@ from hypercorn.typing import (
     Scope,
 )
 from hypercorn.utils import parse_socket_addr
+from typing_extensions import override
 
 from broadcasterd.access.client_address import Networks, client_address, parse_networks
 from broadcasterd.api.request import join_fields
@@ -97,6 +98,7 @@ class ConnectionServer(TCPServer):
         self._phase = Phase.IDLE
         self._read_ended = False
 
+    @override
     async def run(self) -> None:
         """Serve the connection's requests until either side closes it."""
         try:
@@ -166,6 +168,7 @@ class ConnectionServer(TCPServer):
             await self.stream.do_handshake()
         return self.stream.selected_alpn_protocol() or "http/1.1"
 
+    @override
     async def protocol_send(self, event: Event) -> None:
         """Send what the protocol wrote; close the connection where it says so.
 
@@ -199,6 +202,7 @@ class ConnectionServer(TCPServer):
         if not sent:
             self.abort()  # the reader may wait for the end of this very response (fact G)
 
+    @override
     async def _read_data(self) -> None:
         with self._reading:
             self._enter(Phase.IDLE)
@@ -236,6 +240,7 @@ class ConnectionServer(TCPServer):
                 await self._connection.send_eof()
         await self.protocol.handle(Closed())
 
+    @override
     async def _close(self) -> None:
         with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
             await self.stream.aclose()

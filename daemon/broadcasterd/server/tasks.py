@@ -18,6 +18,7 @@ from hypercorn.typing import (
     HTTPDisconnectEvent,
     Scope,
 )
+from typing_extensions import override
 
 
 class Tasks(TaskGroup):
@@ -27,6 +28,7 @@ class Tasks(TaskGroup):
     so does the news that the client is gone, which whoever brings it may not live to deliver.
     """
 
+    @override
     async def spawn_app(
         self,
         app: AppWrapper,
