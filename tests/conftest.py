@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.daemon import Daemon, StartDaemon
 
+pytest_plugins = ["tests.support.scheduling", "tests.support.timelimit"]
+
 
 @pytest.fixture
 def start_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartDaemon]:

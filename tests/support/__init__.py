@@ -13,5 +13,7 @@ sse.py          an event stream, parsed by the book: the oracle for what the dae
 lines.py        the lines that a process writes, read with a deadline
 certificate.py  a certificate that nobody but the test trusts
 schemathesis_hooks.py  what schemathesis cannot know of the interface
+scheduling.py   which tests share a worker of pytest-xdist, and which start first
+timelimit.py    how a hung test ends, and what it says
 tools.py        what a test needs and a machine may lack: programs, open files
 """
