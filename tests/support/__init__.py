@@ -1,6 +1,7 @@
 """What several tests lean on.
 
 daemon.py       the daemon as a real process
+forkserver.py   starts such a process at once
 talk.py         one conversation with the daemon: a request, a stream, an answer
 broadcast.py    a hub without HTTP, and sockets that take as much as a test lets them
 inprocess.py    the daemon inside the test's own Trio run
