@@ -202,21 +202,35 @@ rollback: ## have production go on with the release that it had before
 
 # --- test ------------------------------------------------------------------------------------
 
+# Two workers: on one core it is no slower, and on many the floods of several would be in each
+# other's way. WORKERS=0 for a debugger.
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
 .PHONY: test
-test: test-ready ## run the whole suite
-	$(BIN)/pytest
+test: test-ready ## run the whole suite (WORKERS=2)
+	$(PYTEST) --durations=25
+
+.PHONY: test-fast
+test-fast: test-ready ## run what takes no longer than a second
+	$(PYTEST) -m 'not slow'
 
 .PHONY: test-unit
 test-unit: $(INSTALLED) ## run the tests that need no daemon
-	$(BIN)/pytest tests/unit
+	$(PYTEST) tests/unit
 
 .PHONY: test-integration
 test-integration: $(INSTALLED) ## run the tests against a real daemon
-	$(BIN)/pytest tests/integration
+	$(PYTEST) tests/integration
 
 .PHONY: test-e2e
 test-e2e: test-ready ## run the tests with real clients: curl, browsers, libraries
-	$(BIN)/pytest tests/e2e
+	$(PYTEST) tests/e2e
+
+RUNS ?= 10
+.PHONY: flake-check
+flake-check: test-ready ## run the whole suite again and again, in any order, on a busy machine (RUNS=10)
+	$(BIN)/python .ci/flake_check.py --runs $(RUNS) -- -n $(WORKERS) --dist loadgroup
 
 .PHONY: bench
 bench: $(INSTALLED) ## measure fan-out, latency and memory

@@ -7,11 +7,22 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support.daemon import Daemon, StartDaemon
+from tests.support.daemon import Daemon, Launch, StartDaemon
+from tests.support.forkserver import ForkServer
+
+pytest_plugins = ["tests.support.scheduling", "tests.support.timelimit"]
+
+
+@pytest.fixture(scope="session")
+def launch() -> Iterator[Launch]:
+    """Return what starts a daemon's process: here, what is quickest."""
+    server = ForkServer.start()
+    yield server.fork
+    server.close()
 
 
 @pytest.fixture
-def start_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartDaemon]:
+def start_daemon(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> Iterator[StartDaemon]:
     """Start as many daemons as a test likes, and see each of them stop cleanly after it."""
     with ExitStack() as running:
 
@@ -19,7 +30,7 @@ def start_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartDaem
             *, environment: Mapping[str, str] | None = None, **sections: Mapping[str, object]
         ) -> Daemon:
             directory = tmp_path_factory.mktemp("daemon")
-            daemon = Daemon.start(directory, environment=environment, **sections)
+            daemon = Daemon.start(directory, launch, environment=environment, **sections)
             running.callback(daemon.stop_cleanly)
             return daemon
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.support.certificate import Certificate
-from tests.support.daemon import Daemon, StartDaemon
+from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.following import Following
 from tests.support.http1 import Http1
 from tests.support.inprocess import serving, until
@@ -48,10 +48,12 @@ ADMIN = bearer(sign(claims(admin=True)))
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def daemon(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> Iterator[Daemon]:
     """Start one daemon for the tests that need no settings of their own."""
     directory = tmp_path_factory.mktemp("daemon")
-    daemon = Daemon.start(directory, auth=jwt_mode(directory), server={"cors_origins": [APP]})
+    daemon = Daemon.start(
+        directory, launch, auth=jwt_mode(directory), server={"cors_origins": [APP]}
+    )
     yield daemon
     daemon.stop_cleanly()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from broadcasterd.api.routes import ROUTES
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, Launch
 from tests.support.http1 import Http1
 from tests.support.talk import JSON, Answer, answer, ask, connected, following, target
 from tests.support.tokens import RSA_KEY, SECRET, bearer, claims, jwt_mode, sign
@@ -62,11 +62,12 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def daemon(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> Iterator[Daemon]:
     """Start one daemon for the whole table; each cell has a session of its own."""
     directory = tmp_path_factory.mktemp("daemon")
     daemon = Daemon.start(
         directory,
+        launch,
         auth=jwt_mode(directory, audience="us"),
         limits={"max_failures_per_minute": 10_000},
     )

@@ -1,7 +1,7 @@
 """Memory and order when much happens at once: a real daemon, real sockets, exact delivery.
 
-The scenarios of the old suite are kept, with what it could not tell: every event has to arrive,
-once and in order, at everyone whom it is for.
+Five scenarios; what goes on at a steady pace is in test_memory_sustained_load.py. In each of them
+every event has to arrive, once and in order, at every subscriber that it is for.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import httpx
 import pytest
 import trio
 
-from tests.support.daemon import Daemon, StartDaemon
+from tests.support.daemon import Daemon, Launch, StartDaemon, execute
 from tests.support.flood import (
     ANSWER_S,
     CYCLE_S,
     MIB,
-    Client,
     Flood,
     Memory,
     Reader,
@@ -30,6 +29,8 @@ from tests.support.flood import (
     reading,
     subscribe,
 )
+
+pytestmark = pytest.mark.slow
 
 PUBLISHERS = 50
 EACH = 200
@@ -45,13 +46,10 @@ CYCLES = 3
 SAME_MB = 8.0
 
 
-async def publish_all(client: Client, session: str, data: list[str], *, at_once: int) -> None:
-    """Publish events in order, so many a request; each has to be accepted."""
-    for start in range(0, len(data), at_once):
-        some = data[start : start + at_once]
-        reply = await client.publish(session, *some)
-
-        assert (reply.status, reply.json()["accepted"]) == (200, len(some))
+@pytest.fixture(scope="module")
+def launch() -> Launch:
+    """Start each daemon as a shell does, so that its memory is all its own."""
+    return execute
 
 
 # --- 1: many publishers on one session -----------------------------------------------------------
@@ -72,7 +70,7 @@ async def test_fifty_publishers_of_two_hundred_events_on_one_session(
     async def publish(number: int) -> None:
         data = [f"{number} {index} {'x' * 100}" for index in range(EACH)]
         async with client_of(daemon) as client:
-            await publish_all(client, "s", data, at_once=(1, 2, 5, 10, 20)[number % 5])
+            await client.publish_all("s", data, at_once=(1, 2, 5, 10, 20)[number % 5])
 
     async with client_of(daemon) as client, reading(daemon, "s", count=3) as live:
         async with trio.open_nursery() as publishers:
@@ -205,7 +203,7 @@ async def test_a_thousand_readers_that_stop_reading_cost_nothing(
             stopped += [await subscribe(daemon, "s", receive_buffer=4096) for _ in range(STALLED)]
             await client.until(lambda h: h["subscribers"] == STALLED + 2, within=CYCLE_S)
             before_mb = memory.now_mb
-            await publish_all(client, "s", data, at_once=20)
+            await client.publish_all("s", data, at_once=20)
             for reader in live:
                 await reader.until(lambda r: len(r.data) == len(data), within=CYCLE_S)
             health = await client.health()
@@ -248,7 +246,7 @@ def idle_mb(tmp_path_factory: pytest.TempPathFactory) -> float:
 
 def bodies_of_all_kinds(prefix: str) -> Iterator[Request]:
     """Yield publications of every kind of body, each to a session of its own."""
-    text = "x" * 2000
+    text = "x" * 6000
     kinds = [
         ("application/json", json.dumps([{"data": text}] * 4)),
         ("application/json", json.dumps({"data": text, "idempotency_key": "k", "ttl": 60})),
@@ -305,84 +303,3 @@ async def _publish_meanwhile(daemon: Daemon, accepted: list[str], nursery: trio.
             if reply.status == 200:
                 accepted.append(text)
             await trio.sleep(0.02)
-
-
-# --- what the old suite had beside these ---------------------------------------------------------
-
-
-async def test_fifty_sessions_of_a_hundred_events_each_to_its_own_subscriber(
-    daemon: Daemon,
-) -> None:
-    memory = Memory(daemon)
-    before_mb = memory.now_mb
-    seen: dict[int, list[str]] = {}
-
-    async def session(number: int) -> None:
-        data = [f"{number} {index} {'x' * 100}" for index in range(100)]
-        name = f"s{number}"
-        async with client_of(daemon) as client, reading(daemon, name) as [reader]:
-            await publish_all(client, name, data, at_once=1 if number % 10 == 0 else 20)
-            await reader.until(lambda r: len(r.data) == 100, within=ANSWER_S)
-
-            assert reader.data == data
-            seen[number] = reader.data
-
-    async with client_of(daemon) as client:
-        async with trio.open_nursery() as nursery:
-            for number in range(50):
-                nursery.start_soon(session, number)
-        health = await client.until(lambda h: h["subscribers"] == 0, within=ANSWER_S)
-
-    assert len(seen) == 50
-    assert health["sessions"] == 50
-    assert memory.peak_mb - before_mb < 100
-
-
-async def test_sustained_cycles_leave_exactly_what_is_retained(daemon: Daemon) -> None:
-    async with client_of(daemon) as client:
-        for cycle in range(5):
-            before = daemon.rss()
-            for number in range(20):
-                data = ["x" * 50] * 50
-                await publish_all(client, f"c{cycle}-{number}", data, at_once=50)
-            listed = await client.sessions()
-
-            assert sum(s["retained_events"] for s in listed.values()) == (cycle + 1) * 20 * 50
-            assert daemon.rss() - before < 20 * MIB
-        health = await client.health()
-
-    assert health["subscribers"] == 0
-
-
-async def test_five_pipelines_of_four_stages_report_to_those_who_watch(daemon: Daemon) -> None:
-    stages = ["build", "test", "deploy", "verify"]
-
-    async def pipeline(number: int) -> None:
-        name = f"pipeline-{number}"
-        expected: list[dict[str, object]] = []
-        async with client_of(daemon) as client, reading(daemon, name, count=2) as watching:
-            for stage in stages:
-                events: list[dict[str, object]] = [
-                    {
-                        "pipeline_id": name,
-                        "stage": stage,
-                        "index": index,
-                        "status": "completed" if index == 24 else "running",
-                        "logs": f"{stage} step {index} of 25: " + "." * 100,
-                    }
-                    for index in range(25)
-                ]
-                for event in events[:5]:
-                    assert (await client.publish(name, event)).status == 200
-                assert (await client.publish(name, *events[5:])).status == 200
-                expected += events
-            for reader in watching:
-                await reader.until(lambda r: len(r.data) == 100, within=ANSWER_S)
-
-                assert [json.loads(text) for text in reader.data] == expected
-
-    async with trio.open_nursery() as nursery:
-        for number in range(5):
-            nursery.start_soon(pipeline, number)
-    async with client_of(daemon) as client:
-        await client.until(lambda h: h["subscribers"] == 0, within=ANSWER_S)

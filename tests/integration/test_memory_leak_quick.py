@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 
+import pytest
 import trio
 
-from tests.support.daemon import Daemon, StartDaemon
+from tests.support.daemon import Daemon, Launch, StartDaemon, execute
 from tests.support.flood import (
     ANSWER_S,
     Client,
@@ -21,6 +22,8 @@ from tests.support.flood import (
     slope,
     subscribe,
 )
+
+pytestmark = pytest.mark.slow
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,12 @@ EVENTS = 10
 
 LEAK_BYTES = 1024
 """What is left of each session of a cycle, at most: a stream alone, or two events, is more."""
+
+
+@pytest.fixture(scope="module")
+def launch() -> Launch:
+    """Start each daemon as a shell does, so that its memory is all its own."""
+    return execute
 
 
 async def a_cycle(daemon: Daemon, client: Client, number: int) -> None:

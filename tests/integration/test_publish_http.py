@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.http1 import Http1
 from tests.support.sse import Event
 from tests.support.talk import (
@@ -39,10 +39,11 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def daemon(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> Iterator[Daemon]:
     """Start one daemon for all tests of this file; each has a session of its own."""
     daemon = Daemon.start(
         tmp_path_factory.mktemp("daemon"),
+        launch,
         server={"max_body_bytes": MAX_BODY},
         sessions={"max_history_bytes": MAX_HISTORY},
     )
@@ -632,14 +633,12 @@ def test_who_asks_before_it_sends_is_answered_first(daemon: Daemon, name: str) -
 
 
 async def test_more_sessions_than_there_may_be_are_refused_for_now(
-    tmp_path_factory: pytest.TempPathFactory,
+    start_daemon: StartDaemon,
 ) -> None:
-    daemon = Daemon.start(tmp_path_factory.mktemp("daemon"), sessions={"max_sessions": 1})
-    try:
-        assert (await post(daemon, "a", TEXT, b"1")).status == 200
-        refused = await post(daemon, "b", TEXT, b"1")
-        problem(refused, 503)
-        assert int(refused.headers["retry-after"]) > 0
-        assert (await post(daemon, "a", TEXT, b"2")).status == 200
-    finally:
-        daemon.stop_cleanly()
+    daemon = start_daemon(sessions={"max_sessions": 1})
+
+    assert (await post(daemon, "a", TEXT, b"1")).status == 200
+    refused = await post(daemon, "b", TEXT, b"1")
+    problem(refused, 503)
+    assert int(refused.headers["retry-after"]) > 0
+    assert (await post(daemon, "a", TEXT, b"2")).status == 200

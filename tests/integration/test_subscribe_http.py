@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 import trio
 
-from tests.support.daemon import Daemon, StartDaemon
+from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.following import Following
 from tests.support.http1 import Http1
 from tests.support.sse import Event
@@ -34,10 +34,11 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def daemon(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> Iterator[Daemon]:
     """Start one daemon for most tests of this file; each has a session of its own."""
     daemon = Daemon.start(
         tmp_path_factory.mktemp("daemon"),
+        launch,
         server={"cors_origins": ["https://example.org", "http://localhost:3000"]},
         sessions={"max_history_events": RETAINED, "retry_ms": 1234, "heartbeat_interval": 0.2},
     )

@@ -5,8 +5,14 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, Launch, execute
 from tests.support.flood import MIB
+
+
+@pytest.fixture(scope="session")
+def launch() -> Launch:
+    """Start each daemon as a shell does, so that its memory is all its own."""
+    return execute
 
 
 @pytest.fixture(scope="session")

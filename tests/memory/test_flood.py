@@ -39,10 +39,10 @@ from tests.support.flood import (
 
 log = logging.getLogger(__name__)
 
-FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "5"))
+FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "3"))
 """How long the first flood lasts. 60 shows what the issue asks for to the letter."""
 
-NEXT_FLOODS_S = 2.0
+NEXT_FLOODS_S = 1.0
 REFUSALS = 500
 
 OVER_CRITICAL = 1.1
@@ -123,7 +123,7 @@ class Recorder:
 
     async def _cycle(self, client: Client, number: int) -> None:
         self._memory.reset()
-        seconds, events = (NEXT_FLOODS_S, 8) if number else (FLOOD_S, 1)
+        seconds, events = (NEXT_FLOODS_S, 8) if number else (FLOOD_S, 4)
         requests = new_sessions(f"flood{number}", events=events)
         seen = await flood(self._daemon, requests, seconds=seconds, refusals=REFUSALS)
         ended_at = trio.current_time()

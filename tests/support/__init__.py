@@ -1,6 +1,7 @@
 """What several tests lean on.
 
 daemon.py       the daemon as a real process
+forkserver.py   starts such a process at once
 talk.py         one conversation with the daemon: a request, a stream, an answer
 broadcast.py    a hub without HTTP, and sockets that take as much as a test lets them
 inprocess.py    the daemon inside the test's own Trio run
@@ -13,5 +14,7 @@ sse.py          an event stream, parsed by the book: the oracle for what the dae
 lines.py        the lines that a process writes, read with a deadline
 certificate.py  a certificate that nobody but the test trusts
 schemathesis_hooks.py  what schemathesis cannot know of the interface
+scheduling.py   which tests share a worker of pytest-xdist, and which start first
+timelimit.py    how a hung test ends, and what it says
 tools.py        what a test needs and a machine may lack: programs, open files
 """

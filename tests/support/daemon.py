@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import psutil
 
+from tests.support.forkserver import Forked
 from tests.support.lines import Lines
 
 START_S = 20.0
@@ -41,11 +42,16 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 _EXAMPLE = re.compile(r"https?://127\.0\.0\.1:(\d+)/v1/sessions/")
 
 
+Process = subprocess.Popen[str] | Forked
+Launch = Callable[[Sequence[str], Mapping[str, str], IO[str]], tuple[Process, IO[str]]]
+"""Runs ``broadcasterd`` with these arguments, variables and standard error; returns its output."""
+
+
 @dataclass(slots=True)
 class Daemon:
     """A running ``broadcasterd serve``."""
 
-    process: subprocess.Popen[str]
+    process: Process
     directory: Path
     stdout: Lines
     port: int = field(default=0, init=False)
@@ -54,6 +60,8 @@ class Daemon:
     def start(
         cls,
         directory: Path,
+        launch: Launch | None = None,
+        /,
         *,
         environment: Mapping[str, str] | None = None,
         **sections: Mapping[str, object],
@@ -62,6 +70,7 @@ class Daemon:
 
         Args:
             directory: gets the configuration and what the daemon prints.
+            launch: starts the process; without it, a new interpreter does.
             environment: variables on top of ours (of which no BROADCASTERD_ ones are passed on).
             sections: keys of the configuration by section; they win over ``DEFAULTS``.
 
@@ -69,18 +78,11 @@ class Daemon:
         config = directory / "broadcasterd.toml"
         config.write_text(as_toml(_merge(DEFAULTS, sections)))
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("BROADCASTERD_")}
-        command = [sys.executable, "-m", "broadcasterd", "serve", "--examples", "--config"]
+        variables = {**inherited, **(environment or {})}
+        arguments = ["serve", "--examples", "--config", str(config)]
         with (directory / "stderr").open("w") as stderr:
-            process = subprocess.Popen(
-                [*command, config],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env={**inherited, **(environment or {})},
-                encoding="utf-8",
-            )
-        assert process.stdout is not None
-        daemon = cls(process, directory, Lines(process.stdout, record=directory / "stdout"))
+            process, stdout = (launch or execute)(arguments, variables, stderr)
+        daemon = cls(process, directory, Lines(stdout, record=directory / "stdout"))
         try:
             daemon.port = daemon._wait_for_port()
         except BaseException:
@@ -118,19 +120,20 @@ class Daemon:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(STOP_S)
+            status = self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            self.kill()
+            status = self.kill()
         self.stdout.close()
 
         assert CANARY not in self.log(), self.log()
-        return self.process.returncode
+        return status
 
-    def kill(self) -> None:
-        """End it at once."""
+    def kill(self) -> int:
+        """End it at once, and return its exit status."""
         self.process.kill()
-        self.process.wait()
+        status = self.process.wait()
         self.stdout.close()
+        return status
 
     def stop_cleanly(self) -> None:
         """Stop it, and fail the test unless it went well: status 0, and no traceback logged."""
@@ -150,6 +153,22 @@ class Daemon:
                 raise RuntimeError(f"the daemon is not ready; its log:\n{self.log()}")
             if example := _EXAMPLE.search(line):
                 return int(example[1])
+
+
+def execute(
+    arguments: Sequence[str], environment: Mapping[str, str], stderr: IO[str]
+) -> tuple[Process, IO[str]]:
+    """Launch it as a shell does."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "broadcasterd", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env=environment,
+        encoding="utf-8",
+    )
+    assert process.stdout is not None
+    return process, process.stdout
 
 
 class StartDaemon(Protocol):

@@ -11,7 +11,7 @@ import json
 import re
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +80,14 @@ class Client:
         """Publish events with this data, in one request."""
         body = json.dumps([{"data": item} for item in data]).encode()
         return await self.ask("POST", f"/v1/sessions/{session}/events", body)
+
+    async def publish_all(self, session: str, data: Sequence[object], *, at_once: int) -> None:
+        """Publish events in order, so many a request; each has to be accepted."""
+        for start in range(0, len(data), at_once):
+            some = data[start : start + at_once]
+            reply = await self.publish(session, *some)
+
+            assert (reply.status, reply.json()["accepted"]) == (200, len(some))
 
     async def health(self) -> Health:
         """Return what ``GET /health`` says."""

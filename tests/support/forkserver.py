@@ -1,0 +1,195 @@
+"""A process that has imported the daemon already, and forks one whenever a test asks.
+
+Of the half second that ``broadcasterd serve`` needs until it is ready, nearly all is for importing
+what it is made of, twice: see broadcasterd/host/allocator.py. That is the same for all of the
+hundreds that the tests start. What is forked is a process as any other, with arguments,
+environment, signals, standard streams and an exit status of its own, and it runs
+``python -m broadcasterd`` from the first line.
+
+What it does not have is memory of its own from the start: where memory is measured, or charged to
+a cgroup, a test starts the real thing.
+
+A request is a packet on a socket: arguments and environment as JSON, with three descriptors, which
+are standard output, standard error, and a socket. On that the server answers with the process id,
+and once the process is gone, with its exit status.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO
+
+from broadcasterd.host.allocator import VARIABLE
+
+MODULES = ("broadcasterd.cli", "broadcasterd.daemon")
+"""What the server imports ahead."""
+
+MESSAGE_BYTES = 65536
+START_S = 20.0
+
+
+class Forked:
+    """A process that a fork server started; used as a :class:`subprocess.Popen`."""
+
+    def __init__(self, pid: int, control: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._control = control
+
+    def poll(self) -> int | None:
+        """Return its exit status, or ``None`` while it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it is gone, and return its exit status."""
+        if self.returncode is None:
+            self._control.settimeout(timeout)
+            try:
+                self.returncode = int(self._control.recv(MESSAGE_BYTES))
+            except (BlockingIOError, TimeoutError):
+                raise subprocess.TimeoutExpired("broadcasterd", timeout or 0) from None
+            self._control.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it is gone."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+@dataclass(slots=True)
+class ForkServer:
+    """The process that forks; it ends, with all that it started, when this does."""
+
+    process: subprocess.Popen[bytes]
+    requests: socket.socket
+
+    @classmethod
+    def start(cls) -> ForkServer:
+        """Start one."""
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            process = subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                stdin=its.fileno(),
+                env={**os.environ, VARIABLE: "malloc"},
+            )
+        return cls(process, ours)
+
+    def fork(
+        self, arguments: Sequence[str], environment: Mapping[str, str], stderr: IO[str]
+    ) -> tuple[Forked, IO[str]]:
+        """Run ``broadcasterd`` with these arguments; return the process and its standard output."""
+        reader, writer = os.pipe()
+        control, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            variables = {VARIABLE: "malloc", **environment}
+            message = json.dumps({"arguments": arguments, "environment": variables})
+            descriptors = [writer, stderr.fileno(), its.fileno()]
+            socket.send_fds(self.requests, [message.encode()], descriptors)
+        os.close(writer)
+        control.settimeout(START_S)
+        pid = int(control.recv(MESSAGE_BYTES))
+        return Forked(pid, control), os.fdopen(reader, encoding="utf-8")
+
+    def close(self) -> None:
+        """End it."""
+        self.requests.close()
+        self.process.wait()
+
+
+# --- in the process that forks ---------------------------------------------------------------
+
+
+def main() -> None:
+    """Fork on request until the tests are gone; in each process that is forked, run the daemon."""
+    for module in MODULES:
+        importlib.import_module(module)
+    gc.freeze()
+    if (request := _serve()) is not None:
+        _become(request)
+        runpy.run_module("broadcasterd", run_name="__main__", alter_sys=True)
+
+
+def _serve() -> _Request | None:
+    """Fork on request until the tests are gone; in each process that is forked, return why."""
+    children: dict[int, tuple[int, socket.socket]] = {}  # process id and control, by pidfd
+    with (
+        socket.socket(fileno=os.dup(0)) as requests,
+        selectors.DefaultSelector() as selector,
+    ):
+        selector.register(requests, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is not requests:
+                    selector.unregister(key.fd)
+                    _tell_the_status(key.fd, *children.pop(key.fd))
+                    continue
+                message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 3)
+                if not message:
+                    for pidfd, (pid, control) in children.items():
+                        os.kill(pid, signal.SIGKILL)
+                        _tell_the_status(pidfd, pid, control)
+                    return None
+                stdout, stderr, control_fd = descriptors
+                control = socket.socket(fileno=control_fd)
+                if (pid := os.fork()) == 0:
+                    return _Request(**json.loads(message), stdout=stdout, stderr=stderr)
+                os.close(stdout)
+                os.close(stderr)
+                control.send(str(pid).encode())
+                pidfd = os.pidfd_open(pid)
+                children[pidfd] = pid, control
+                selector.register(pidfd, selectors.EVENT_READ)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a new process is to have."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    stdout: int
+    stderr: int
+
+
+def _become(request: _Request) -> None:
+    """Take on what the new process is to have, and let go of what the server has open."""
+    for number, descriptor in enumerate(
+        [os.open(os.devnull, os.O_RDONLY), request.stdout, request.stderr]
+    ):
+        os.dup2(descriptor, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.environ.clear()
+    os.environ.update(request.environment)
+    sys.argv[1:] = request.arguments
+
+
+def _tell_the_status(pidfd: int, pid: int, control: socket.socket) -> None:
+    os.close(pidfd)
+    _, status = os.waitpid(pid, 0)
+    with control, suppress(BrokenPipeError):  # the test may not care
+        control.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+if __name__ == "__main__":
+    main()

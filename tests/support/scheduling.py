@@ -1,0 +1,30 @@
+"""Which tests share a worker of pytest-xdist, and which start first.
+
+A pytest plugin, with effect only under ``-n``. A group is run by one worker, one test after
+another: its session-wide fixtures are made once, and no two of its tests run side by side.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.tools import ROOT
+
+GROUPS = {
+    "tests/systemd": "container",  # made once, and there is one
+    "tests/memory": "memory",
+    "tests/integration/test_memory": "memory",  # floods: two at a time would starve each other
+    "tests/performance": "memory",
+}
+"""The group of what lies under a path."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the groups first: the longest is what the whole suite waits for."""
+    for item in items:
+        path = str(item.path.relative_to(ROOT))
+        for prefix, group in GROUPS.items():
+            if path.startswith(prefix):
+                item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)

@@ -1,0 +1,48 @@
+"""The flake check runs a suite again and again, and says how to have a failure again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.tools import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def check(directory: Path, suite: str, *, runs: int) -> subprocess.CompletedProcess[str]:
+    """Check a suite of one file."""
+    (directory / "test_suite.py").write_text(suite)
+    command = [sys.executable, f"{ROOT}/.ci/flake_check.py", f"--runs={runs}", "--"]
+    options = ["-c", f"{ROOT}/pyproject.toml", "-p", "no:cacheprovider", f"--rootdir={directory}"]
+    return subprocess.run(
+        [*command, *options, str(directory)], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_suite_that_never_fails_is_fine(tmp_path: Path) -> None:
+    done = check(tmp_path, "def test_fine(): pass", runs=2)
+
+    assert done.returncode == 0, done.stdout
+    assert "nothing failed in 2 runs" == done.stdout.splitlines()[-1]
+
+
+def test_a_failure_is_told_with_the_seed_of_its_order(tmp_path: Path) -> None:
+    marker = tmp_path / "ran-once"
+    suite = f"import pathlib\ndef test_once(): pathlib.Path({str(marker)!r}).mkdir()"
+
+    done = check(tmp_path, suite, runs=2)
+
+    [told] = [x for x in done.stdout.splitlines() if x.startswith("run 2 ")]
+    assert done.returncode == 1
+    assert "test_suite.py::test_once" in told
+    assert f"--randomly-seed={told.partition('(seed ')[2].partition(',')[0]}" in done.stdout
+
+
+def test_a_suite_that_cannot_run_is_a_failure(tmp_path: Path) -> None:
+    done = check(tmp_path, "import nothing_of_this_name", runs=1)
+
+    assert done.returncode == 1, done.stdout
