@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 from deployment import functional
+from deployment.build import Checkout, release
 from deployment.deploy import INTERRUPTIONS, deploy, ignore_interruptions, install, rollback
 from deployment.http import Client
-from deployment.instance import INSTANCES, Instance
+from deployment.installation import configure, link_to_current, uninstall
+from deployment.instance import INSTANCES, PRODUCTION, Instance
+from deployment.layout import THIS_MACHINE, Layout
 from deployment.releases import DeploymentError, Releases
 from deployment.smoke import SESSIONS, run, smoke
 
@@ -19,28 +22,51 @@ from deployment.smoke import SESSIONS, run, smoke
 def main() -> int:
     """Do what is asked for; return the exit status."""
     arguments = _parser().parse_args()
-    releases = Releases(arguments.prefix)
+    # `make` has Python find this package in the checkout; no other program is to look there.
+    os.environ.pop("PYTHONPATH", None)
+    # What is installed is for everybody to read, whatever root's shell makes of its own files.
+    os.umask(0o022)
     for each in INTERRUPTIONS:
         signal.signal(each, interrupt)
     try:
-        match arguments.command:
-            case "install":
-                install(releases, arguments.version)
-            case "rollback":
-                rollback(releases, say)
-            case "deploy":
-                deploy(releases, INSTANCES[arguments.instance], arguments.version, say)
-            case _:
-                test(
-                    releases,
-                    INSTANCES[arguments.instance],
-                    url=arguments.url,
-                    thorough=arguments.thorough,
-                )
+        do(arguments, Layout(arguments.prefix, arguments.destdir))
     except (DeploymentError, OSError, KeyboardInterrupt) as error:
         say(f"FAILED: {str(error) or 'interrupted'}")
         return 1
     return 0
+
+
+def do(arguments: argparse.Namespace, layout: Layout) -> None:
+    """Do what is asked for.
+
+    Raises:
+        DeploymentError: it did not work.
+
+    """
+    releases = Releases(layout.here(layout.prefix))
+    match arguments.command:
+        case "release":
+            version = release(Checkout(), layout, arguments.version, say)
+            say(f"release {version} is there")
+        case "install":
+            version = release(Checkout(), layout, arguments.version, say)
+            configure(PRODUCTION, layout)
+            install(releases, version)
+            link_to_current(layout)
+            say(f"release {version} is installed")
+        case "uninstall":
+            uninstall(layout)
+        case "deploy":
+            version = release(Checkout(), layout, arguments.version, say)
+            instance = INSTANCES[arguments.instance]
+            if instance is not PRODUCTION:
+                configure(instance, layout)
+            deploy(releases, instance, version, say)
+        case "rollback":
+            rollback(releases, say)
+        case _:
+            instance = INSTANCES[arguments.instance]
+            test(releases, instance, url=arguments.url, thorough=arguments.thorough)
 
 
 def test(releases: Releases, instance: Instance, *, url: str | None, thorough: bool) -> None:
@@ -73,18 +99,42 @@ def say(what: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="deployment", description=__doc__)
-    parser.add_argument("--prefix", type=Path, default=Path("/usr"), help="where it is installed")
+    parser.add_argument(
+        "--prefix", type=_absolute, default=Path("/usr"), help="where it is installed"
+    )
+    parser.add_argument(
+        "--destdir", type=_root, default=THIS_MACHINE, help="a tree for another machine; its root"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("install").add_argument("version")
-    commands.add_parser("rollback")
-    deploying = commands.add_parser("deploy")
-    deploying.add_argument("instance", choices=INSTANCES)
-    deploying.add_argument("version")
-    testing = commands.add_parser("test")
-    testing.add_argument("instance", choices=INSTANCES)
+    versioned = {
+        name: commands.add_parser(name, help=help_text)
+        for name, help_text in (
+            ("release", "make a release of this checkout, without switching to it"),
+            ("install", "have all instances start from a release the next time that they start"),
+            ("deploy", "have an instance go on with a release"),
+        )
+    }
+    commands.add_parser("uninstall", help="remove everything but configuration and state")
+    commands.add_parser("rollback", help="have production go back to the release before")
+    testing = commands.add_parser("test", help="make checks of an instance")
+    for each in (versioned["deploy"], testing):
+        each.add_argument("instance", choices=INSTANCES)
+    for each in versioned.values():
+        each.add_argument("version", nargs="?", help="a release that is there, or else a name")
     testing.add_argument("--url", help="another machine's; the token is $BROADCASTERD_TOKEN then")
     testing.add_argument("--thorough", action="store_true", help="ask for more than a deployment")
     return parser
+
+
+def _absolute(directory: str) -> Path:
+    path = Path(directory)
+    if not path.is_absolute():
+        raise argparse.ArgumentTypeError(f"{directory!r} is not absolute")
+    return path
+
+
+def _root(directory: str) -> Path:
+    return Path(directory or "/").absolute()
 
 
 if __name__ == "__main__":

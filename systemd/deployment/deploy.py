@@ -8,14 +8,12 @@ back to the release before.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 
 from deployment import smoke
+from deployment.commands import Say
 from deployment.http import Client
 from deployment.instance import INSTANCES, PRODUCTION, Instance
 from deployment.releases import DeploymentError, Releases
-
-Say = Callable[[str], None]
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

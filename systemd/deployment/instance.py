@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 import time
 import tomllib
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployment.commands import reread_units_and_catalog, run
 from deployment.releases import CURRENT, STAGING, DeploymentError
 
 ETC = Path("/etc/broadcasterd")
@@ -73,7 +73,7 @@ class Instance:
             DeploymentError: systemd does not know.
 
         """
-        listen = _run("systemctl", "show", "--property=Listen", "--value", f"{self.unit}.socket")
+        listen = run("systemctl", "show", "--property=Listen", "--value", f"{self.unit}.socket")
         host, _, port = listen.partition(" ")[0].rpartition(":")
         if not host:
             raise DeploymentError(f"{self.unit}.socket has no TCP address: {listen.strip()!r}")
@@ -88,17 +88,16 @@ class Instance:
 
         """
         since = time.time()
-        _run("systemctl", "daemon-reload")
-        _run("journalctl", "--update-catalog")
+        reread_units_and_catalog()
         try:
-            _run("systemctl", "restart", f"{self.unit}.service")
+            run("systemctl", "restart", f"{self.unit}.service")
         except DeploymentError as error:
             raise DeploymentError(f"{error}\n{self._said_since(since)}") from error
         return self.pid()
 
     def pid(self) -> int:
         """Return its process; 0 if there is none."""
-        return int(_run("systemctl", "show", "--property=MainPID", "--value", self.unit))
+        return int(run("systemctl", "show", "--property=MainPID", "--value", self.unit))
 
     def _settings(self, section: str, key: str) -> object:
         try:
@@ -109,7 +108,7 @@ class Instance:
     def _broadcasterd(self, release: Path, *arguments: str) -> str:
         with self._credentials() as directory:
             environment = os.environ | {"CREDENTIALS_DIRECTORY": directory}
-            return _run(str(release / "bin/broadcasterd"), *arguments, environment=environment)
+            return run(str(release / "bin/broadcasterd"), *arguments, environment=environment)
 
     @contextmanager
     def _credentials(self) -> Iterator[str]:
@@ -120,9 +119,9 @@ class Instance:
             yield directory
 
     def _said_since(self, since: float) -> str:
-        _run("journalctl", "--sync")
+        run("journalctl", "--sync")
         records = ["--quiet", "--output=cat", f"--unit={self.unit}.service"]
-        said = _run("journalctl", *records, f"--since=@{since:.6f}").splitlines()
+        said = run("journalctl", *records, f"--since=@{since:.6f}").splitlines()
         return "\n".join(said[-SHOWN_LINES:])
 
 
@@ -135,18 +134,3 @@ INSTANCES = {
         "staging", STAGING, "broadcasterd@staging", ETC / "staging.toml", ETC / "staging.secret"
     ),
 }
-
-
-def _run(*command: str, environment: dict[str, str] | None = None) -> str:
-    """Run a command; return what it prints.
-
-    Raises:
-        DeploymentError: it failed; the error has what it said.
-
-    """
-    done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", check=False, env=environment
-    )
-    if done.returncode != 0:
-        raise DeploymentError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
-    return done.stdout

@@ -9,10 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from deployment.files import replace_file, replace_link
 
 CURRENT = "current"
 """What production, the command `broadcasterd` and all other instances but staging start from."""
@@ -45,6 +48,9 @@ class Releases:
         self._units = prefix / "lib/systemd/system"
         self._proc = proc
 
+    def __contains__(self, version: str) -> bool:
+        return (self._releases / version / "bin/broadcasterd").exists()
+
     def path(self, version: str) -> Path:
         """Return where a release is.
 
@@ -53,10 +59,32 @@ class Releases:
 
         """
         path = self._releases / version
-        if not (path / "bin/broadcasterd").exists():
+        if version not in self:
             there = ", ".join(sorted(self._versions())) or "none"
             raise DeploymentError(f"there is no release {version}; there are: {there}")
         return path
+
+    def contents(self, version: str) -> str | None:
+        """Return the hash of what a release was made of; ``None`` if there is no such release."""
+        try:
+            return (self._releases / version / "contents").read_text("utf-8").strip()
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def staged(self, version: str) -> Iterator[Path]:
+        """Have a directory to make a release in; in the end it is put in its place, in one step.
+
+        It is removed instead if making the release fails.
+        """
+        self._releases.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=self._releases))
+        try:
+            stage.chmod(0o755)
+            yield stage
+            stage.rename(self._releases / version)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
 
     def in_use(self, link: str) -> str | None:
         """Return the version that a link leads to."""
@@ -96,12 +124,12 @@ class Releases:
         self._units.mkdir(parents=True, exist_ok=True)
         for unit in (release / "systemd").iterdir():
             if unit.suffix != ".catalog" and (f"@{STAGING}." in unit.name) is (link == STAGING):
-                _replace_file(unit, self._units / unit.name)
-        _replace_link(self._library / link, f"releases/{release.name}")
+                replace_file(unit, self._units / unit.name)
+        replace_link(self._library / link, f"releases/{release.name}")
 
     def note_before(self, version: str, before: str) -> None:
         """Note what to go back to from a release."""
-        _replace_link(self._releases / version / "before", f"../{before}")
+        replace_link(self._releases / version / "before", f"../{before}")
 
     def prune(self) -> list[str]:
         """Remove what is neither new nor in use; return the versions."""
@@ -138,17 +166,3 @@ class Releases:
 
 def _version(link: Path) -> str | None:
     return link.resolve().name if link.is_symlink() and link.exists() else None
-
-
-def _replace_link(link: Path, target: str) -> None:
-    new = link.with_name(f".{link.name}")
-    new.unlink(missing_ok=True)
-    new.symlink_to(target)
-    new.replace(link)
-
-
-def _replace_file(source: Path, target: Path) -> None:
-    new = target.with_name(f".{target.name}")
-    shutil.copyfile(source, new)
-    new.chmod(0o644)
-    new.replace(target)

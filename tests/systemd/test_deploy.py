@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +38,7 @@ HANG = '#!/bin/sh\n[ "$1" = serve ] && exec sleep 1000\n'
 
 CHECKOUT = "srv/broadcasterd"
 OF_THE_CHECKOUT = (
-    *("Makefile", "README.md", "pyproject.toml", "requirements.lock"),
+    *("LICENSE", "Makefile", "README.md", "pyproject.toml", "requirements.lock"),
     *("config", "daemon", "docs", "systemd", "tests"),
 )
 LIBRARY = "usr/lib/broadcasterd"
@@ -53,7 +54,7 @@ def releases(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             ["cp", "--archive", tree / LIBRARY / "releases" / OLD, made / version], check=True
         )
         edit(made / version, "__init__.py", f'"{OLD}"', f'"{version}"')
-    edit(made / DEAD, "run.py", "def main(", "raise RuntimeError('broken')\n\n\ndef main(")
+    edit(made / DEAD, "daemon.py", "def main(", "raise RuntimeError('broken')\n\n\ndef main(")
     edit(made / DUMB, "api/publish.py", "async def publish(", "async def publish(forgotten, ")
     launcher = made / HUNG / "bin/broadcasterd"
     launcher.write_text(launcher.read_text().replace("#!/bin/sh\n", HANG))
@@ -74,9 +75,9 @@ def edit(release: Path, module: str, old: str, new: str) -> None:
         compiled.unlink()
 
 
-@pytest.fixture(scope="module")
-def deploying(tree: Path, releases: Path) -> Iterator[Container]:
-    """Boot a container with a checkout, and with all releases side by side."""
+@contextmanager
+def booted_with(tree: Path, *releases: Path) -> Iterator[Container]:
+    """Boot a container with a checkout, with what is installed, and with more releases beside."""
     if reason := why_not():
         lack(reason)
     with Container.booted() as container:
@@ -84,12 +85,20 @@ def deploying(tree: Path, releases: Path) -> Iterator[Container]:
         checkout.mkdir()
         copies = [
             ([*tree.iterdir()], container.root),
-            ([*releases.iterdir()], container.root / LIBRARY / "releases"),
             ([PROJECT / name for name in OF_THE_CHECKOUT], checkout),
         ]
+        if releases:
+            copies.append(([*releases], container.root / LIBRARY / "releases"))
         for sources, target in copies:
             subprocess.run(["cp", "--archive", *sources, target], check=True)
         container.run("systemctl", "daemon-reload")
+        yield container
+
+
+@pytest.fixture(scope="module")
+def deploying(tree: Path, releases: Path) -> Iterator[Container]:
+    """Boot a container with a checkout, and with all releases side by side."""
+    with booted_with(tree, *releases.iterdir()) as container:
         yield container
 
 
@@ -242,3 +251,27 @@ def test_staging_goes_ahead_of_production(production: Service) -> None:
 
         assert (NEW, NEW) == (version_of(staging), current(staging, "staging"))
         assert [0, 0] == [each.get("/health").json()["sessions"] for each in (staging, production)]
+
+
+def test_what_is_installed_on_the_machine_itself_is_uninstalled(tree: Path) -> None:
+    """It is stopped; its configuration and its state stay."""
+    with booted_with(tree) as machine, Service(machine).installed() as service:
+        (machine.root / "usr/bin/broadcasterd").unlink()
+
+        assert f"release {OLD} is installed" in run_make(service, "install")
+
+        service.start()
+
+        assert OLD == version_of(service)
+
+        run_make(service, "uninstall")
+        places = ("bin", "lib", "lib/systemd/system", "lib/systemd/catalog", "share/doc")
+
+        assert ["inactive"] * 2 == [
+            machine.show(unit, "ActiveState") for unit in (service.unit, service.socket)
+        ]
+        assert [] == [
+            *(left for place in places for left in machine.root.glob(f"usr/{place}/broadcasterd*"))
+        ]
+        assert (machine.root / "etc/broadcasterd/broadcasterd.toml").exists()
+        assert (machine.root / "var/lib/private/broadcasterd").is_dir()

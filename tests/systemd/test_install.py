@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tests.support.service import make
 CONFIGURATION = "etc/broadcasterd/broadcasterd.toml"
 SECRET = "etc/broadcasterd/secret"
 NAMED = "99.0+local"
+UNCHECKED_HASH = bytes([1, 0, 0, 0])
+"""The flags of a .pyc file that is taken as it is: PEP 552."""
 
 
 def version(command: Path) -> str:
@@ -38,6 +41,23 @@ def test_a_release_holds_no_trace_of_where_it_was_made(tree: Path) -> None:
     files = [path for path in tree.rglob("*") if path.is_file() and not path.is_symlink()]
 
     assert [] == [path for path in files if bytes(tree) in path.read_bytes()]
+
+
+def test_what_is_compiled_is_never_compared_with_its_source(tree: Path) -> None:
+    modules = {path for path in tree.rglob("*.py") if "/releases/" in path.as_posix()}
+    compiled = [path for path in tree.rglob("*.pyc") if "/releases/" in path.as_posix()]
+
+    assert len(modules) == len(compiled)
+    assert {UNCHECKED_HASH} == {path.read_bytes()[4:8] for path in compiled}
+
+
+def test_the_documentation_that_a_unit_or_the_catalog_names_is_there(tree: Path) -> None:
+    named = set()
+    for path in (tree / "usr/lib/broadcasterd/current/systemd").iterdir():
+        named |= set(re.findall("(?m)^Documentation[=:] ?file:/(.+)$", path.read_text()))
+
+    assert named
+    assert [] == [place for place in named if not (tree / place).is_file()]
 
 
 def test_the_command_works_from_where_it_happens_to_be(tree: Path, tmp_path: Path) -> None:
@@ -104,18 +124,17 @@ def test_a_release_says_what_it_was_named(local: Path) -> None:
 def test_a_release_that_is_there_is_not_made_anew(tree: Path, local: Path) -> None:
     named = [f"DESTDIR={local}", "PREFIX=/usr/local", f"VERSION={NAMED}"]
 
-    assert "Nothing to be done" in make("release", f"DESTDIR={tree}")
-    assert "Nothing to be done" in make("release", *named)
+    releases = [
+        tree / "usr/lib/broadcasterd/releases",
+        local / "usr/local/lib/broadcasterd/releases",
+    ]
+    before = [(path, path.stat().st_mtime_ns) for each in releases for path in each.rglob("*")]
 
-
-def test_the_same_version_with_other_contents_is_another_release(tmp_path: Path) -> None:
-    there = tmp_path / "usr/lib/broadcasterd/releases" / broadcasterd.__version__
-    there.mkdir(parents=True)
-    (there / "contents").write_text("others\n")
-
-    assert f"/releases/{broadcasterd.__version__}+" in make(
-        "--dry-run", "release", f"DESTDIR={tmp_path}"
-    )
+    assert "making" not in make("release", f"DESTDIR={tree}")
+    assert "making" not in make("release", *named)
+    assert before == [
+        (path, path.stat().st_mtime_ns) for each in releases for path in each.rglob("*")
+    ]
 
 
 def test_uninstall_leaves_the_configuration_alone(local: Path) -> None:

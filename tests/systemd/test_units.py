@@ -1,18 +1,15 @@
-"""The unit files, as systemd itself judges them."""
+"""The unit files, those made of others too, as systemd itself judges them."""
 
 from __future__ import annotations
 
 import pytest
 
+from deployment.units import NAMES
 from tests.support.container import Container
 
 UNITS = "/usr/lib/systemd/system"
 EXPOSURE = 1.5
-SERVICES = ["broadcasterd.service", "broadcasterd@.service"]
-
-each_unit = pytest.mark.parametrize(
-    "unit", [*SERVICES, "broadcasterd.socket", "broadcasterd@.socket"]
-)
+SERVICES = [name for name in NAMES if name.endswith(".service")]
 
 
 def complaints(machine: Container, file: str) -> str:
@@ -25,7 +22,7 @@ def complaints(machine: Container, file: str) -> str:
     return done.stderr
 
 
-@each_unit
+@pytest.mark.parametrize("unit", NAMES)
 def test_systemd_has_nothing_to_say_about_a_unit(unit: str, machine: Container) -> None:
     assert "" == complaints(machine, f"{UNITS}/{unit}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
 from pathlib import Path
 
@@ -106,6 +107,36 @@ def test_a_release_that_was_removed_is_no_way_back(tmp_path: Path) -> None:
     shutil.rmtree(prefix.releases.path("1"))
 
     assert prefix.releases.before("2") is None
+
+
+def test_a_release_is_there_once_it_is_whole(tmp_path: Path) -> None:
+    releases = Releases(tmp_path)
+    with releases.staged("1") as stage:
+        (stage / "bin").mkdir()
+        (stage / "bin/broadcasterd").touch()
+        (stage / "contents").write_text("0badcafe\n")
+
+        assert "1" not in releases
+        assert releases.contents("1") is None
+    assert "1" in releases
+    assert "0badcafe" == releases.contents("1")
+    assert ["1"] == [path.name for path in stage.parent.iterdir()]
+
+
+def test_everybody_may_look_into_a_release(tmp_path: Path) -> None:
+    with Releases(tmp_path).staged("1") as stage:
+        assert 0o755 == stat.S_IMODE(stage.stat().st_mode)
+
+
+def test_a_release_that_could_not_be_made_is_removed(tmp_path: Path) -> None:
+    def die_half_way() -> None:
+        with Releases(tmp_path).staged("1") as stage:
+            (stage / "half").touch()
+            raise Died
+
+    with pytest.raises(Died):
+        die_half_way()
+    assert [] == [*(tmp_path / LIBRARY / "releases").iterdir()]
 
 
 def test_one_switches_at_a_time(tmp_path: Path) -> None:

@@ -1,0 +1,217 @@
+"""A release made of a checkout: an environment of its own, which can be moved as it is.
+
+The environment has exactly what ``requirements.lock`` names, and the package in the release's
+version; beside it there are the units, the journal's catalog and the documentation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from deployment.commands import Say, run
+from deployment.layout import Layout
+from deployment.releases import DeploymentError, Releases
+from deployment.units import SERVICE, SOCKET, placed, units
+
+CHECKOUT = Path(__file__).parents[2]
+
+DECLARED = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
+DECLARED_IN = "daemon/broadcasterd/__init__.py"
+
+A_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]*")
+"""PEP 440 is stricter, and the build backend keeps to it. This much makes a name of a directory."""
+
+CATALOG = "systemd/broadcasterd.catalog"
+LAUNCHER = "systemd/launcher"
+OF_THE_WHEEL = ("LICENSE", "README.md", "pyproject.toml", "daemon")
+MADE_OF = (
+    *OF_THE_WHEEL,
+    *("requirements.lock", "docs", CATALOG, LAUNCHER),
+    *(f"systemd/{unit}" for unit in (SERVICE, SOCKET)),
+    *(f"systemd/deployment/{module}.py" for module in ("build", "layout", "units")),
+)
+"""What decides on the contents of a release, besides the version of Python."""
+
+DIGITS = 8
+COMPILED = "__pycache__"
+QUIET = ("--quiet", "--disable-pip-version-check")
+
+Run = Callable[..., str]
+"""Runs a command; returns what it prints."""
+
+
+class Checkout:
+    """The sources of a release.
+
+    Args:
+        root: the project's directory.
+
+    """
+
+    def __init__(self, root: Path = CHECKOUT) -> None:
+        self._root = root
+
+    @property
+    def declared(self) -> str:
+        """The version that the package declares.
+
+        Raises:
+            DeploymentError: it declares none.
+
+        """
+        found = DECLARED.search((self._root / DECLARED_IN).read_text("utf-8"))
+        if found is None:
+            raise DeploymentError(f"{DECLARED_IN} has no __version__")
+        return found[1]
+
+    @property
+    def contents(self) -> str:
+        """The first hexadecimal digits of a hash of all that a release is made of."""
+        digest = hashlib.sha256(platform.python_version().encode())
+        for path in self._files():
+            text = path.read_bytes()
+            name = path.relative_to(self._root).as_posix()
+            digest.update(f"\n{name} {len(text)}\n".encode())
+            digest.update(text)
+        return digest.hexdigest()[:DIGITS]
+
+    def version_beside(self, releases: Releases) -> str:
+        """Return the version under which this checkout is, or will be, among other releases.
+
+        It is the declared one, unless a release of that version has other contents.
+        """
+        declared, contents = self.declared, self.contents
+        same = releases.contents(declared) in {None, contents}
+        return declared if same else f"{declared}+{contents}"
+
+    def make(self, version: str, stage: Path, layout: Layout) -> None:
+        """Make a release in a directory.
+
+        Args:
+            version: of the release.
+            stage: an empty directory, from where the release will be moved to its place.
+            layout: has the place.
+
+        Raises:
+            DeploymentError: a step failed.
+
+        """
+        place = layout.library / "releases" / version
+        self._make_environment(version, stage)
+        _forget_the_stage(stage)
+        _compile(stage / "lib", place / "lib")
+        shutil.copyfile(self._root / LAUNCHER, stage / "bin/broadcasterd")
+        (stage / "bin/broadcasterd").chmod(0o755)
+        shutil.copytree(self._root / "docs", stage / "doc")
+        shutil.copy(self._root / "README.md", stage / "doc")
+        texts = units(self._root / "systemd", layout)
+        catalog = self._root / CATALOG
+        texts[catalog.name] = placed(catalog.read_text("utf-8"), layout)
+        (stage / "systemd").mkdir()
+        for name, text in texts.items():
+            (stage / "systemd" / name).write_text(text, "utf-8")
+        (stage / "contents").write_text(f"{self.contents}\n", "utf-8")
+
+    def _files(self) -> Iterator[Path]:
+        for name in MADE_OF:
+            path = self._root / name
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if file.is_file() and COMPILED not in file.parts:
+                    yield file
+
+    def _make_environment(self, version: str, stage: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            # What an interrupted command leaves is removed with the rest.
+            run_there = partial(run, environment=os.environ | {"TMPDIR": scratch})
+            pip = partial(run_there, self._backend(run_there), "-m", "pip")
+            wheel = self._make_wheel(pip, version, Path(scratch))
+            run_there(sys.executable, "-m", "venv", "--without-pip", stage)
+            install = partial(pip, "--python", stage / "bin/python", "install", *QUIET)
+            install("--no-compile", "--require-hashes", "-r", self._root / "requirements.lock")
+            install("--no-compile", "--no-deps", wheel)
+
+    def _make_wheel(self, pip: Run, version: str, scratch: Path) -> Path:
+        """Return a wheel of the package as it would be if it declared this version."""
+        source = scratch / "source"
+        source.mkdir()
+        for name in OF_THE_WHEEL:
+            path = self._root / name
+            if path.is_dir():
+                shutil.copytree(path, source / name, ignore=shutil.ignore_patterns(COMPILED))
+            else:
+                shutil.copy(path, source)
+        module = source / DECLARED_IN
+        declared = DECLARED.sub(f'__version__ = "{version}"', module.read_text("utf-8"))
+        module.write_text(declared, "utf-8")
+        pip("wheel", *QUIET, "--no-deps", "--no-build-isolation", "--wheel-dir", scratch, source)
+        [wheel] = scratch.glob("*.whl")
+        return wheel
+
+    def _backend(self, run_there: Run) -> Path:
+        """Return a Python that has pip and the build backend, as the lock names it."""
+        lock = self._root / ".ci/requirements-build.lock"
+        environment = self._root / ".venv-build"
+        python = environment / "bin/python"
+        made_of = environment / ".made-of"
+        wanted = f"# Python {sys.version}\n{lock.read_text('utf-8')}"
+        if not made_of.exists() or made_of.read_text("utf-8") != wanted:
+            run_there(sys.executable, "-m", "venv", "--clear", environment)
+            run_there(python, "-m", "pip", "install", *QUIET, "--require-hashes", "-r", lock)
+            made_of.write_text(wanted, "utf-8")
+        return python
+
+
+def release(checkout: Checkout, layout: Layout, version: str | None, say: Say) -> str:
+    """See to it that there is a release; return its version.
+
+    A release that is there is never made anew: a running daemon may import from it at any time.
+
+    Args:
+        checkout: what the release is made of.
+        layout: has the release's place.
+        version: a release that is there, or else a name for this checkout; without one it is the
+            checkout's own.
+        say: is told if the release has to be made.
+
+    Raises:
+        DeploymentError: it cannot be made.
+
+    """
+    releases = Releases(layout.here(layout.prefix))
+    version = version or checkout.version_beside(releases)
+    if not A_VERSION.fullmatch(version):
+        raise DeploymentError(f"{version!r} cannot be a version")
+    if version not in releases:
+        say(f"making release {version}")
+        with releases.staged(version) as stage:
+            checkout.make(version, stage, layout)
+    return version
+
+
+def _forget_the_stage(stage: Path) -> None:
+    """Remove what was made for this place only: scripts with its path in them, and a note of it."""
+    for script in (stage / "bin").iterdir():
+        if not script.is_symlink():
+            script.unlink()
+    settings = stage / "pyvenv.cfg"
+    kept = [
+        line
+        for line in settings.read_text("utf-8").splitlines(keepends=True)
+        if not line.startswith("command = ")
+    ]
+    settings.write_text("".join(kept), "utf-8")
+
+
+def _compile(library: Path, place: Path) -> None:
+    """Compile all modules once and for all: nobody compares them with their sources later."""
+    compiler = [sys.executable, "-m", "compileall", "-q", "-j", "0"]
+    run(*compiler, "--invalidation-mode", "unchecked-hash", "-d", place, library)

@@ -1,0 +1,58 @@
+"""Commands that fail, or are interrupted."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployment.build import CHECKOUT
+from deployment.commands import run
+from deployment.releases import DeploymentError
+
+SOON_S = 20.0
+
+STARTS_ANOTHER = 'exec 9>"$0"; sleep 1000 & echo started >&9; wait'
+"""The shell and the other process have $0 open, until they end."""
+
+INTERRUPTED = """
+import signal, sys
+from deployment.__main__ import interrupt
+from deployment.commands import run
+signal.signal(signal.SIGTERM, interrupt)
+try:
+    run("sh", "-c", sys.argv[1], sys.argv[2])
+except KeyboardInterrupt:
+    sys.exit(3)
+"""
+
+
+def test_what_a_command_prints_is_returned() -> None:
+    assert "one\n" == run("sh", "-c", "echo one; echo two >&2")
+
+
+def test_a_command_that_fails_says_why() -> None:
+    with pytest.raises(DeploymentError, match=r"^sh -c echo why >&2; exit 1: why$"):
+        run("sh", "-c", "echo why >&2; exit 1")
+
+
+def test_an_interruption_ends_all_that_a_command_started(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    program = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, STARTS_ANOTHER, fifo],
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT / "systemd")},
+    )
+    with fifo.open("rb", buffering=0) as held:
+        assert b"started\n" == held.readline()
+
+        program.send_signal(signal.SIGTERM)
+
+        assert 3 == program.wait(SOON_S)
+        assert [held] == select.select([held], [], [], SOON_S)[0], "one of them is still there"
+        assert b"" == held.read()
