@@ -112,7 +112,6 @@ class Checkout:
         shutil.copyfile(self._root / LAUNCHER, stage / "bin/broadcasterd")
         (stage / "bin/broadcasterd").chmod(0o755)
         shutil.copytree(self._root / "docs", stage / "doc")
-        shutil.copy(self._root / "README.md", stage / "doc")
         texts = units(self._root / "systemd", layout)
         catalog = self._root / CATALOG
         texts[catalog.name] = placed(catalog.read_text("utf-8"), layout)
