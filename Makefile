@@ -218,9 +218,17 @@ test-integration: $(INSTALLED) ## run the tests against a real daemon
 test-e2e: test-ready ## run the tests with real clients: curl, browsers, libraries
 	$(BIN)/pytest tests/e2e
 
+# What it compares with, and draws with; where it cannot be had, the benchmark goes without.
+.venv-bench/.installed: .ci/requirements-bench.lock
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --require-hashes -r .ci/requirements-bench.lock
+	@touch $@
+
 .PHONY: bench
-bench: $(INSTALLED) ## measure fan-out, latency and memory
-	$(BIN)/python tests/performance/bench.py
+bench: $(INSTALLED) ## measure beside other servers (QUICK=1, ONLY=publish,storm, SERVERS=, AGAINST=a revision, PAGE=1)
+	-@$(MAKE) --no-print-directory .venv-bench/.installed
+	$(BIN)/python tests/performance/bench.py $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(SERVERS),--servers $(SERVERS)) $(if $(AGAINST),--against $(AGAINST)) $(if $(PAGE),--page)
 
 MINUTES ?= 5
 SEED ?= $(shell date +%s)
@@ -266,9 +274,11 @@ lock: ## write the lock files anew from what is asked for (LOCK_FLAGS=--upgrade 
 		--constraint requirements-dev.lock --output-file .ci/requirements-build.lock pyproject.toml
 	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
 		--output-file .ci/requirements-tools.lock .ci/requirements-tools.in
+	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
+		--output-file .ci/requirements-bench.lock .ci/requirements-bench.in
 
 .PHONY: clean
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(TOOLS) .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
+	rm -rf $(VENV) $(TOOLS) .venv-bench .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +
