@@ -36,6 +36,7 @@ from tests.performance.size import FULL, QUICK, Size
 
 FULL_S = 500.0  # nothing is begun later
 QUICK_S = 75.0
+REASON_SHOWN = 300  # characters
 OUTPUT = ROOT / "build" / "bench"
 
 
@@ -79,7 +80,7 @@ def measure(kinds: Mapping[str, Kind], scenarios: list[str], size: Size, until: 
                             findings.add(key, figures)
                     except Broken as reason:
                         failures = findings.broken if key == OURS else findings.left_out
-                        failures.append(f"{what}: {reason}")
+                        failures.append(f"{what}: {str(reason)[:REASON_SHOWN]}")
     return findings
 
 

@@ -76,6 +76,8 @@ class LoadGenerator:
     def __init__(self, host: str, port: int, *, text: bool, token: str | None) -> None:
         self.host = host
         self.port = port
+        # Once, and not for each of ten thousand clients.
+        self.family, *_, self.address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self.text = text
         self.authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         self.epoll = select.epoll()
@@ -224,7 +226,9 @@ class LoadGenerator:
         while opened < len(sessions) or opening:
             while opened < len(sessions) and len(opening) < window:
                 # On loopback a connect returns at once, and so does a write of one small request.
-                sock = socket.create_connection((self.host, self.port), timeout=STALL_S)
+                sock = socket.socket(self.family)
+                sock.settimeout(STALL_S)
+                sock.connect(self.address)
                 sock.sendall(
                     f"GET /v1/sessions/{sessions[opened]}/events HTTP/1.1\r\nHost: {self.host}\r\n"
                     f"Accept: text/event-stream\r\n{more}{self.authorization}\r\n".encode()

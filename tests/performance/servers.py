@@ -29,7 +29,9 @@ UNLIMITED: Mapping[str, Mapping[str, object]] = {
         "publish_rate": 1e9,
         "publish_burst": 1_000_000_000,
         "max_requests_per_connection": 1_000_000_000,
+        "max_sessions_per_subject": 100_000,
     },
+    "sessions": {"max_sessions": 100_000},
     "memory": {"warning_mb": 4000, "critical_mb": 6000},
     "log": {"format": "console", "level": "warning"},
 }
@@ -60,6 +62,9 @@ http {{
             nchan_message_buffer_length 500;
             nchan_message_timeout 10m;
             nchan_eventsource_ping_interval 15;
+            nchan_eventsource_ping_event "";
+            nchan_eventsource_ping_data "";
+            nchan_eventsource_ping_comment "ping";
         }}
     }}
 }}
