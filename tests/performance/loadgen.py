@@ -12,7 +12,8 @@ HTTP client. It reads commands from stdin and answers each on stdout, one JSON o
     {"do": "latency", "since_s": 1.5, "until_s": 2.5}
         latencies of those events of the last publish that were sent in a span of CLOCK_MONOTONIC
     {"do": "drain"}
-        read whatever comes, until the next line of stdin; answered with the number of events
+        read whatever comes, until the next line of stdin, which says how many events are due, and
+        until these are there; answered with their number
     {"do": "reconnect", "window": 1024}
         hang up on every subscriber, and subscribe all again after the last event
     {"do": "post", "requests": ["POST ..."], "connections": 16, "seconds": 2, "fresh": false}
@@ -52,7 +53,6 @@ from tests.performance.loadgen_subscriber import (
 WINDOW = 32
 POLL_S = 1.0  # how often progress is looked at
 TAIL_S = 0.05  # listen a little longer than the last event: a doubled one would come now
-DRAINED_S = 0.2  # nothing came for so long: nothing more comes
 SHOWN_ERRORS = 10
 EVENT = b"data:"
 
@@ -77,7 +77,8 @@ class LoadGenerator:
         self.host = host
         self.port = port
         # Once, and not for each of ten thousand clients.
-        self.family, *_, self.address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        [found, *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        self.family, self.address = found[0], found[4]
         self.text = text
         self.authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         self.epoll = select.epoll()
@@ -183,26 +184,26 @@ class LoadGenerator:
         }
 
     def drain(self) -> dict[str, object]:
-        """Count the events that come until the next line of stdin, and after it until none do."""
-        events = 0
+        """Count the events that come until the next line of stdin, which says how many are due."""
+        events, due = 0, math.inf
         ends = dict.fromkeys(self.subscribers, b"")  # an event's mark may come in two reads
         until = math.inf
         self.epoll.register(sys.stdin.fileno(), select.EPOLLIN)
         while (now := time.monotonic()) < until:
             for fd, _ in self.epoll.poll(min(until - now, POLL_S), 512):
                 if fd == sys.stdin.fileno():
-                    sys.stdin.readline()
+                    due = int(sys.stdin.readline())
                     self.epoll.unregister(fd)
-                    until = time.monotonic() + DRAINED_S
-                    continue
-                data = self.subscribers[fd].sock.recv(READ_BYTES)
-                if not data:
-                    raise LoadError(f"{self.subscribers[fd].name}: the server ended the stream")
-                came = (ends[fd] + data).count(EVENT)
-                ends[fd] = data[1 - len(EVENT) :]
-                events += came
-                if came and until < math.inf:  # heartbeats keep nobody waiting
-                    until = time.monotonic() + DRAINED_S
+                    came = True
+                else:
+                    data = self.subscribers[fd].sock.recv(READ_BYTES)
+                    if not data:
+                        raise LoadError(f"{self.subscribers[fd].name}: the server ended the stream")
+                    came = EVENT in ends[fd] + data  # heartbeats keep nobody waiting
+                    events += (ends[fd] + data).count(EVENT)
+                    ends[fd] = data[1 - len(EVENT) :]
+                if came and due < math.inf:
+                    until = time.monotonic() + (TAIL_S if events >= due else STALL_S)
         return {"events": events}
 
     def post(

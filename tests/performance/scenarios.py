@@ -102,9 +102,9 @@ def _post_and_see_all(
         cpu_s = server.cpu_s()
         posted = post(server, requests, directory, seconds=size.post_s)
         cpu_s = server.cpu_s() - cpu_s
-        load.write_line("")
+        answered = warm.requests + posted.requests
+        load.write_line(str(answered))
         delivered = load.finish("drain")["events"]
-    answered = warm.requests + posted.requests
     if warm.failures or posted.failures or delivered < answered:
         raise Broken(
             f"{answered} publishes were answered, {warm.failures + posted.failures} failed,"

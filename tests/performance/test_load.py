@@ -58,7 +58,7 @@ def test_what_is_posted_is_what_a_drain_counts(load: Load, daemon: Daemon, fresh
         posted = poster.do(
             "post", requests=requests, connections=CONNECTIONS, seconds=0.2, fresh=fresh
         )
-    load.write_line("")
+    load.write_line(str(2 * posted["requests"]))
     drained = load.finish("drain")
 
     assert posted["failures"] == 0
