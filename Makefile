@@ -131,9 +131,17 @@ RUNS ?= 10
 flake-check: test-ready ## run the whole suite again and again, in any order, on a busy machine (RUNS=10)
 	$(BIN)/python .ci/flake_check.py --runs $(RUNS) -- -n $(WORKERS) --dist loadgroup
 
+# What it compares with, and draws with; where it cannot be had, the benchmark goes without.
+.venv-bench/.installed: .ci/requirements-bench.lock
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --require-hashes -r .ci/requirements-bench.lock
+	@touch $@
+
 .PHONY: bench soak
-bench: $(INSTALLED) ## measure fan-out, latency and memory
-	$(BIN)/python tests/performance/bench.py
+bench: $(INSTALLED) ## measure beside other servers (QUICK=1, ONLY=publish,storm, SERVERS=, AGAINST=a revision, PAGE=1)
+	-@$(MAKE) --no-print-directory .venv-bench/.installed
+	$(BIN)/python tests/performance/bench.py $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(SERVERS),--servers $(SERVERS)) $(if $(AGAINST),--against $(AGAINST)) $(if $(PAGE),--page)
 
 MINUTES ?= 5
 soak: $(INSTALLED) ## random load from a seed, invariants checked all along (MINUTES=5 SEED=)
@@ -175,8 +183,10 @@ lock: ## write the lock files anew from what is asked for (LOCK_FLAGS=--upgrade 
 		--constraint requirements-dev.lock --output-file .ci/requirements-build.lock pyproject.toml
 	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
 		--output-file .ci/requirements-tools.lock .ci/requirements-tools.in
+	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
+		--output-file .ci/requirements-bench.lock .ci/requirements-bench.in
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(TOOLS) .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
+	rm -rf $(VENV) $(TOOLS) .venv-bench .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +

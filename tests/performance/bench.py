@@ -1,223 +1,169 @@
-"""Measure what a delivery, a subscriber and a subscribe cost: `bench.py [--quick] [--json]`.
+"""Measure what publishes, subscribers and deliveries cost, beside other servers.
 
-Four servers take the same load in turn (KINDS); the load generator is a process of its own.
-The output is figures with the targets beside them, never a verdict: machines differ, and so does
-what else runs on them. The exit status is 1 only when something broke; a lost, doubled or altered
-event is that.
+The servers take the same load in turn, on one core; the load comes from another. The output is
+figures with the aims beside them, never a verdict: machines differ, and so does what else runs on
+them. The exit status is 1 only when this daemon broke; a lost, doubled or altered event is that.
 """
 
 import argparse
 import json
 import os
 import platform
+import signal
+import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import Any
 
 # Run as a file, so that it needs no more than a path; the modules beside it are named as the tests
 # name theirs.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.performance.figures import Figures, Health, comparison, health_table
-from tests.performance.processes import Broken, HealthPoller, Load, Server
+from tests.performance import page
+from tests.performance.cores import LOAD_CORE, SERVER_CORE
+from tests.performance.figures import OURS, medians, ratios
+from tests.performance.posts import generator
+from tests.performance.processes import ROOT, Broken
+from tests.performance.scenarios import SCENARIOS
+from tests.performance.servers import BENCH, BENCH_PYTHON, Kind, compared
+from tests.performance.size import FULL, QUICK, Size
 
-KINDS = {
-    "bare": "bare write loop",
-    "plain": "plain Quart-Trio",
-    "ordinary": "not taken over",
-    "taken-over": "taken over",
-}
-EVENT_BYTES = 200
-# Opened and closed first, so that imports, caches and the transient peak of the subscribes in
-# flight are not counted; then as many are opened again before the measurement begins, so that the
-# memory which the first batch left behind is in use.
-WARM_UP = 64
-WARM_UP_EVENTS = 20
-SETTLE_S = 1.0  # after each phase, until its last tasks have ended
+FULL_S = 500.0  # nothing is begun later
+QUICK_S = 75.0
+REASON_SHOWN = 300  # characters
+OUTPUT = ROOT / "build" / "bench"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Size:
-    """How much load; the rates leave each server time, else it joins events and looks cheaper."""
+@dataclass(slots=True)
+class Findings:
+    """What was measured so far, by server and figure, and what was not, and why."""
 
-    subscribers: int
-    events: int
-    rate: float  # events/s
-    burst_events: int
-    crowd: int  # subscribers while /health is polled
-    crowd_events: int
-    crowd_rate: float  # events/s
+    measured: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    no_time_for: list[str] = field(default_factory=list)
 
-
-FULL = Size(
-    subscribers=1000,
-    events=100,
-    rate=4,
-    burst_events=50,
-    crowd=5000,
-    crowd_events=60,
-    crowd_rate=6,
-)
-QUICK = Size(
-    subscribers=200,
-    events=20,
-    rate=10,
-    burst_events=20,
-    crowd=1000,
-    crowd_events=20,
-    crowd_rate=10,
-)
+    def add(self, kind: str, figures: Mapping[str, float]) -> None:
+        """Add those of one round."""
+        for name, value in figures.items():
+            self.measured.setdefault(kind, {}).setdefault(name, []).append(value)
 
 
-def publish(load: Load, session: str, events: int, rate: float) -> dict[str, Any]:
-    """Publish to everybody who is subscribed; a lost event is a broken server."""
-    seen = load.do("publish", session=session, events=events, size=EVENT_BYTES, rate=rate)
-    if seen["errors"]:
-        raise Broken("; ".join(seen["errors"]))
-    return seen
+def measure(kinds: Mapping[str, Kind], scenarios: list[str], size: Size, until: float) -> Findings:
+    """Run the scenarios round by round, the servers in turn; begin none after ``until``."""
+    findings, began = Findings(), time.monotonic()
+    findings.left_out += [
+        f"{kind.label}: {kind.missing}" for kind in kinds.values() if kind.missing
+    ]
+    for turn in range(size.rounds):
+        for name in scenarios:
+            scenario = SCENARIOS[name]
+            if turn > 0 and scenario.is_heavy:
+                continue
+            for key, kind in kinds.items():
+                what = f"{name}, round {turn + 1}: {kind.label}"
+                if kind.missing:
+                    continue
+                if time.monotonic() > until:
+                    findings.no_time_for.append(what)
+                    continue
+                print(f"{time.monotonic() - began:5.0f} s  {what}", file=sys.stderr)
+                with tempfile.TemporaryDirectory() as directory:
+                    try:
+                        for figures in scenario.run(kind, size, Path(directory)):
+                            findings.add(key, figures)
+                    except Broken as reason:
+                        failures = findings.broken if key == OURS else findings.left_out
+                        failures.append(f"{what}: {str(reason)[:REASON_SHOWN]}")
+    return findings
 
 
-def warm_up(load: Load) -> None:
-    """Let the server import, allocate and cache what it needs only once."""
-    load.do("open", session="warm-up", count=WARM_UP)
-    publish(load, "warm-up", WARM_UP_EVENTS, 0)
-    load.do("close")
-    time.sleep(SETTLE_S)
-
-
-def measure(kind: str, size: Size) -> Figures:
-    """Put one kind of server under load and see what it cost."""
-    with Server(kind) as server, Load(server.port) as load:
-        warm_up(load)
-
-        cpu_s = server.cpu_s()
-        publish(load, "nobody", size.events, 0)
-        publish_s = server.cpu_s() - cpu_s
-
-        load.do("open", session="bench", count=WARM_UP)
-        time.sleep(SETTLE_S)
-        rss_kb, cpu_s = server.rss_kb(), server.cpu_s()
-        added = size.subscribers - WARM_UP
-        load.do("open", session="bench", count=added)
-        time.sleep(SETTLE_S)
-        rss_kb, subscribe_s = server.rss_kb() - rss_kb, server.cpu_s() - cpu_s
-
-        cpu_s = server.cpu_s()
-        steady = publish(load, "bench", size.events, size.rate)
-        steady_s = server.cpu_s() - cpu_s
-        cpu_s = server.cpu_s()
-        burst = publish(load, "bench", size.burst_events, 0)
-        burst_s = server.cpu_s() - cpu_s
-    return Figures(
-        delivery_us=steady_s / steady["deliveries"] * 1e6,
-        burst_delivery_us=burst_s / burst["deliveries"] * 1e6,
-        burst_events_per_read=burst["deliveries"] / burst["reads"],
-        subscriber_kb=rss_kb / added,
-        subscribe_us=subscribe_s / added * 1e6,
-        publish_us=publish_s / size.events * 1e6,
-        latency_p50_ms=steady["p50_ms"],
-        latency_p99_ms=steady["p99_ms"],
-        late_ms=steady["late_ms"],
-    )
-
-
-def measure_health(kind: str, size: Size) -> Health:
-    """See how a server that is busy with a crowd answers GET /health."""
-    with Server(kind) as server, Load(server.port) as load:
-        warm_up(load)
-        with HealthPoller(server.port) as poller:
-            load.do("open", session="crowd", count=size.crowd)
-            opening = poller.finish()
-        time.sleep(SETTLE_S)
-        with HealthPoller(server.port) as poller:
-            cpu_s = server.cpu_s()
-            fan_out = publish(load, "crowd", size.crowd_events, size.crowd_rate)
-            cpu_s = server.cpu_s() - cpu_s
-            fan_out_health = poller.finish()
-    return Health(
-        subscribers=size.crowd,
-        opening=opening,
-        fan_out=fan_out_health,
-        delivery_us=cpu_s / fan_out["deliveries"] * 1e6,
-        latency_p50_ms=fan_out["p50_ms"],
-        latency_p99_ms=fan_out["p99_ms"],
-    )
-
-
-def machine() -> dict[str, Any]:
+def machine() -> str:
     """Name what the figures depend on."""
-    packages = ("trio", "hypercorn", "quart-trio")
-    return {
-        "cpus": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
+    facts = {
+        "CPUs": os.cpu_count(),
+        "server on core": SERVER_CORE,
+        "load on core": LOAD_CORE,
+        "load average": f"{os.getloadavg()[0]:.1f}",
         "kernel": platform.release(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
+        "Python": platform.python_version(),
+        "Trio": version("trio"),
+        "posts by": generator(),
     }
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
-def report(size: Size, measured: dict[str, Figures], health: Health | None) -> None:
-    """Print the figures for a reader."""
-    about = ", ".join(f"{name} {value}" for name, value in machine().items())
-    print(
-        f"{size.subscribers} subscribers, {EVENT_BYTES}-byte events, loopback; CPU and RSS are the"
+def report(findings: Findings, labels: Mapping[str, str]) -> str:
+    """Return the tables, in Markdown, for a reader."""
+    about = f"{time.strftime('%Y-%m-%d')}; {machine()}."
+    parts = [about, medians(findings.measured, labels), ratios(findings.measured, labels)]
+    parts += [f"Left out: {line}." for line in findings.left_out]
+    if findings.no_time_for:
+        parts.append(f"No time was left for {'; '.join(findings.no_time_for)}.")
+    return "\n\n".join(filter(None, parts))
+
+
+def draw(document: dict[str, Any]) -> list[Path]:
+    """Write the figures as JSON, and plots of them where there is what draws them."""
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    written = OUTPUT / "figures.json"
+    written.write_text(json.dumps(document, indent=2))
+    if not BENCH.exists():
+        print("no plots: .venv-bench is missing", file=sys.stderr)
+        return []
+    program = Path(__file__).with_name("plots.py")
+    drawn = subprocess.run(
+        [BENCH_PYTHON, program, written, OUTPUT], check=True, stdout=subprocess.PIPE, text=True
     )
-    print(f"server's. {size.events} events at {size.rate}/s, then a burst of {size.burst_events}.")
-    print(f"Machine: {about}\n")
-    print(comparison(KINDS, measured))
-    if health is not None:
-        print(f"\nTaken over, {health.subscribers} subscribers, /health polled meanwhile;")
-        print(f"{size.crowd_events} events at {size.crowd_rate}/s.\n")
-        print(health_table(health))
-        print(
-            f"\nDelivery: {health.delivery_us:.1f} µs CPU (the polls included), "
-            f"p50 {health.latency_p50_ms:.1f} ms, p99 {health.latency_p99_ms:.1f} ms."
-        )
-    print("\nThe targets are for a quiet machine. The bare write loop is what the kernel and the")
-    print("interpreter ask of any Python server here: judge by the distance to it.")
+    return [Path(line) for line in drawn.stdout.splitlines()]
+
+
+def listed(text: str) -> list[str]:
+    """Take an argument's list apart."""
+    return [name for name in text.split(",") if name]
 
 
 def main() -> int:
-    """Measure each kind in turn; answer the exit status."""
+    """Measure; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer subscribers, fewer events")
-    parser.add_argument("--json", action="store_true", help="write JSON instead of tables")
-    parser.add_argument(
-        "--kind", action="append", choices=KINDS, help="only this kind (repeatable)"
-    )
+    parser.add_argument("--quick", action="store_true", help="less of everything, and one round")
+    parser.add_argument("--only", type=listed, default=[], help=f"of {','.join(SCENARIOS)}")
+    parser.add_argument("--servers", type=listed, default=[], help="only these, by name")
+    parser.add_argument("--against", help="also another revision, or a directory with one")
+    parser.add_argument("--page", action="store_true", help="put all into docs/performance.md")
     arguments = parser.parse_args()
+    if unknown := set(arguments.only) - set(SCENARIOS):
+        parser.error(f"{', '.join(unknown)}: of {', '.join(SCENARIOS)}")
     size = QUICK if arguments.quick else FULL
+    until = time.monotonic() + (QUICK_S if arguments.quick else FULL_S)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what was started, too
+    hard = getrlimit(RLIMIT_NOFILE)[1]
+    setrlimit(RLIMIT_NOFILE, (hard, hard))
 
-    measured: dict[str, Figures] = {}
-    health: Health | None = None
-    broken: list[str] = []
-    for kind in arguments.kind or KINDS:
-        print(f"measuring: {KINDS[kind]}", file=sys.stderr)
-        try:
-            measured[kind] = measure(kind, size)
-            if kind == "taken-over":
-                print(f"measuring: /health among {size.crowd} subscribers", file=sys.stderr)
-                health = measure_health(kind, size)
-        except Broken as reason:
-            broken.append(f"{KINDS[kind]}: {reason}")
+    with tempfile.TemporaryDirectory() as directory:
+        kinds = compared(Path(directory), arguments.against)
+        if unknown := set(arguments.servers) - set(kinds):
+            parser.error(f"{', '.join(unknown)}: of {', '.join(kinds)}")
+        chosen = {key: kinds[key] for key in arguments.servers or kinds}
+        scenarios = [name for name in SCENARIOS if name in (arguments.only or SCENARIOS)]
+        findings = measure(chosen, scenarios, size, until)
 
-    if arguments.json:
-        document = {
-            "machine": machine(),
-            "size": asdict(size),
-            "kinds": {kind: asdict(figures) for kind, figures in measured.items()},
-            "health": asdict(health) if health else None,
-            "broken": broken,
-        }
-        print(json.dumps(document, indent=2))
-    else:
-        report(size, measured, health)
-    for line in broken:
+    labels = {key: kind.label for key, kind in kinds.items()}
+    text = report(findings, labels)
+    print(text)
+    plots = draw({"labels": labels, "measured": findings.measured})
+    (OUTPUT / "table.md").write_text(f"{text}\n")
+    if arguments.page:
+        page.put(text, plots)
+    for line in findings.broken:
         print(f"BROKEN: {line}", file=sys.stderr)
-    return 1 if broken else 0
+    return 1 if findings.broken else 0
 
 
 if __name__ == "__main__":

@@ -1,90 +1,111 @@
-"""The figures of the benchmark, and the table that shows them."""
+"""The figures of the benchmark: what each is called, what is aimed at, and the tables of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
+OURS = "broadcasterd"
+NONE = "-"
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Figures:
-    """What one kind of server cost; CPU is the server's own, user and system."""
-
-    delivery_us: float  # CPU per delivery at a steady rate; the publishes are in it
-    burst_delivery_us: float  # the same for events as fast as they are answered
-    burst_events_per_read: (
-        float  # above 1: the server joined events, and the burst is cheaper for it
-    )
-    subscriber_kb: float  # RSS per idle subscriber
-    subscribe_us: float  # CPU
-    publish_us: float  # CPU per publish to nobody
-    latency_p50_ms: float  # from just before the POST to the subscriber's read, steady rate
-    latency_p99_ms: float
-    # The publisher's worst delay behind its schedule: near the interval, the server didn't keep up.
-    late_ms: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Health:
-    """How GET /health answered, in ms, by kind of connection: see healthpoll.py."""
-
-    subscribers: int
-    opening: dict[str, dict[str, float]]  # while they subscribed
-    fan_out: dict[str, dict[str, float]]  # while events went out to all of them
-    delivery_us: float  # CPU, with the polls in it
-    latency_p50_ms: float
-    latency_p99_ms: float
+Measured = Mapping[str, Mapping[str, Sequence[float]]]
+"""By server and figure: one value for each round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the comparison."""
+    """One line of a table.
 
+    Attributes:
+        pattern: of the figure's whole name; a number in it is told in the label.
+        label: with the unit.
+        aim: of ours.
+        digits: after the point.
+        is_cost: whether less is better, so that a ratio to ours says something.
+
+    """
+
+    pattern: str
     label: str
-    value: Callable[[Figures], float]
-    target: str = ""
+    aim: str = ""
     digits: int = 1
-    is_cost: bool = True  # a ratio of two of them says something
+    is_cost: bool = False
 
 
 ROWS = (
-    Row("µs CPU per delivery, steady", lambda f: f.delivery_us, "<= 15"),
-    Row("µs CPU per delivery, burst", lambda f: f.burst_delivery_us),
-    Row("events per read, burst", lambda f: f.burst_events_per_read, is_cost=False),
-    Row("KB RSS per idle subscriber", lambda f: f.subscriber_kb, "<= 8"),
-    Row("µs CPU per subscribe", lambda f: f.subscribe_us, digits=0),
-    Row("µs CPU per publish to nobody", lambda f: f.publish_us, digits=0),
-    Row("ms delivery latency p50", lambda f: f.latency_p50_ms),
-    Row("ms delivery latency p99", lambda f: f.latency_p99_ms),
-    Row("ms behind schedule, at worst", lambda f: f.late_ms, digits=0, is_cost=False),
+    Row("post_us", "µs CPU per POST, 16 kept connections, one session", "≤ 60", is_cost=True),
+    Row("post_per_s", "POSTs/s, the same", "≥ 15,000", digits=0),
+    Row("post_sessions_us", "µs CPU per POST, in turn to many sessions", "≤ 78", is_cost=True),
+    Row("post_sessions_per_s", "POSTs/s, the same", digits=0),
+    Row("post_nobody_us", "µs CPU per POST, no subscriber", is_cost=True),
+    Row("post_token_us", "µs CPU per POST with a token, no subscriber", is_cost=True),
+    Row("array_event_us", "µs CPU per event, 100 in an array", is_cost=True),
+    Row("ndjson_event_us", "µs CPU per event, lines of NDJSON", "≤ 6", is_cost=True),
+    Row("connect_us", "µs CPU per connect, POST, close", is_cost=True),
+    Row("connect_per_s", "connect, POST, close: per second", "≥ 5,000", digits=0),
+    Row("connect_failures", "connect, POST, close: failures", "0", digits=0),
+    Row("subscribe_us", "µs CPU per subscribe", "≤ 60", is_cost=True),
+    Row("subscribes_per_s", "subscribes/s", digits=0),
+    Row("subscriber_kb", "KB per idle subscriber", "≤ 1.2", is_cost=True),
+    Row(r"deliver_(\d+)_us", "µs CPU per delivery, {0} subscribers", is_cost=True),
+    Row(r"burst_(\d+)_us", "µs CPU per delivery, {0} subscribers, POST after POST", is_cost=True),
+    Row(r"burst_(\d+)_joined", "events per read, the same"),
+    Row("one_each_us", "µs CPU per delivery, a POST to each of many sessions", is_cost=True),
+    Row(r"deliver_(\d+)_p50_ms", "ms latency p50, {0} subscribers"),
+    Row(r"deliver_(\d+)_p99_ms", "ms latency p99, {0} subscribers"),
+    Row("one_each_p99_ms", "ms latency p99, a POST to each of many sessions"),
+    Row("storm_s", "s until all who were cut are back", "≤ 2", digits=2),
+    Row("storm_us", "µs CPU per client that comes back", is_cost=True),
+    Row("storm_live_p99_ms", "ms latency p99 of live deliveries meanwhile", "< 100"),
+    Row("health_p50_ms", "ms /health p50, new connections, under load"),
+    Row("health_p99_ms", "ms /health p99, the same", "< 100"),
+    Row("health_events_per_s", "events/s that the load came to", "20"),
 )
 
 
-def comparison(kinds: Mapping[str, str], measured: Mapping[str, Figures]) -> str:
-    """Lay out one column per kind, the ratio of plain to taken over, and the targets."""
-    table = [["", *kinds.values(), "plain : taken over", "target, taken over"]]
+def lines(measured: Measured) -> list[tuple[Row, str, str]]:
+    """Return row, figure and label of all that was measured, in the order of the table."""
+    names = {name for figures in measured.values() for name in figures}
+    found = []
     for row in ROWS:
-        values = [row.value(measured[kind]) if kind in measured else None for kind in kinds]
-        cells = ["-" if value is None else f"{value:.{row.digits}f}" for value in values]
-        plain, taken_over = measured.get("plain"), measured.get("taken-over")
-        ratio = "-"
-        if row.is_cost and plain and taken_over and row.value(taken_over) > 0:
-            ratio = f"{row.value(plain) / row.value(taken_over):.1f}"
-        table.append([row.label, *cells, ratio, row.target])
+        matches = [match for name in names if (match := re.fullmatch(row.pattern, name))]
+        for match in sorted(matches, key=lambda match: [int(each) for each in match.groups()]):
+            numbers = [f"{int(each):,}" for each in match.groups()]
+            found.append((row, match[0], row.label.format(*numbers)))
+    return found
+
+
+def medians(measured: Measured, labels: Mapping[str, str]) -> str:
+    """Lay out the medians, one column for each server."""
+    table = [["", *(labels[kind] for kind in measured), "aim"]]
+    for row, name, label in lines(measured):
+        cells = [
+            f"{median(figures[name]):,.{row.digits}f}" if figures.get(name) else NONE
+            for figures in measured.values()
+        ]
+        table.append([label, *cells, row.aim])
     return aligned(table)
 
 
-def health_table(health: Health) -> str:
-    """Lay out the latencies of /health."""
-    table = [["GET /health", "polls", "p50 ms", "p99 ms", "max ms", "target"]]
-    for during, summaries in (("subscribing", health.opening), ("fan-out", health.fan_out)):
-        for connection, summary in summaries.items():
-            table.append(
-                [
-                    f"during {during}, connection {connection}",
-                    f"{summary['polls']:.0f}",
-                    *(f"{summary[key]:.1f}" for key in ("p50_ms", "p99_ms", "max_ms")),
-                    "< 100",
-                ]
-            )
+def ratios(measured: Measured, labels: Mapping[str, str]) -> str:
+    """Lay out what ours costs as a multiple of each of the others; empty where there is no other.
+
+    The ratio is the median of the rounds' own: what disturbed a round disturbed both.
+    """
+    ours = measured.get(OURS, {})
+    others = {kind: figures for kind, figures in measured.items() if kind != OURS}
+    if not ours or not others:
+        return ""
+    table = [["ours : theirs", *(labels[kind] for kind in others)]]
+    for row, name, label in lines(measured):
+        if not row.is_cost or name not in ours:
+            continue
+        cells = []
+        for figures in others.values():
+            pairs = zip(ours[name], figures.get(name, ()), strict=False)
+            each = [mine / theirs for mine, theirs in pairs if theirs > 0]
+            cells.append(f"{median(each):.2f}" if each else NONE)
+        table.append([label, *cells])
     return aligned(table)
 
 
@@ -96,6 +117,6 @@ def aligned(table: Sequence[Sequence[str]]) -> str:
         first, *others = zip(cells, widths, strict=True)
         padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
         lines.append(f"| {' | '.join(padded)} |")
-    rule = [f"{'-' * widths[0]}", *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines.insert(1, f"| {' | '.join(rule)} |")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 
-from tests.performance.loadgen import percentile
+from tests.performance.loadgen_subscriber import percentile
 
 INTERVAL_S = 0.02
 TIMEOUT_S = 30.0

@@ -1,21 +1,20 @@
-"""The processes of the benchmark as bench.py sees them: started, asked, measured, ended.
+"""The processes that put on load, for the benchmark and the load test: started, asked, ended.
 
-Every measurement of a server is the kernel's, by process id: the server carries no instrument.
+They need no more than the standard library: a load test runs where nothing else is installed.
 """
 
 import json
+import os
 import select
 import subprocess
 import sys
 import tempfile
-import time
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
-START_S = 30.0  # for a server to listen
 STOP_S = 15.0  # for a server to drain; longer than its own grace
 STDERR_SHOWN = 4000  # characters
 
@@ -24,18 +23,35 @@ class Broken(Exception):  # noqa: N818 - it is a finding about the server, not a
     """Something failed, so that there is no figure."""
 
 
-class Child:
-    """One helper process that talks in lines on its stdin and stdout."""
+class Process:
+    """One process, which is ended with the block that it is made for.
 
-    def __init__(self, module: str, *arguments: object) -> None:
-        self.name = module
+    Args:
+        name: for messages.
+        command: the program and its arguments.
+        environment: variables on top of ours.
+        talks: whether its stdin and stdout are pipes.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        talks: bool = False,
+    ) -> None:
+        self.name = name
         # A file, not a pipe: nobody reads it until something fails, and a full pipe would block.
         self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the process
+        pipe = subprocess.PIPE if talks else subprocess.DEVNULL
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"tests.performance.{module}", *map(str, arguments)],
+            command,
             cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
+            stdin=pipe,
+            stdout=pipe,
             stderr=self.stderr,
             text=True,
             bufsize=1,
@@ -55,66 +71,69 @@ class Child:
             if pipe is not None:
                 pipe.close()
 
-    def read_line(self) -> str:
-        """Wait for the next line of its stdout."""
+    def last_words(self) -> str:
+        """Return the end of its stderr."""
+        self.stderr.seek(0)
+        return self.stderr.read()[-STDERR_SHOWN:]
+
+
+class Child(Process):
+    """One of our own modules, which talks in lines on its stdin and stdout."""
+
+    def __init__(self, module: str, *arguments: object) -> None:
+        command = [sys.executable, "-m", f"tests.performance.{module}", *map(str, arguments)]
+        super().__init__(module, command, talks=True)
+
+    def read_line(self, within_s: float | None = None) -> str:
+        """Wait for the next line of its stdout; it prints but one at a time."""
         assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], within_s)[0]:
+            raise Broken(f"{self.name} did not answer within {within_s} s")
         line = self.process.stdout.readline()
         if not line:
             raise Broken(f"{self.name} ended: {self.last_words()}")
         return line
 
-    def last_words(self) -> str:
-        """Answer the end of its stderr."""
-        self.stderr.seek(0)
-        return self.stderr.read()[-STDERR_SHOWN:]
-
-
-class Server(Child):
-    """A server under test."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__("server_under_test", kind, 0)
-        with ExitStack() as on_failure:
-            on_failure.push(self)
-            assert self.process.stdout is not None
-            if not select.select([self.process.stdout], [], [], START_S)[0]:
-                raise Broken(f"{kind} doesn't listen: {self.last_words()}")
-            word, _, port = self.read_line().partition(" ")
-            if word != "READY":
-                raise Broken(f"{kind} printed {word!r} first")
-            self.port = int(port)
-            on_failure.pop_all()
-
-    def cpu_s(self) -> float:
-        """Answer the CPU time of all its threads so far, user and system, in s.
-
-        /proc/PID/stat counts in ticks of 10 ms; the CPU clock of another process counts in ns:
-        this is what clock_getcpuclockid(3) makes of a process id.
-        """
-        return time.clock_gettime((~self.process.pid << 3) | 2)
-
-    def rss_kb(self) -> int:
-        """Answer its resident memory in KB (of 1,024 bytes).
-
-        Exactly: the counters in statm are batched per CPU.
-        """
-        for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Rss:"):
-                return int(line.split()[1])
-        raise Broken("no Rss in smaps_rollup")
+    def write_line(self, line: str) -> None:
+        """Write a line to its stdin."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
 
 
 class Load(Child):
-    """The load generator: see loadgen.py for the commands and the answers."""
+    """The load generator: see loadgen.py for the commands and the answers.
 
-    def __init__(self, port: int, host: str = LOOPBACK) -> None:
-        super().__init__("loadgen", host, port)
+    Args:
+        port: of the server.
+        host: of the server.
+        body: "json", or "text" where the body of a POST is an event's text.
+        answer_s: how long a command may take.
+
+    """
+
+    def __init__(
+        self,
+        port: int,
+        host: str = LOOPBACK,
+        *,
+        body: str = "json",
+        answer_s: float | None = None,
+    ) -> None:
+        super().__init__("loadgen", host, port, body)
+        self.answer_s = answer_s
 
     def do(self, what: str, **arguments: object) -> dict[str, Any]:
         """Run one command to its end."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
-        answer: dict[str, Any] = json.loads(self.read_line())
+        self.begin(what, **arguments)
+        return self.finish(what)
+
+    def begin(self, what: str, **arguments: object) -> None:
+        """Have a command begin."""
+        self.write_line(json.dumps({"do": what, **arguments}))
+
+    def finish(self, what: str) -> dict[str, Any]:
+        """Wait for the answer to the command that began."""
+        answer: dict[str, Any] = json.loads(self.read_line(self.answer_s))
         if "failed" in answer:
             raise Broken(f"{what}: {answer['failed']}")
         return answer

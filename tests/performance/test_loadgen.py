@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.performance.loadgen import LoadError, Subscriber, Tally, percentile
+from tests.performance.loadgen_subscriber import LoadError, Subscriber, Tally, percentile
 
 HEAD = (
     b"HTTP/1.1 200 \r\ncontent-type: text/event-stream\r\n"
@@ -77,7 +77,7 @@ def test_bytes_may_come_one_at_a_time(wire: Wire) -> None:
         wire.send(bytes([byte]))
 
     assert wire.tally.deliveries == 3
-    assert wire.tally.latencies_ns == [2, 2, 2]
+    assert wire.tally.latencies_ms() == [2e-6] * 3
     assert wire.subscriber.expected == 3
     assert wire.tally.errors == []
 
@@ -108,6 +108,36 @@ def test_anything_else_is_an_error(subscribed: Wire, body: bytes) -> None:
     subscribed.send(chunk(body))
 
     assert subscribed.tally.errors
+
+
+def test_the_same_bytes_are_still_checked_at_each_subscriber() -> None:
+    """What they mean is found out once, but not whether they were due."""
+    one, other = Wire(), Wire()
+    other.tally = other.subscriber.tally = one.tally
+    for wire in (one, other):
+        wire.send(HEAD + chunk(FIRST_BYTES))
+    for each in (0, 1):
+        one.send(chunk(event(each)))
+    other.send(chunk(event(0)))
+    other.send(chunk(event(1)))
+
+    assert one.tally.deliveries == 4
+    assert other.subscriber.expected == 2
+    assert one.tally.errors == []
+
+    other.send(chunk(event(1)))
+
+    assert one.tally.errors
+    for wire in (one, other):
+        wire.close()
+
+
+def test_a_body_without_chunks_is_read_too(wire: Wire) -> None:
+    """As nginx sends one."""
+    wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hi\n\n" + event(0))
+
+    assert wire.tally.deliveries == 1
+    assert wire.tally.errors == []
 
 
 @pytest.mark.parametrize("last", [b"0\r\n\r\n", b""], ids=["last chunk", "hang-up"])

@@ -1,0 +1,117 @@
+"""What a publish, a subscribe and a delivery cost does not grow unnoticed: counted, not timed.
+
+How long something takes depends on the machine and on what else it does; how many system calls, how
+many calls of functions and how much memory, hardly. So a regression fails here, within a minute,
+where a benchmark would be lost in the noise; `make bench` says what a count is in microseconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.performance.costs import (
+    SUBSCRIBERS,
+    Work,
+    blocks_held,
+    deliver,
+    function_calls,
+    publish,
+    publish_to_new_sessions,
+    subscribe,
+    system_calls_of,
+)
+from tests.performance.processes import Load
+from tests.support.daemon import StartDaemon
+from tests.support.inprocess import serving
+
+pytestmark = pytest.mark.slow
+
+# What each costs, measured. Whoever makes one cheaper writes the new count here.
+SYSTEM_CALLS = {"publish": 20, "subscribe": 21, "delivery": 1.4}
+FUNCTION_CALLS = {"publish": 3400, "subscribe": 3100, "delivery": 74}
+BLOCKS_KEPT = {"subscriber": 7, "event": 4.9, "session": 68}
+
+MARGIN = 1.2
+"""For other versions of Python and of the libraries, and for what a busy machine adds: a wait that
+ends early, a timer that fires meanwhile."""
+
+STALE = 0.6
+"""Below this share of what the table says, the table would notice nothing any more."""
+
+WORK = {
+    "publish": Work(publish, few=20, many=220),
+    "subscribe": Work(subscribe, few=20, many=120),
+    "delivery": Work(deliver, few=10, many=60, each=SUBSCRIBERS),
+}
+KEPT = {
+    "subscriber": Work(subscribe, few=20, many=120),
+    "event": Work(publish, few=20, many=220),
+    "session": Work(publish_to_new_sessions, few=20, many=120),
+}
+# Its answer to a first request imports, compiles and caches.
+WARM_UP = 5
+
+
+def check(cost: float, said: float) -> None:
+    """Compare with the table."""
+    assert cost <= said * MARGIN, "it has become more expensive"
+    assert cost >= said * STALE, "it has become cheaper: write that into the table"
+
+
+def warm_up(load: Load) -> None:
+    publish(load, WARM_UP)
+    subscribe(load, WARM_UP)
+    load.do("close")
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_system_calls(name: str, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    work = WORK[name]
+    daemon = start_daemon()
+    totals = []
+    with Load(daemon.port) as load:
+        warm_up(load)
+        if name == "delivery":
+            load.do("open", session="crowd", count=SUBSCRIBERS)
+        for times in (work.few, work.many):
+            with system_calls_of(daemon.pid, tmp_path) as count:
+                work.do(load, times)
+            totals.append(count.total)
+
+    check(work.marginal(*totals), SYSTEM_CALLS[name])
+
+
+@pytest.mark.parametrize("name", WORK)
+async def test_function_calls(name: str) -> None:
+    work = WORK[name]
+    totals = []
+    async with serving() as daemon:
+        with Load(daemon.port) as load:
+            await trio.to_thread.run_sync(warm_up, load)
+            if name == "delivery":
+                await trio.to_thread.run_sync(
+                    lambda: load.do("open", session="crowd", count=SUBSCRIBERS)
+                )
+            for times in (work.few, work.many):
+                with function_calls() as count:
+                    await trio.to_thread.run_sync(work.do, load, times)
+                totals.append(count.total)
+
+    check(work.marginal(*totals), FUNCTION_CALLS[name])
+
+
+@pytest.mark.parametrize("name", KEPT)
+async def test_memory_kept(name: str) -> None:
+    work = KEPT[name]
+    async with serving() as daemon:
+        with Load(daemon.port) as load:
+            await trio.to_thread.run_sync(warm_up, load)
+            await trio.to_thread.run_sync(work.do, load, work.few)
+            before = await blocks_held()
+            await trio.to_thread.run_sync(work.do, load, work.many)
+            kept = await blocks_held() - before
+
+    check(kept / work.many, BLOCKS_KEPT[name])
