@@ -13,7 +13,7 @@ import trio
 from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.following import Following
-from tests.support.http1 import Http1
+from tests.support.http1 import Answer, Http1
 from tests.support.inprocess import serving, until
 from tests.support.paths import Clients, Path, serving_on
 from tests.support.talk import (
@@ -21,8 +21,6 @@ from tests.support.talk import (
     JSON,
     NDJSON,
     SOON,
-    Answer,
-    answer,
     ask,
     connected,
     eventually,
@@ -117,7 +115,7 @@ async def test_a_publisher_that_streams_is_401_when_its_token_expires(daemon: Da
     async with connected(daemon) as client:
         await client.begin("POST", target("long"), headers)
         await client.go_on(b'{"data": 1}\n{"data": 2}\n')
-        refused = await answer(client)
+        refused = await client.answer()
 
     assert refused.status == 401
     assert "invalid_token" in refused.headers["www-authenticate"]
@@ -222,8 +220,7 @@ async def test_to_revoke_a_subject_ends_what_else_it_holds_open(
         answers: list[int] = []
 
         async def wait_for(client: Http1) -> None:
-            status, _ = await client.answer()
-            answers.append(status)
+            answers.append((await client.answer()).status)
 
         polling, publishing = [Http1(await daemon.connect()) for _ in range(2)]
         asked = {"Accept": "application/json"} | bearer(token())

@@ -13,12 +13,10 @@ import trio
 
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.following import Following
-from tests.support.http1 import Http1
+from tests.support.http1 import Answer, Http1
 from tests.support.sse import Event
 from tests.support.talk import (
     SOON,
-    Answer,
-    answer,
     ask,
     connected,
     eventually,
@@ -321,7 +319,7 @@ async def test_a_page_waits_for_news(daemon: Daemon, name: str) -> None:
         await client.ask("GET", target(name, f"wait=30&last_event_id={last}"), PAGE)
         await until_listened_to(daemon, name)
         publish(daemon, name, "b")
-        found = (await answer(client)).json()
+        found = (await client.answer()).json()
 
     assert data(found) == ["b"]
 

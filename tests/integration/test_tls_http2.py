@@ -351,10 +351,10 @@ async def test_an_early_answer_reaches_a_client_that_is_still_sending(
         await client.begin("POST", EVENTS, {**UNKNOWN, "Content-Length": str(10**7)})
         for _ in range(10):
             await client.go_on(b"x" * 100_000)
-        status, problem = await client.answer()
+        answer = await client.answer()
 
-        assert 415 == status
-        assert "application/json" in str(problem["detail"])
+        assert 415 == answer.status
+        assert "application/json" in str(answer.json()["detail"])
 
 
 async def test_who_does_not_speak_tls_is_turned_away_and_nobody_else_notices(

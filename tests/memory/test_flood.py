@@ -26,16 +26,16 @@ from tests.support.flood import (
     Health,
     Memory,
     Reader,
-    Reply,
     client_of,
     flood,
     new_sessions,
     pressed,
-    read_reply,
+    read_answer,
     reading,
     subscribe,
     transitions,
 )
+from tests.support.http1 import Answer
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Episode:
     laggard: list[Reader] = field(default_factory=list)
     resumed: list[Reader] = field(default_factory=list)
     idle_session_left: list[bool] = field(default_factory=list)
-    streamed: Reply | None = None
+    streamed: Answer | None = None
     streamed_to: list[Reader] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     log: str = ""
@@ -179,7 +179,7 @@ class Recorder:
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send)
-                self._episode.streamed = await read_reply(connection)
+                self._episode.streamed = await read_answer(connection)
                 nursery.cancel_scope.cancel()
 
     async def _poll_health(self) -> None:

@@ -15,7 +15,7 @@ import trio
 from tests.support.daemon import CANARY, Daemon
 from tests.support.http1 import Http1
 from tests.support.inprocess import reset
-from tests.support.talk import SOON, TEXT, answer, eventually, target
+from tests.support.talk import SOON, TEXT, eventually, target
 
 AT_ONCE = 32
 """Connections at a time: a group takes seconds, and none fills the machine."""
@@ -189,4 +189,4 @@ async def _is_served(daemon: Daemon, context: ssl.SSLContext | None) -> None:
             client = Http1(stream)
             await client.ask("POST", target("others"), TEXT, CANARY.encode())
 
-            assert 200 == (await answer(client)).status
+            assert 200 == (await client.answer()).status
