@@ -21,6 +21,7 @@ from tests.support.daemon import Daemon
 from tests.support.flood import (
     ANSWER_S,
     CYCLE_S,
+    PATIENCE_S,
     Client,
     Flood,
     Health,
@@ -199,7 +200,7 @@ class Recorder:
     async def _read_on(self, reader: Reader) -> None:
         """Read on when the breaker has opened: a minute later the kernel would have given up."""
         async with client_of(self._daemon) as client:
-            await client.until_breaker("open", within=FLOOD_S + CYCLE_S)
+            await client.until_breaker("open", within=FLOOD_S + PATIENCE_S)
         await reader.run()
         reader.stream.socket.close()
 
@@ -221,7 +222,7 @@ class Recorder:
 @pytest.fixture(scope="module")
 def episode(tmp_path_factory: pytest.TempPathFactory, idle_mb: float) -> Episode:
     """Live through it once."""
-    memory = pressed(idle_mb)
+    memory = pressed(idle_mb, critical=40, warning=25)
     seen = Episode(memory["warning_mb"], memory["critical_mb"])
     daemon = Daemon.start(
         tmp_path_factory.mktemp("flood"),
