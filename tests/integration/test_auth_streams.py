@@ -72,6 +72,7 @@ async def publish(clients: Clients, data: str) -> None:
 
 
 @on_each_path
+@pytest.mark.slow
 async def test_a_stream_ends_when_its_token_expires(
     path: Path, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -90,6 +91,7 @@ async def test_a_stream_ends_when_its_token_expires(
         assert {"token_expired": 1} == dict(daemon.hub.ended_by_reason)
 
 
+@pytest.mark.slow
 async def test_who_comes_back_with_an_expired_token_is_401(daemon: Daemon) -> None:
     expiring = bearer(token(ttl=SHORT))
     async with following(daemon, "s", headers=expiring) as stream:
@@ -100,6 +102,7 @@ async def test_who_comes_back_with_an_expired_token_is_401(daemon: Daemon) -> No
     assert "the token has expired" in found.headers["www-authenticate"]
 
 
+@pytest.mark.slow
 async def test_a_page_that_is_waited_for_is_401_when_its_token_expires(daemon: Daemon) -> None:
     started = time.monotonic()
     asked = {"Accept": "application/json"} | bearer(token(ttl=SHORT, session="quiet"))
@@ -110,6 +113,7 @@ async def test_a_page_that_is_waited_for_is_401_when_its_token_expires(daemon: D
     assert found.json()["detail"] == "the token has expired"
 
 
+@pytest.mark.slow
 async def test_a_publisher_that_streams_is_401_when_its_token_expires(daemon: Daemon) -> None:
     headers = NDJSON | CHUNKED | bearer(token(ttl=SHORT, session="long"))
     async with connected(daemon) as client:
@@ -125,6 +129,7 @@ async def test_a_publisher_that_streams_is_401_when_its_token_expires(daemon: Da
 # --- renewal ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_newer_token_makes_a_stream_outlive_the_old(daemon: Daemon) -> None:
     old, exp = bearer(token(ttl=SHORT, session="r")), int(time.time()) + 3600
     async with following(daemon, "r", headers=old) as renewed:

@@ -276,6 +276,7 @@ def _http2() -> bytes:
     return client.data_to_send()
 
 
+@pytest.mark.slow
 async def test_http2_that_is_broken_harms_nobody(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
     whole = _http2()
@@ -295,12 +296,14 @@ def _departures(port: int) -> Iterator[Callable[[], Awaitable[None]]]:
                 yield partial(leave, port, whole[:size], abruptly=abruptly)
 
 
+@pytest.mark.slow
 async def test_a_client_may_leave_at_every_byte(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
     async with unharmed(daemon):
         await all_of(_departures(daemon.port))
 
 
+@pytest.mark.slow
 async def test_no_task_is_left_of_any_of_them() -> None:
     async with serving() as daemon:
         for session in ("outer", "inner"):
@@ -326,6 +329,7 @@ VALID = (
 )
 
 
+@pytest.mark.slow
 async def test_requests_changed_at_random_harm_nobody(start_daemon: StartDaemon) -> None:
     daemon = start_daemon()
     changed = {
@@ -337,6 +341,7 @@ async def test_requests_changed_at_random_harm_nobody(start_daemon: StartDaemon)
         assert {} == _failures(await _throw_all(daemon, changed))
 
 
+@pytest.mark.slow
 async def test_what_is_no_tls_harms_nobody(
     start_daemon: StartDaemon, certificate: Certificate
 ) -> None:

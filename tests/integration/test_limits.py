@@ -225,6 +225,7 @@ async def test_max_head_bytes(start_daemon: StartDaemon, pieces: int) -> None:
                 await client.closed()
 
 
+@pytest.mark.slow
 async def test_head_timeout(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(limits={"head_timeout": 1.0})
     async with connected(daemon) as slow, connected(daemon) as waiting, trio.open_nursery() as n:
@@ -248,6 +249,7 @@ async def test_head_timeout(start_daemon: StartDaemon) -> None:
 # --- bodies ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_body_timeout(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(limits={"body_timeout": 3.0})
     async with (
@@ -273,6 +275,7 @@ async def test_body_timeout(start_daemon: StartDaemon) -> None:
         await slow.closed()
 
 
+@pytest.mark.slow
 async def test_stream_idle_timeout(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(limits={"stream_idle_timeout": 2.0, "body_timeout": 0.5})
     async with (

@@ -330,6 +330,7 @@ async def test_a_page_does_not_wait_for_what_is_there(daemon: Daemon, name: str)
     assert data(await page(daemon, name, "wait=30")) == ["a"]
 
 
+@pytest.mark.slow
 async def test_a_page_that_waited_in_vain_is_empty(daemon: Daemon, name: str) -> None:
     began = trio.current_time()
     found = await page(daemon, name, "wait=1")
@@ -589,6 +590,7 @@ async def test_a_crowd_that_comes_at_once_is_cut_to_the_limit(start_daemon: Star
 # --- slow readers ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_that_may_skip_is_told_what_it_missed(
     start_daemon: StartDaemon,
 ) -> None:
