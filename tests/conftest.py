@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
@@ -11,6 +12,12 @@ from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.forkserver import ForkServer
 
 pytest_plugins = ["tests.support.scheduling", "tests.support.timelimit"]
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from what was imported: some tests have it look at all objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,9 @@ def pages() -> Iterator[Pages]:
         yield pages
 
 
-@pytest.fixture(params=[*CLIENTS, *IN_A_BROWSER])
+@pytest.fixture(
+    params=[*CLIENTS, *(pytest.param(name, marks=pytest.mark.slow) for name in IN_A_BROWSER)]
+)
 def follow(request: pytest.FixtureRequest, pages: Pages) -> drivers.Follow:
     """Return each of the clients in turn."""
     name = request.param

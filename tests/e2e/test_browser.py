@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from itertools import islice
 
+import pytest
+
 from tests.e2e.browser import Pages
 from tests.e2e.drivers import chromium
 from tests.e2e.stream import Stream, text
 from tests.support.daemon import StartDaemon
 from tests.support.proxy import CuttingProxy
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_page_of_an_origin_that_is_not_listed_sees_nothing(

@@ -15,6 +15,8 @@ from tests.support.lines import Lines
 from tests.support.tokens import jwt_mode
 from tests.support.tools import require
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 SOON = 10.0

@@ -10,6 +10,7 @@ import json
 from itertools import islice
 
 import httpx
+import pytest
 
 from tests.e2e.drivers import Follow
 from tests.e2e.stream import Stream, text
@@ -22,6 +23,7 @@ Only event-source-polyfill never comes back before a second; that it gave up is 
 """
 
 
+@pytest.mark.slow
 def test_every_event_arrives_once_and_in_order_through_cuts(follow: Follow, stream: Stream) -> None:
     stream.publish(range(500))
     stream.proxy.cut_after(14_987, 22_501)

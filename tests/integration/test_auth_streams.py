@@ -13,7 +13,7 @@ import trio
 from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.following import Following
-from tests.support.http1 import Http1
+from tests.support.http1 import Answer, Http1
 from tests.support.inprocess import serving, until
 from tests.support.paths import Clients, Path, serving_on
 from tests.support.talk import (
@@ -21,8 +21,6 @@ from tests.support.talk import (
     JSON,
     NDJSON,
     SOON,
-    Answer,
-    answer,
     ask,
     connected,
     eventually,
@@ -74,6 +72,7 @@ async def publish(clients: Clients, data: str) -> None:
 
 
 @on_each_path
+@pytest.mark.slow
 async def test_a_stream_ends_when_its_token_expires(
     path: Path, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -92,6 +91,7 @@ async def test_a_stream_ends_when_its_token_expires(
         assert {"token_expired": 1} == dict(daemon.hub.subscribers.ended_by_reason)
 
 
+@pytest.mark.slow
 async def test_who_comes_back_with_an_expired_token_is_401(daemon: Daemon) -> None:
     expiring = bearer(token(ttl=SHORT))
     async with following(daemon, "s", headers=expiring) as stream:
@@ -102,6 +102,7 @@ async def test_who_comes_back_with_an_expired_token_is_401(daemon: Daemon) -> No
     assert "the token has expired" in found.headers["www-authenticate"]
 
 
+@pytest.mark.slow
 async def test_a_page_that_is_waited_for_is_401_when_its_token_expires(daemon: Daemon) -> None:
     started = time.monotonic()
     asked = {"Accept": "application/json"} | bearer(token(ttl=SHORT, session="quiet"))
@@ -112,12 +113,13 @@ async def test_a_page_that_is_waited_for_is_401_when_its_token_expires(daemon: D
     assert found.json()["detail"] == "the token has expired"
 
 
+@pytest.mark.slow
 async def test_a_publisher_that_streams_is_401_when_its_token_expires(daemon: Daemon) -> None:
     headers = NDJSON | CHUNKED | bearer(token(ttl=SHORT, session="long"))
     async with connected(daemon) as client:
         await client.begin("POST", target("long"), headers)
         await client.go_on(b'{"data": 1}\n{"data": 2}\n')
-        refused = await answer(client)
+        refused = await client.answer()
 
     assert refused.status == 401
     assert "invalid_token" in refused.headers["www-authenticate"]
@@ -127,6 +129,7 @@ async def test_a_publisher_that_streams_is_401_when_its_token_expires(daemon: Da
 # --- renewal ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_newer_token_makes_a_stream_outlive_the_old(daemon: Daemon) -> None:
     old, exp = bearer(token(ttl=SHORT, session="r")), int(time.time()) + 3600
     async with following(daemon, "r", headers=old) as renewed:
@@ -222,8 +225,7 @@ async def test_to_revoke_a_subject_ends_what_else_it_holds_open(
         answers: list[int] = []
 
         async def wait_for(client: Http1) -> None:
-            status, _ = await client.answer()
-            answers.append(status)
+            answers.append((await client.answer()).status)
 
         polling, publishing = [Http1(await daemon.connect()) for _ in range(2)]
         asked = {"Accept": "application/json"} | bearer(token())

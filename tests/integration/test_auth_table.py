@@ -10,8 +10,8 @@ import pytest
 
 from broadcasterd.api.routes import ROUTES
 from tests.support.daemon import Daemon, Launch
-from tests.support.http1 import Http1
-from tests.support.talk import JSON, Answer, answer, ask, connected, following, target
+from tests.support.http1 import Answer, Http1
+from tests.support.talk import JSON, ask, connected, following, target
 from tests.support.tokens import RSA_KEY, SECRET, bearer, claims, jwt_mode, sign
 
 # The session is called mine.1 or so, and exists; the stream is one of the subject "me".
@@ -102,7 +102,7 @@ async def status_of(client: Http1, method: str, path: str, token: str | None, na
         if head.status_code == 200:
             return Answer(200, fields, b"")
         return Answer(head.status_code, fields, b"".join([piece async for piece in client.body()]))
-    return await answer(client)
+    return await client.answer()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(row.split()[:2]))
@@ -165,7 +165,7 @@ async def test_who_is_not_let_in_hears_of_nothing_else(
 ) -> None:
     async with connected(daemon) as client:
         await client.begin(method, path, {**headers, "Content-Length": str(len(body))})
-        found = await answer(client)
+        found = await client.answer()
 
     assert found.status == 401
     assert found.headers["www-authenticate"] == 'Bearer realm="broadcasterd"'

@@ -24,6 +24,8 @@ from tests.support.fuzz import all_of, throw
 from tests.support.talk import SOON
 from tests.support.tokens import SECRET, bearer, claims, jwt_mode, sign
 
+pytestmark = pytest.mark.slow
+
 for_all = partial(claims, subscribe=("*",), publish=("*",), admin=True)
 
 GOOD = sign(for_all(sub="keeper"))

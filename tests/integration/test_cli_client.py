@@ -126,6 +126,7 @@ def test_line_is_broadcast_while_the_next_one_is_awaited(daemon: Daemon, start: 
     assert publisher.status() == 0
 
 
+@pytest.mark.slow
 def test_ndjson_lines_are_events(daemon: Daemon, start: Start) -> None:
     lines = '{"data": {"n": 1}, "event": "count"}\n{"data": "two"}'
     assert run("publish", "s", "-", "--ndjson", "--url", daemon.url, stdin=lines).returncode == 0
@@ -168,6 +169,7 @@ def test_tail_prints_what_is_retained_then_what_comes(daemon: Daemon, start: Sta
     assert tail.hear() == "3"
 
 
+@pytest.mark.slow
 def test_tail_begins_where_it_is_told(daemon: Daemon, start: Start) -> None:
     ids = publish(daemon, "1", "2", "3")
 
@@ -203,6 +205,7 @@ def test_tail_of_an_ended_session_ends_at_once(daemon: Daemon) -> None:
     assert (ran.returncode, ran.stdout) == (0, "")
 
 
+@pytest.mark.slow
 def test_tail_that_is_cut_off_misses_nothing_and_repeats_nothing(
     start_daemon: StartDaemon, start: Start
 ) -> None:

@@ -168,6 +168,7 @@ def wait_for_subscribers(daemon: Daemon, count: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_crowd_gets_every_event_in_order_and_leaves_nothing_behind(
     start_daemon: StartDaemon,
 ) -> None:
@@ -186,6 +187,7 @@ def test_a_crowd_gets_every_event_in_order_and_leaves_nothing_behind(
     assert daemon.log().count("reason=client_gone") == 2 * SUBSCRIBERS
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_is_ended_and_the_others_get_everything(
     start_daemon: StartDaemon,
 ) -> None:

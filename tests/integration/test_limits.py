@@ -18,14 +18,12 @@ import trio
 
 from broadcasterd.server.headers import SECURITY_HEADERS
 from tests.support.daemon import Daemon, StartDaemon
-from tests.support.http1 import Http1
+from tests.support.http1 import Answer, Http1
 from tests.support.talk import (
     CHUNKED,
     JSON,
     NDJSON,
     SOON,
-    Answer,
-    answer,
     ask,
     connected,
     eventually,
@@ -51,7 +49,7 @@ async def serve_me(daemon: Daemon, source: str | None = None) -> trio.SocketStre
         stream = await trio.open_tcp_stream("127.0.0.1", daemon.port, local_address=source)
         client = Http1(stream)
         await client.ask("GET", "/health/live")
-        assert 200 == (await answer(client)).status
+        assert 200 == (await client.answer()).status
         return stream
     if stream is not None:
         await stream.aclose()
@@ -191,7 +189,7 @@ async def test_without_descriptors_the_daemon_waits_and_recovers(
             await eventually(has_failed)
             # Nobody is turned away: as some leave, the others come in.
             for client in waiting:
-                assert 200 == (await answer(client)).status
+                assert 200 == (await client.answer()).status
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (4096, hard))
         await ask(daemon, "POST", EVENTS, JSON, b'{"data": "a"}')
 
@@ -220,22 +218,23 @@ async def test_max_head_bytes(start_daemon: StartDaemon, pieces: int) -> None:
             with suppress(trio.BrokenResourceError):  # it was answered before its end
                 for start in range(0, size, step):
                     await client.stream.send_all(head[start : start + step])
-            found = await answer(client)
+            found = await client.answer()
             assert status == found.status
             if status == 431:
                 assert "limits.max_head_bytes" in problem(found, 431)
                 await client.closed()
 
 
+@pytest.mark.slow
 async def test_head_timeout(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(limits={"head_timeout": 1.0})
     async with connected(daemon) as slow, connected(daemon) as waiting, trio.open_nursery() as n:
         started = trio.current_time()
         n.start_soon(dribble, slow.stream, b"GET / HTTP/1.1\r\nHost: a\r\nX-Filler: " + b"x" * 9000)
         await waiting.ask("GET", "/health/live")
-        assert 200 == (await answer(waiting)).status
+        assert 200 == (await waiting.answer()).status
         slow.has_asked()
-        found = await answer(slow)
+        found = await slow.answer()
         assert trio.current_time() - started >= 1.0
         assert "limits.head_timeout" in problem(found, 408)
         await slow.closed()
@@ -244,12 +243,13 @@ async def test_head_timeout(start_daemon: StartDaemon) -> None:
         await trio.sleep(max(0.0, started + 2.0 - trio.current_time()))
         waiting.next_request()
         await waiting.ask("GET", "/health/live")
-        assert 200 == (await answer(waiting)).status
+        assert 200 == (await waiting.answer()).status
 
 
 # --- bodies ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_body_timeout(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(limits={"body_timeout": 3.0})
     async with (
@@ -265,16 +265,17 @@ async def test_body_timeout(start_daemon: StartDaemon) -> None:
         for byte in b'{"data": "a"}':
             await steady.go_on(bytes([byte]))
             await trio.sleep(A_BYTE_EACH_S)
-        assert 200 == (await answer(steady)).status
+        assert 200 == (await steady.answer()).status
         assert ["a"] == await stream.data(1)
 
-        found = await answer(slow)
+        found = await slow.answer()
         assert trio.current_time() - started >= 3.0
         assert "limits.body_timeout" in problem(found, 408)
         assert "close" == found.headers["connection"]
         await slow.closed()
 
 
+@pytest.mark.slow
 async def test_stream_idle_timeout(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(limits={"stream_idle_timeout": 2.0, "body_timeout": 0.5})
     async with (
@@ -292,7 +293,7 @@ async def test_stream_idle_timeout(start_daemon: StartDaemon) -> None:
             assert [str(number)] == await stream.data(1)
             await trio.sleep(0.25)
 
-        found = await answer(silent)
+        found = await silent.answer()
         assert trio.current_time() - started >= 2.0
         assert "limits.stream_idle_timeout" in problem(found, 408)
         assert 1 == found.json()["accepted"]
@@ -309,7 +310,7 @@ async def test_max_requests_per_connection(start_daemon: StartDaemon) -> None:
         told = []
         for number in range(3):
             await client.ask("GET", "/health/live")
-            found = await answer(client)
+            found = await client.answer()
             assert 200 == found.status
             told.append(found.headers.get("connection"))
             if number < 2:
@@ -462,7 +463,7 @@ async def test_publish_rate_refuses_before_the_body_is_sent(
     async with connected(daemon) as client:
         await client.begin("POST", EVENTS, {**JSON, **alice, "Content-Length": "1000"})
 
-        problem(await answer(client), 429)
+        problem(await client.answer(), 429)
 
 
 async def test_publish_rate_holds_a_stream_back(start_daemon: StartDaemon, tmp_path: Path) -> None:
@@ -481,7 +482,7 @@ async def test_publish_rate_holds_a_stream_back(start_daemon: StartDaemon, tmp_p
 
             nursery.start_soon(send)
             assert [str(n) for n in range(25)] == await stream.data(25)
-        found = await answer(client)
+        found = await client.answer()
         assert (200, 25) == (found.status, found.json()["accepted"])
         assert trio.current_time() - started >= (25 - 5) / 20 * 0.9
 
@@ -519,7 +520,7 @@ async def test_every_response_has_the_security_headers(start_daemon: StartDaemon
     async with connected(daemon) as client:
         client.has_asked()
         await client.stream.send_all(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
-        found = await answer(client)
+        found = await client.answer()
         problem(found, 400)
         check_security(found.headers)
 

@@ -14,11 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import pytest
 import trio
 
 from tests.support.daemon import CANARY, Daemon, StartDaemon
 from tests.support.tokens import bearer, claims, jwt_mode, sign
 from tests.support.tools import ROOT, require
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = 25
 """Requests of each operation that are drawn; those at its boundaries come on top."""

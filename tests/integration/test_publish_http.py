@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from tests.support.daemon import Daemon, Launch, StartDaemon
-from tests.support.http1 import Http1
+from tests.support.http1 import Answer, Http1
 from tests.support.sse import Event
 from tests.support.talk import (
     CHUNKED,
@@ -23,8 +23,6 @@ from tests.support.talk import (
     SOON,
     STREAM,
     TEXT,
-    Answer,
-    answer,
     ask,
     connected,
     eventually,
@@ -204,7 +202,7 @@ async def test_a_connection_takes_one_request_after_the_other(daemon: Daemon, na
     async with connected(daemon) as client:
         for number in range(3):
             await client.ask("POST", target(name), JSON, b'{"data": %d}' % number)
-            assert (await answer(client)).status == 200
+            assert (await client.answer()).status == 200
             client.next_request()
 
     assert await retained(daemon, name) == ["0", "1", "2"]
@@ -235,7 +233,7 @@ async def test_a_line_is_broadcast_before_the_request_ends(daemon: Daemon, name:
 
         assert await stream.data(1) == ["last, without a line break"]
 
-        document = (await answer(client)).json()
+        document = (await client.answer()).json()
 
     assert document["accepted"] == 22
     assert document["last_id"] == stream.cursor
@@ -250,7 +248,7 @@ async def test_lines_may_be_cut_anywhere_and_empty_lines_mean_nothing(
         for index in range(len(body)):
             await client.go_on(body[index : index + 1])
         await client._send(h11.EndOfMessage())
-        document = (await answer(client)).json()
+        document = (await client.answer()).json()
 
     assert document["accepted"] == 2
     assert await retained(daemon, name) == ["é", "b"]
@@ -263,7 +261,7 @@ async def test_a_stream_may_be_longer_than_the_limit_of_a_body(daemon: Daemon, n
         for _ in range(5 * MAX_BODY // len(line)):
             await client.go_on(line)
         await client._send(h11.EndOfMessage())
-        response = await answer(client)
+        response = await client.answer()
 
     assert response.status == 200
     assert response.json()["accepted"] == 5 * MAX_BODY // len(line)
@@ -285,7 +283,7 @@ async def test_another_event_stream_is_relayed_as_it_arrives(daemon: Daemon, nam
         await client.go_on(b"\ndata\n\nid: none of its data\n\ndata: never ended")
         second = await stream.event()
         await client._send(h11.EndOfMessage())
-        document = (await answer(client)).json()
+        document = (await client.answer()).json()
 
     assert first == Event(str(document["first_id"]), "a\n b", "token")
     assert second == Event(str(document["last_id"]), "")
@@ -334,7 +332,7 @@ async def test_a_publisher_of_a_stream_learns_that_its_session_was_ended(
         await stream.data(1)
         await ask(daemon, "DELETE", f"/v1/sessions/{name}")
         await client.go_on(b'{"data": "b"}\n')
-        document = problem(await answer(client), 409)
+        document = problem(await client.answer(), 409)
 
         assert document["accepted"] == 1
 
@@ -387,7 +385,7 @@ async def test_a_body_that_says_that_it_is_too_large_is_refused_before_it_comes(
 ) -> None:
     async with connected(daemon) as client:
         await client.begin("POST", target(name), {**JSON, "Content-Length": str(MAX_BODY + 1)})
-        document = problem(await answer(client), 413)
+        document = problem(await client.answer(), 413)
 
     assert "max_body_bytes" in str(document["detail"])
 
@@ -413,7 +411,7 @@ async def test_who_sends_far_too_much_gets_to_read_why_that_was_refused(
     async with connected(daemon) as client, trio.open_nursery() as nursery:
         await client.begin("POST", target(name), {**kind, **framing})
         nursery.start_soon(send_slowly, client, b"x" * 50_000, 40)
-        problem(await answer(client), 413)
+        problem(await client.answer(), 413)
         nursery.cancel_scope.cancel()
 
     assert await retained(daemon, name) == []

@@ -191,6 +191,7 @@ def a_long_poll(client: Client) -> None:
     [an_idle_connection, a_client_that_says_nothing, half_a_request_head, half_a_body, a_long_poll],
     ids=lambda bad: str(bad.__name__),
 )
+@pytest.mark.slow
 def test_a_stop_does_not_wait_for(
     bad: Callable[[Client], None], *, tls: bool, serve: Serve
 ) -> None:
@@ -216,6 +217,7 @@ def a_page_that_is_not_read(client: Client) -> None:
     [a_stream_that_is_not_read, a_page_that_is_not_read],
     ids=lambda stuck: str(stuck.__name__),
 )
+@pytest.mark.slow
 def test_a_stop_waits_no_longer_than_its_grace_for(
     stuck: Callable[[Client], None], *, tls: bool, serve: Serve
 ) -> None:
@@ -249,6 +251,7 @@ def test_a_second_signal_ends_the_grace(serve: Serve) -> None:
 
 
 @in_plaintext_and_tls
+@pytest.mark.slow
 def test_every_subscriber_is_told_to_come_back_at_a_time_of_its_own(
     *, tls: bool, serve: Serve
 ) -> None:
@@ -278,6 +281,7 @@ def test_every_subscriber_is_told_to_come_back_at_a_time_of_its_own(
 
 
 @in_plaintext_and_tls
+@pytest.mark.slow
 def test_a_publish_in_progress_is_told_how_much_of_it_was_accepted(
     *, tls: bool, serve: Serve
 ) -> None:

@@ -120,7 +120,7 @@ async def test_a_second_head_that_comes_byte_by_byte_is_cut_off(
         else:
             connection = await clients.connect()
             await Http1(connection).ask("GET", "/health/live")
-            assert 200 == (await Http1(connection).answer())[0]
+            assert 200 == (await Http1(connection).answer()).status
             second = slow_head(path)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_slowly, connection, second)
@@ -328,17 +328,17 @@ async def _publish_slowly(path: Path, clients: Clients) -> tuple[int, str]:
         await client.begin("POST", EVENTS, {**JSON, "content-length": str(len(body))})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_slowly, client.stream, body)
-            status, document = await client.answer()
+            answer = await client.answer()
             nursery.cancel_scope.cancel()
-        return status, str(document["detail"])
+        return answer.status, str(answer.json()["detail"])
     http2 = await clients.http2()
     stream = await http2.ask("POST", EVENTS, JSON, end=False)
     while stream not in http2.status:
         await http2.go_on(stream, b" ")
         with trio.move_on_after(SHORT / 10):
             await http2.until(lambda: stream in http2.status)
-    status, answer = await http2.answer(stream)
-    return status, str(json.loads(answer)["detail"])
+    status, body = await http2.answer(stream)
+    return status, str(json.loads(body)["detail"])
 
 
 # --- frames ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 
 import psutil
+import pytest
 import trio
 
 from tests.support.daemon import Daemon, StartDaemon
@@ -90,6 +91,7 @@ async def _be_ordinary(daemon: Daemon, latencies: list[float]) -> None:
         await trio.sleep(0.1)
 
 
+@pytest.mark.slow
 async def test_slow_loris(start_daemon: StartDaemon) -> None:
     raise_open_files(2 * CONNECTIONS)
     limits = {"head_timeout": HEAD_TIMEOUT_S, "body_timeout": BODY_TIMEOUT_S}

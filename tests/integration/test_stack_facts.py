@@ -148,10 +148,10 @@ async def test_fact_b_connection_close_is_honoured() -> None:
     async with serving() as daemon, await daemon.connect() as connection:
         client = Http1(connection)
         await client.ask("GET", "/health/live", {"Connection": "close"})
-        status, _ = await client.answer()
+        answer = await client.answer()
         await client.closed()
 
-        assert 200 == status
+        assert 200 == answer.status
         await until(lambda: not daemon.server._connections)
 
 
@@ -164,7 +164,7 @@ async def test_fact_b_an_idle_connection_is_closed(
         client = Http1(connection)
         for _ in range(requests):
             await client.ask("GET", "/health/live")
-            assert (200, {"status": "live"}) == await client.answer()
+            assert {"status": "live"} == (await client.answer()).json()
             client.next_request()
         await client.closed()
 
@@ -177,8 +177,8 @@ async def test_fact_b_a_connection_serves_many_requests() -> None:
         for number in range(20):
             body = json.dumps({"data": number}).encode()
             await client.ask("POST", EVENTS, JSON, body)
-            status, answer = await client.answer()
-            assert (200, 1) == (status, answer["accepted"])
+            answer = await client.answer()
+            assert (200, 1) == (answer.status, answer.json()["accepted"])
             client.next_request()
 
         assert 1 == len(daemon.server._connections)
@@ -617,7 +617,7 @@ async def test_fact_k_the_server_listens_on_every_socket_that_it_is_given() -> N
             async with await trio.open_tcp_stream("127.0.0.1", port) as connection:
                 client = Http1(connection)
                 await client.ask("GET", "/health/live", {"Connection": "close"})
-                assert (200, {"status": "live"}) == await client.answer()
+                assert {"status": "live"} == (await client.answer()).json()
         await second.stop_accepting()
 
 

@@ -13,12 +13,10 @@ import trio
 
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.following import Following
-from tests.support.http1 import Http1
+from tests.support.http1 import Answer, Http1
 from tests.support.sse import Event
 from tests.support.talk import (
     SOON,
-    Answer,
-    answer,
     ask,
     connected,
     eventually,
@@ -321,7 +319,7 @@ async def test_a_page_waits_for_news(daemon: Daemon, name: str) -> None:
         await client.ask("GET", target(name, f"wait=30&last_event_id={last}"), PAGE)
         await until_listened_to(daemon, name)
         publish(daemon, name, "b")
-        found = (await answer(client)).json()
+        found = (await client.answer()).json()
 
     assert data(found) == ["b"]
 
@@ -332,6 +330,7 @@ async def test_a_page_does_not_wait_for_what_is_there(daemon: Daemon, name: str)
     assert data(await page(daemon, name, "wait=30")) == ["a"]
 
 
+@pytest.mark.slow
 async def test_a_page_that_waited_in_vain_is_empty(daemon: Daemon, name: str) -> None:
     began = trio.current_time()
     found = await page(daemon, name, "wait=1")
@@ -591,6 +590,7 @@ async def test_a_crowd_that_comes_at_once_is_cut_to_the_limit(start_daemon: Star
 # --- slow readers ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_that_may_skip_is_told_what_it_missed(
     start_daemon: StartDaemon,
 ) -> None:

@@ -12,13 +12,13 @@ from tests.support.daemon import StartDaemon
 from tests.support.flood import (
     CYCLE_S,
     Memory,
-    Reply,
     Request,
     client_of,
     flood,
     pressed,
-    read_reply,
+    read_answer,
 )
+from tests.support.http1 import Answer
 
 OVER_CRITICAL = 1.1
 BODY_BYTES = 1_000_000
@@ -59,7 +59,7 @@ async def test_bodies_that_come_slowly_are_given_up_when_memory_is_short(
 ) -> None:
     daemon = start_daemon(memory=pressed(idle_mb))
     memory = Memory(daemon)
-    replies: list[Reply] = []
+    replies: list[Answer] = []
     head = (
         "POST /v1/sessions/s/events HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         f"Content-Type: application/json\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
@@ -79,7 +79,7 @@ async def test_bodies_that_come_slowly_are_given_up_when_memory_is_short(
 
             nursery.start_soon(send_until_refused)
             with suppress(EOFError, trio.BrokenResourceError):  # a reset may overtake the answer
-                replies.append(await read_reply(stream))
+                replies.append(await read_answer(stream))
             nursery.cancel_scope.cancel()
 
     async with client_of(daemon) as client, trio.open_nursery() as nursery:

@@ -21,21 +21,22 @@ from tests.support.daemon import Daemon
 from tests.support.flood import (
     ANSWER_S,
     CYCLE_S,
+    PATIENCE_S,
     Client,
     Flood,
     Health,
     Memory,
     Reader,
-    Reply,
     client_of,
     flood,
     new_sessions,
     pressed,
-    read_reply,
+    read_answer,
     reading,
     subscribe,
     transitions,
 )
+from tests.support.http1 import Answer
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Episode:
     laggard: list[Reader] = field(default_factory=list)
     resumed: list[Reader] = field(default_factory=list)
     idle_session_left: list[bool] = field(default_factory=list)
-    streamed: Reply | None = None
+    streamed: Answer | None = None
     streamed_to: list[Reader] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     log: str = ""
@@ -179,7 +180,7 @@ class Recorder:
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send)
-                self._episode.streamed = await read_reply(connection)
+                self._episode.streamed = await read_answer(connection)
                 nursery.cancel_scope.cancel()
 
     async def _poll_health(self) -> None:
@@ -199,7 +200,7 @@ class Recorder:
     async def _read_on(self, reader: Reader) -> None:
         """Read on when the breaker has opened: a minute later the kernel would have given up."""
         async with client_of(self._daemon) as client:
-            await client.until_breaker("open", within=FLOOD_S + CYCLE_S)
+            await client.until_breaker("open", within=FLOOD_S + PATIENCE_S)
         await reader.run()
         reader.stream.socket.close()
 
@@ -221,7 +222,7 @@ class Recorder:
 @pytest.fixture(scope="module")
 def episode(tmp_path_factory: pytest.TempPathFactory, idle_mb: float) -> Episode:
     """Live through it once."""
-    memory = pressed(idle_mb)
+    memory = pressed(idle_mb, critical=40, warning=25)
     seen = Episode(memory["warning_mb"], memory["critical_mb"])
     daemon = Daemon.start(
         tmp_path_factory.mktemp("flood"),

@@ -14,7 +14,7 @@ import trio
 
 from tests.support.daemon import Daemon
 from tests.support.flood import ANSWER_S, Flood, Memory, client_of, flood, new_sessions, reading
-from tests.support.talk import answer, connected
+from tests.support.talk import connected
 
 OPENED_S = 10.0
 
@@ -46,7 +46,7 @@ async def test_a_publisher_is_refused_before_its_body_is_sent(daemon: Daemon, ki
         await client.begin(
             "POST", "/v1/sessions/s/events", {"Content-Type": kind, "Content-Length": "1000000"}
         )
-        refusal = await answer(client)
+        refusal = await client.answer()
 
     assert refusal.status == 503
     assert refusal.headers["retry-after"].isdecimal()

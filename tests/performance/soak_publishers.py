@@ -19,7 +19,8 @@ import trio
 
 from tests.performance.soak_ledger import Id
 from tests.performance.soak_world import Doubt, Violation, World, check_refusal, some_session
-from tests.support.flood import ANSWER_S, Client, Reply, client_of, read_reply
+from tests.support.flood import ANSWER_S, Client, client_of, read_answer
+from tests.support.http1 import Answer
 from tests.support.talk import target
 
 PAUSE_S = 0.06
@@ -197,7 +198,7 @@ class Publisher:
             async with connection, trio.open_nursery() as nursery:
                 nursery.start_soon(self._send_pieces, connection, head.encode(), body)
                 try:
-                    reply = await read_reply(connection)
+                    reply = await read_answer(connection)
                 except (EOFError, trio.BrokenResourceError):
                     # It was refused, and the reset overtook the answer.
                     self._world.figures.unanswered += 1
@@ -222,7 +223,7 @@ class Publisher:
                 await self._world.gate.nap(self._dice.expovariate(1 / PIECE_PAUSE_S))
             await connection.send_all(b"0\r\n\r\n")
 
-    def _was_accepted(self, reply: Reply) -> bool:
+    def _was_accepted(self, reply: Answer) -> bool:
         if reply.status == 200:
             self._world.figures.published += reply.json()["accepted"]
             return True

@@ -17,7 +17,8 @@ import trio
 
 from tests.performance.soak_ledger import Ledger
 from tests.support.daemon import Daemon
-from tests.support.flood import ANSWER_S, Reply
+from tests.support.flood import ANSWER_S
+from tests.support.http1 import Answer
 
 SESSIONS = tuple(f"s{number}" for number in range(12))
 _POPULARITY = tuple(1 / (number + 1) for number in range(len(SESSIONS)))
@@ -144,7 +145,7 @@ def some_session(dice: random.Random) -> str:
     return dice.choices(SESSIONS, _POPULARITY)[0]
 
 
-def check_refusal(reply: Reply) -> None:
+def check_refusal(reply: Answer) -> None:
     """Check that a publisher was refused for a reason that there is in the soak."""
     retry_after = reply.headers.get("retry-after", "")
     if reply.status == 409 or (reply.status == 503 and retry_after.isdecimal()):

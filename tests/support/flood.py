@@ -1,7 +1,8 @@
 """Load without manners: publishers that never pause, readers that stop, and what it costs.
 
-The clients are as cheap as they can be, so that on a small machine the daemon has the processor.
-What they are told is taken apart all the same: every answer counts, and so does every event.
+The clients are as cheap as they can be, so that on a small machine the daemon has the processor:
+h11, with which tests/support/http1.py reads, takes several times as long as the daemon needs to
+answer. What they are told is taken apart all the same: every answer counts, and every event.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import re
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import trio
 
 from tests.support.daemon import CANARY, Daemon
+from tests.support.http1 import Answer
 from tests.support.sse import Event, parse
 
 MIB = 1024 * 1024
@@ -39,19 +41,6 @@ READ_BYTES = 65536
 Health = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer, read to its end."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.body)
-        return document
-
-
 class Client:
     """A connection that is kept, and opened again whenever the daemon closes it."""
 
@@ -61,7 +50,7 @@ class Client:
 
     async def ask(
         self, method: str, target: str, body: bytes = b"", content_type: str = "application/json"
-    ) -> Reply:
+    ) -> Answer:
         """Make one request and wait for its answer."""
         head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         if body:
@@ -76,7 +65,7 @@ class Client:
                     if fresh:
                         raise
 
-    async def publish(self, session: str, *data: object) -> Reply:
+    async def publish(self, session: str, *data: object) -> Answer:
         """Publish events with this data, in one request."""
         body = json.dumps([{"data": item} for item in data]).encode()
         return await self.ask("POST", f"/v1/sessions/{session}/events", body)
@@ -128,20 +117,20 @@ class Client:
             self._stream.socket.close()
             self._stream = None
 
-    async def _exchange(self, request: bytes) -> Reply:
+    async def _exchange(self, request: bytes) -> Answer:
         if self._stream is None:
             self._stream = await trio.open_tcp_stream("127.0.0.1", self._port)
         stream = self._stream
         with suppress(trio.BrokenResourceError):
             # Refused before it was read: the answer may be there all the same.
             await stream.send_all(request)
-        reply = await read_reply(stream)
+        reply = await read_answer(stream)
         if reply.headers.get("connection") == "close":
             self.close()
         return reply
 
 
-async def read_reply(stream: trio.abc.ReceiveStream) -> Reply:
+async def read_answer(stream: trio.abc.ReceiveStream) -> Answer:
     """Read a whole answer that says how long it is."""
     raw = b""
     while b"\r\n\r\n" not in raw:
@@ -152,7 +141,7 @@ async def read_reply(stream: trio.abc.ReceiveStream) -> Reply:
     headers = {name.lower(): value.strip() for name, _, value in pairs}
     while len(body) < int(headers.get("content-length", "0")):
         body += await _some(stream)
-    return Reply(int(status.split()[1]), headers, body)
+    return Answer(int(status.split()[1]), headers, body)
 
 
 async def _some(stream: trio.abc.ReceiveStream) -> bytes:
@@ -187,11 +176,11 @@ class Flood:
     """
 
     answers: Counter[int] = field(default_factory=Counter)
-    refusals: dict[int, Reply] = field(default_factory=dict)
+    refusals: dict[int, Answer] = field(default_factory=dict)
     acknowledged: int = 0
     without_retry_after: int = 0
 
-    def note(self, reply: Reply) -> None:
+    def note(self, reply: Answer) -> None:
         """Count an answer."""
         self.answers[reply.status] += 1
         if reply.status == 200:

@@ -15,7 +15,7 @@ import trio
 from tests.support.daemon import CANARY, Daemon
 from tests.support.http1 import Http1
 from tests.support.inprocess import reset
-from tests.support.talk import SOON, TEXT, answer, eventually, target
+from tests.support.talk import SOON, TEXT, eventually, target
 
 AT_ONCE = 32
 """Connections at a time: a group takes seconds, and none fills the machine."""
@@ -39,11 +39,12 @@ class Reply:
         return [int(status) for status in _STATUS_LINE.findall(self.raw)]
 
 
-async def throw(port: int, data: bytes, *, quiet: float = QUIET_S) -> Reply:
+async def throw(port: int, data: bytes, *, quiet: float = QUIET_S, answers: int = 0) -> Reply:
     """Send bytes on a connection of their own, and see that it ends.
 
     Reads until the server closes. Where it is ``quiet`` for so many seconds instead, the client
-    says that nothing more will come; then the server has to close.
+    says that nothing more will come; then the server has to close. That may be before the server
+    came to it all: where a test counts on answers, it says how many are waited for before that.
     """
     received = bytearray()
     try:
@@ -51,7 +52,7 @@ async def throw(port: int, data: bytes, *, quiet: float = QUIET_S) -> Reply:
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_send, stream, data)
-                    closed = await _read(stream, received, quiet)
+                    closed = await _read(stream, received, quiet, answers)
                     nursery.cancel_scope.cancel()
                 if not closed:
                     with suppress(trio.BrokenResourceError):
@@ -78,12 +79,15 @@ async def _send(stream: trio.SocketStream, data: bytes) -> None:
         await stream.send_all(data)
 
 
-async def _read(stream: trio.SocketStream, received: bytearray, quiet: float) -> bool:
+async def _read(
+    stream: trio.SocketStream, received: bytearray, quiet: float, answers: int = 0
+) -> bool:
     """Read until the end, or until nothing comes any more; return whether it is the end."""
     try:
         while True:
             piece = None
-            with trio.move_on_after(quiet):
+            missing = len(_STATUS_LINE.findall(received)) < answers
+            with trio.move_on_after(SOON if missing else quiet):
                 piece = await stream.receive_some()
             if not piece:
                 return piece is not None
@@ -189,4 +193,4 @@ async def _is_served(daemon: Daemon, context: ssl.SSLContext | None) -> None:
             client = Http1(stream)
             await client.ask("POST", target("others"), TEXT, CANARY.encode())
 
-            assert 200 == (await answer(client)).status
+            assert 200 == (await client.answer()).status

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import h11
 import trio
@@ -12,6 +14,20 @@ import trio
 from tests.support.daemon import CANARY
 from tests.support.following import Following, Pieces
 from tests.support.inprocess import SOON
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response; names of header fields are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """Return what the body says; of an empty one, nothing."""
+        document: dict[str, Any] = json.loads(self.body or b"{}")
+        return document
 
 
 class Http1:
@@ -67,13 +83,13 @@ class Http1:
         """Return the response's body as it comes; it raises if it does not end as it should."""
         return Pieces(self._piece)
 
-    async def answer(self) -> tuple[int, dict[str, object]]:
-        """Wait for the whole response; return its status, and the JSON that it holds."""
+    async def answer(self) -> Answer:
+        """Wait for the whole response."""
         head = await self.head()
         with trio.fail_after(SOON):
             body = b"".join([piece async for piece in self.body()])
-        document: dict[str, object] = json.loads(body) if body else {}
-        return head.status_code, document
+        headers = {name.decode().lower(): value.decode() for name, value in head.headers}
+        return Answer(head.status_code, headers, body)
 
     async def follow(self, target: str, headers: Mapping[str, str] | None = None) -> Following:
         """Subscribe, and wait for the opening of the stream."""

@@ -95,7 +95,8 @@ class Clients:
         async with connection:
             http1 = Http1(connection)
             await http1.ask(method, target, headers, body)
-            return await http1.answer()
+            told = await http1.answer()
+            return told.status, told.json()
 
     async def publish(self, target: str, *data: object) -> dict[str, object]:
         """Publish events with this data; return the answer."""

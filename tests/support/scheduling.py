@@ -1,7 +1,7 @@
 """Which tests share a worker of pytest-xdist, and which start first.
 
-A pytest plugin, with effect only under ``-n``. A group is run by one worker, one test after
-another: its session-wide fixtures are made once, and no two of its tests run side by side.
+A pytest plugin. A group is run by one worker, one test after another: its session-wide fixtures
+are made once, and no two of its tests run side by side. All that is in a group is slow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ GROUPS = {
     "tests/systemd": "container",  # made once, and there is one
     "tests/memory": "memory",
     "tests/integration/test_memory": "memory",  # floods: two at a time would starve each other
-    "tests/performance": "memory",
+    "tests/performance/test_soak": "memory",
 }
 """The group of what lies under a path."""
 
@@ -27,4 +27,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for prefix, group in GROUPS.items():
             if path.startswith(prefix):
                 item.add_marker(pytest.mark.xdist_group(group))
+                item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)

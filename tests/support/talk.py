@@ -6,14 +6,13 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import httpx
 import trio
 
 from tests.support.daemon import CANARY, Daemon
 from tests.support.following import Following
-from tests.support.http1 import Http1
+from tests.support.http1 import Answer, Http1
 
 SOON = 10.0
 """Seconds, for a loaded machine; what is waited for takes milliseconds."""
@@ -72,28 +71,6 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
             await trio.sleep(0.01)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A response."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> dict[str, object]:
-        document: dict[str, object] = json.loads(self.body)
-        return document
-
-
-async def answer(client: Http1) -> Answer:
-    """Wait for the whole response."""
-    head = await client.head()
-    with trio.fail_after(SOON):
-        body = b"".join([piece async for piece in client.body()])
-    headers = {name.decode().lower(): value.decode() for name, value in head.headers}
-    return Answer(head.status_code, headers, body)
-
-
 async def ask(
     daemon: Daemon,
     method: str,
@@ -104,4 +81,4 @@ async def ask(
     """Make one request on a connection of its own."""
     async with connected(daemon) as client:
         await client.ask(method, path, headers, body)
-        return await answer(client)
+        return await client.answer()

@@ -291,6 +291,7 @@ toml_values: st.SearchStrategy[object] = st.recursive(
 @pytest.mark.parametrize("section", SECTIONS)
 @settings(deadline=None)  # the machine may be busy with other tests
 @given(data=st.data())
+@pytest.mark.slow
 def test_any_value_is_taken_or_refused_in_words(section: str, data: st.DataObject) -> None:
     key = data.draw(st.sampled_from(keys(section)))
     table = {key: data.draw(toml_values)}

@@ -16,6 +16,7 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import Config, Server, Sessions, Settings
 from broadcasterd.errors import Problem
 from tests.support.broadcast import in_force, make_hub, retained, start_hub
+from tests.support.following import Pieces
 
 MAX_BODY = 100_000
 MAX_HISTORY = 50_000
@@ -35,10 +36,14 @@ async def hub(nursery: trio.Nursery) -> Hub:
     return await start_hub(nursery, make_hub(Settings(config)))
 
 
-async def pieces(body: bytes, size: int = MAX_BODY) -> AsyncIterator[bytes]:
-    """Yield a body, so many bytes at a time."""
-    for start in range(0, len(body), size):
-        yield body[start : start + size]
+def pieces(body: bytes, size: int = MAX_BODY) -> AsyncIterable[bytes]:
+    """Return a body that comes so many bytes at a time."""
+    rest = iter([body[start : start + size] for start in range(0, len(body), size)])
+
+    async def take() -> bytes | None:
+        return next(rest, None)
+
+    return Pieces(take)
 
 
 async def post(

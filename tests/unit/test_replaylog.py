@@ -777,4 +777,4 @@ class AgainstAModel(RuleBasedStateMachine):
         assert self.log.statistics() == expected
 
 
-TestAgainstAModel = AgainstAModel.TestCase
+TestAgainstAModel = pytest.mark.slow(AgainstAModel.TestCase)
