@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from broadcasterd.access.grants import EVERYONE, Action, Grant
@@ -292,6 +293,20 @@ def test_too_many_bad_tokens_of_an_address_are_429_until_it_has_waited(
     assert guard.authenticate(head(bearer(GOOD))).subject == "somebody"
     assert refusal(guard.authenticate, head(bearer(BAD))).status == 401
     assert refusal(guard.authenticate, head(bearer(BAD))).status == 429
+
+
+@pytest.mark.parametrize("limit", [3, 6])
+def test_a_reload_forgets_no_bad_token(make: Make, limit: int) -> None:
+    guard = make(limits=LIMIT)
+    for _ in range(3):
+        refusal(guard.authenticate, head(bearer(BAD)))
+    config = guard._settings.config
+    limits = msgspec.structs.replace(config.limits, max_failures_per_minute=limit)
+    guard._settings.replace(msgspec.structs.replace(config, limits=limits))
+    guard.reconfigure(guard.keys)
+    more = [refusal(guard.authenticate, head(bearer(BAD))).status for _ in range(4)]
+
+    assert [401] * (limit - 3) + [429] * (7 - limit) == more
 
 
 def test_bad_tickets_count_as_bad_tokens(make: Make) -> None:

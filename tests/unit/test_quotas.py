@@ -184,3 +184,14 @@ async def test_without_a_subject_there_is_no_rate() -> None:
 
     assert [0.0] * 100 == [shares.take_events(None, 1000) for _ in range(100)]
     assert 0.0 == shares.wait_for_events(None)
+
+
+async def test_a_reload_forgives_no_debt(autojump_clock: trio.testing.MockClock) -> None:
+    hub = make_hub(in_force(Limits(publish_rate=2, publish_burst=4)))
+    hub.quotas.take_events("alice", 4)
+    hub.settings.replace(in_force(Limits(publish_rate=4, publish_burst=4)).config)
+    await hub.reconfigure(None)
+
+    assert 1.0 == pytest.approx(hub.quotas.take_events("alice", 4))
+    await trio.sleep(1)
+    assert 0.0 == hub.quotas.take_events("alice", 4)

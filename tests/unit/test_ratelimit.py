@@ -165,3 +165,23 @@ def test_a_table_with_room_is_as_good_as_a_limiter_for_each_key(
         own, own_clock = alone[key]
         own_clock.now = clock.now
         assert limits.take(key, amount) == own.take(key, amount)
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(2.0, 3.0), (4.0, 3.0), (1.0, 3.0), (2.0, 30.0)])
+def test_another_rate_forgives_no_debt(rate: float, burst: float) -> None:
+    limits, clock = limiter(rate=2.0, burst=3.0)
+    limits.take("a", 3.0)
+    limits.reconfigure(rate, burst)
+
+    assert limits.would_wait("a", burst) == pytest.approx(3.0 / rate)
+    clock.now += 3.0 / rate
+    assert limits.take("a", burst) == 0.0
+
+
+def test_a_lower_burst_holds_for_those_who_took_more() -> None:
+    limits, _ = limiter(rate=2.0, burst=10.0)
+    limits.take("a", 10.0)
+    limits.reconfigure(2.0, 4.0)
+
+    assert limits.would_wait("a") == pytest.approx((10.0 - 3.0) / 2.0)
+    assert limits.take("b", 4.0) == 0.0
