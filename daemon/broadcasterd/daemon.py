@@ -77,7 +77,7 @@ class Daemon:
         self._sockets = sockets
         self.settings = Settings(config)
         self.monitor = Monitor(config.memory, MemoryProbe())
-        self.hub = Hub(self.settings, thresholds=self._thresholds(), rss=self.monitor.rss)
+        self.hub = Hub(self.settings, thresholds=self._thresholds())
         self.guard = Guard(self.settings, keys, self.hub.clock)
         api = Api(self.hub, self.guard, self.settings, lambda: self.monitor.vitals(self.hub))
         self.app = create_app(api, takeover=takeover)

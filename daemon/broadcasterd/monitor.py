@@ -6,7 +6,7 @@ import trio
 
 from broadcasterd.api.health import Vitals
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.supervisor import MemoryHost
+from broadcasterd.broadcast.relief import MemoryHost
 from broadcasterd.config import Memory
 from broadcasterd.host.memory import MemoryProbe, Reading, release_free_memory
 from broadcasterd.memory.breaker import MIB, Thresholds, bytes_used
@@ -29,7 +29,7 @@ class Monitor:
         self._trend = Trend()
         self.loop = LoopWatch()
         self.thresholds = self._thresholds(config)
-        self._host = MemoryHost(self._used, release_free_memory, config.sample_interval)
+        self._host = MemoryHost(self._used, self.rss, release_free_memory, config.sample_interval)
 
     def memory_host(self) -> MemoryHost:
         """Return what the supervisor needs; it follows :meth:`reconfigure`."""

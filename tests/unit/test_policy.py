@@ -9,18 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broadcasterd.memory.breaker import State, Thresholds
+from broadcasterd.memory.breaker import State
 from broadcasterd.memory.policy import (
     IDLE_S,
     KEPT_SHARE,
     MAX_ACTIONS,
+    MAX_EVENTS,
     SESSION_BYTES,
     SMALL_BYTES,
-    TARGET,
     Action,
     CutLaggards,
     ExpireEarly,
     Forget,
+    Plan,
     SessionVitals,
     Trim,
     plan,
@@ -29,8 +30,11 @@ from broadcasterd.memory.policy import (
 KIB = 1024
 MIB = 1024 * KIB
 
-T = Thresholds(warning=200 * MIB, critical=500 * MIB, recover=180 * MIB)
-ENOUGH = int(T.recover * TARGET)
+ALL = 400 * MIB
+"""More than any of these sessions have."""
+
+EVENTS = 16
+"""In a history, where that does not matter."""
 
 STATES_THAT_SHORTEN = (State.WARNING, State.HALF_OPEN)
 
@@ -39,27 +43,28 @@ def not_asked() -> NoReturn:
     raise AssertionError("there may be thousands of sessions: they are not to be asked")
 
 
-def decide(state: State, *sessions: SessionVitals, excess: int = 400 * MIB) -> list[Action]:
-    return plan(state, ENOUGH + excess, T, lambda: sessions)
+def decide(state: State, *sessions: SessionVitals, to_free: int = ALL) -> Sequence[Action]:
+    return plan(state, to_free, lambda: sessions).actions
 
 
 def quiet(
     name: str, size: int = MIB, *, subscribers: int = 0, idle: float = 100.0
 ) -> SessionVitals:
-    return SessionVitals(name, size, subscribers, idle)
+    return SessionVitals(name, EVENTS, size, subscribers, idle)
 
 
 # --- when there is nothing to do -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("used", [0, T.warning - 1, T.warning, T.critical, 10 * T.critical])
-def test_a_closed_breaker_asks_nobody_and_does_nothing(used: int) -> None:
-    assert plan(State.CLOSED, used, T, not_asked) == []
+@pytest.mark.parametrize("to_free", [-MIB, 0, 1, ALL])
+def test_a_closed_breaker_asks_nobody_and_does_nothing(to_free: int) -> None:
+    assert plan(State.CLOSED, to_free, not_asked) == Plan()
 
 
 @pytest.mark.parametrize("state", State)
-def test_memory_that_is_back_asks_nobody_and_does_nothing(state: State) -> None:
-    assert plan(state, ENOUGH, T, not_asked) == []
+@pytest.mark.parametrize("to_free", [-MIB, 0])
+def test_where_nothing_is_to_be_freed_nobody_is_asked(state: State, to_free: int) -> None:
+    assert plan(state, to_free, not_asked) == Plan()
 
 
 @pytest.mark.parametrize("state", STATES_THAT_SHORTEN)
@@ -76,8 +81,23 @@ def test_an_open_breaker_goes_for_old_events_and_laggards_even_so() -> None:
 
 @pytest.mark.parametrize("state", STATES_THAT_SHORTEN)
 @pytest.mark.parametrize("subscribers", [0, 3])
-def test_a_warning_shortens_a_history_to_its_share(state: State, subscribers: int) -> None:
+def test_a_warning_shortens_a_history_to_its_share_at_the_most(
+    state: State, subscribers: int
+) -> None:
     assert [Trim("s", MIB // KEPT_SHARE)] == decide(state, quiet("s", subscribers=subscribers))
+
+
+@pytest.mark.parametrize("state", STATES_THAT_SHORTEN)
+def test_a_history_is_shortened_by_no_more_than_is_needed(state: State) -> None:
+    first, second = quiet("first", idle=2), quiet("second", idle=1)
+    quarter = MIB // KEPT_SHARE
+    at_the_most = MIB - quarter + MIB // EVENTS  # only whole events are dropped
+
+    assert [Trim("first", MIB - 1)] == decide(state, first, second, to_free=1)
+    assert [Trim("first", quarter)] == decide(state, first, second, to_free=at_the_most)
+    assert [Trim("first", quarter), Trim("second", MIB - 1)] == decide(
+        state, first, second, to_free=at_the_most + 1
+    )
 
 
 @pytest.mark.parametrize("state", STATES_THAT_SHORTEN)
@@ -127,8 +147,10 @@ def test_an_empty_history_that_is_followed_is_let_be() -> None:
 def test_it_begins_with_the_idlest_and_stops_when_that_is_enough(state: State) -> None:
     sessions = [quiet(f"idle-{idle}", 4 * MIB, idle=float(idle)) for idle in (10, 30, 20)]
 
-    assert ["idle-30"] == names(decide(state, *sessions, excess=3 * MIB))
-    assert ["idle-30", "idle-20"] == names(decide(state, *sessions, excess=3 * MIB + 1))
+    one = 3 * MIB + 4 * MIB // EVENTS
+
+    assert ["idle-30"] == names(decide(state, *sessions, to_free=one))
+    assert ["idle-30", "idle-20"] == names(decide(state, *sessions, to_free=one + 1))
 
 
 def test_an_open_breaker_stops_when_that_is_enough() -> None:
@@ -136,17 +158,36 @@ def test_an_open_breaker_stops_when_that_is_enough() -> None:
 
     one = 4 * MIB + SESSION_BYTES
 
-    assert ["idle-30"] == names(decide(State.OPEN, *sessions, excess=one))
-    assert ["idle-30", "idle-20"] == names(decide(State.OPEN, *sessions, excess=one + 1))
+    assert ["idle-30"] == names(decide(State.OPEN, *sessions, to_free=one))
+    assert ["idle-30", "idle-20"] == names(decide(State.OPEN, *sessions, to_free=one + 1))
 
 
 @pytest.mark.parametrize("state", [*STATES_THAT_SHORTEN, State.OPEN])
 def test_one_plan_has_so_many_actions_and_no_more(state: State) -> None:
     sessions = [quiet(f"s{n}", idle=1e6 - n) for n in range(2 * MAX_ACTIONS)]
-    actions = decide(state, *sessions, excess=10**12)
+    todo = plan(state, 10**12, lambda: sessions)
 
-    assert MAX_ACTIONS == len(actions)
-    assert [f"s{n}" for n in range(len(names(actions)))] == names(actions)
+    assert MAX_ACTIONS == len(todo.actions)
+    assert not todo.is_whole
+    assert [f"s{n}" for n in range(len(names(todo.actions)))] == names(todo.actions)
+
+
+@pytest.mark.parametrize("state", [*STATES_THAT_SHORTEN, State.OPEN])
+def test_one_plan_drops_so_many_events_and_hardly_more(state: State) -> None:
+    each = MAX_EVENTS // 4
+    sessions = [SessionVitals(f"s{n}", each, MIB, 0, 1e6 - n) for n in range(10)]
+    todo = plan(state, 10**12, lambda: sessions)
+
+    assert ["s0", "s1", "s2", "s3"] == names(todo.actions)
+    assert not todo.is_whole
+
+
+@pytest.mark.parametrize("state", [*STATES_THAT_SHORTEN, State.OPEN])
+def test_a_plan_that_is_enough_or_has_nothing_left_is_whole(state: State) -> None:
+    sessions = [quiet(f"s{n}") for n in range(3)]
+
+    assert plan(state, MIB // 2, lambda: sessions).is_whole
+    assert plan(state, 10**12, lambda: sessions).is_whole
 
 
 # --- the whole planner -----------------------------------------------------------------------
@@ -159,61 +200,71 @@ def names(actions: Sequence[Action]) -> list[str]:
 sizes = st.integers(0, 2 * MIB) | st.sampled_from(
     [0, SMALL_BYTES, KEPT_SHARE * SMALL_BYTES, KEPT_SHARE * SMALL_BYTES - 1]
 )
+counts = st.integers(1, 500) | st.integers(1, 5)
 idles = st.floats(0, 1e4) | st.sampled_from([0.0, IDLE_S])
 
 
 @st.composite
 def sessions(draw: st.DrawFn) -> list[SessionVitals]:
-    figures = draw(st.lists(st.tuples(sizes, st.integers(0, 3), idles), max_size=30))
-    return [SessionVitals(f"s{n}", *figure) for n, figure in enumerate(figures)]
+    """Return sessions whose events are all of one size."""
+    figures = draw(st.lists(st.tuples(counts, sizes, st.integers(0, 3), idles), max_size=30))
+    return [
+        SessionVitals(f"s{n}", count if size else 0, size - size % count, subscribers, idle)
+        for n, (count, size, subscribers, idle) in enumerate(figures)
+    ]
 
 
 states = st.sampled_from(State)
-used = st.integers(0, 2 * T.critical) | st.integers(ENOUGH - MIB, ENOUGH + 10 * MIB)
+amounts = st.integers(-MIB, ALL) | st.integers(-MIB, 10 * MIB)
 
 
 def freed(session: SessionVitals, action: Action) -> int:
-    if isinstance(action, Trim):
-        return session.bytes - action.to_bytes
-    return session.bytes + SESSION_BYTES
+    """Return what that frees in a session whose events are all of one size."""
+    if isinstance(action, Forget):
+        return session.bytes + SESSION_BYTES
+    assert isinstance(action, Trim)
+    size = session.bytes // session.events
+    return -(-(session.bytes - action.to_bytes) // size) * size
 
 
-@given(states, used, sessions())
+@given(states, amounts, sessions())
 def test_each_session_is_touched_once_at_most_and_is_one_that_there_is(
-    state: State, used: int, there: list[SessionVitals]
+    state: State, to_free: int, there: list[SessionVitals]
 ) -> None:
-    touched = names(plan(state, used, T, lambda: there))
+    touched = names(plan(state, to_free, lambda: there).actions)
 
     assert len(touched) == len(set(touched))
     assert set(touched) <= {session.name for session in there}
 
 
-@given(states, used, sessions())
+@given(states, amounts, sessions())
 def test_no_session_that_somebody_listens_to_is_forgotten(
-    state: State, used: int, there: list[SessionVitals]
+    state: State, to_free: int, there: list[SessionVitals]
 ) -> None:
     followed = {session.name for session in there if session.subscribers}
-    forgotten = {a.name for a in plan(state, used, T, lambda: there) if isinstance(a, Forget)}
+    forgotten = {
+        a.name for a in plan(state, to_free, lambda: there).actions if isinstance(a, Forget)
+    }
 
     assert not followed & forgotten
 
 
-@given(states, used, sessions())
+@given(states, amounts, sessions())
 def test_a_history_is_only_ever_made_shorter(
-    state: State, used: int, there: list[SessionVitals]
+    state: State, to_free: int, there: list[SessionVitals]
 ) -> None:
     size = {session.name: session.bytes for session in there}
-    for action in plan(state, used, T, lambda: there):
+    for action in plan(state, to_free, lambda: there).actions:
         if isinstance(action, Trim):
             assert 0 <= action.to_bytes < size[action.name]
 
 
-@given(st.sampled_from(STATES_THAT_SHORTEN), used, sessions())
+@given(st.sampled_from(STATES_THAT_SHORTEN), amounts, sessions())
 def test_a_warning_never_empties_a_history_that_is_in_use(
-    state: State, used: int, there: list[SessionVitals]
+    state: State, to_free: int, there: list[SessionVitals]
 ) -> None:
     by_name = {session.name: session for session in there}
-    for action in plan(state, used, T, lambda: there):
+    for action in plan(state, to_free, lambda: there).actions:
         assert isinstance(action, Trim | Forget), "nobody is cut, nothing expires early"
         session = by_name[action.name]
         if isinstance(action, Trim):
@@ -224,52 +275,60 @@ def test_a_warning_never_empties_a_history_that_is_in_use(
             assert session.bytes < KEPT_SHARE * SMALL_BYTES
 
 
-@given(states, used, sessions())
-def test_the_idlest_go_first(state: State, used: int, there: list[SessionVitals]) -> None:
+@given(states, amounts, sessions())
+def test_the_idlest_go_first(state: State, to_free: int, there: list[SessionVitals]) -> None:
     idle = {session.name: session.idle for session in there}
-    in_order = [idle[name] for name in names(plan(state, used, T, lambda: there))]
+    in_order = [idle[name] for name in names(plan(state, to_free, lambda: there).actions)]
 
     assert sorted(in_order, reverse=True) == in_order
 
 
-@given(states, used, sessions())
-def test_it_stops_as_soon_as_enough_is_freed_and_not_before(
-    state: State, used: int, there: list[SessionVitals]
+@given(states, amounts, sessions())
+def test_it_frees_what_is_needed_and_no_more_than_one_event_or_session_beyond(
+    state: State, to_free: int, there: list[SessionVitals]
 ) -> None:
     by_name = {session.name: session for session in there}
-    actions = [a for a in plan(state, used, T, lambda: there) if isinstance(a, Trim | Forget)]
-    excess = used - ENOUGH
+    todo = plan(state, to_free, lambda: there)
+    actions = [action for action in todo.actions if isinstance(action, Trim | Forget)]
+    total = 0
     for action in actions:
-        assert excess > 0, "it was enough before"
-        excess -= freed(by_name[action.name], action)
-    if state is not State.CLOSED and excess > 0:
+        assert total < to_free, "it was enough before"
+        session = by_name[action.name]
+        total += freed(session, action)
+    if actions:
+        last = by_name[actions[-1].name]
+        is_shortened = state is not State.OPEN and isinstance(actions[-1], Trim)
+        unit = last.bytes // last.events if is_shortened else last.bytes + SESSION_BYTES
+        assert total < to_free + unit
+    if state is not State.CLOSED and todo.is_whole and total < to_free:
         # All were gone through. In what was not touched there is nothing left for this stage.
         untouched = [by_name[name] for name in by_name.keys() - set(names(actions))]
-        assert all(not plan_alone(state, session) for session in untouched)
+        spared = sum(s.bytes // max(s.events, 1) for s in map(by_name.get, names(actions)) if s)
+        assert total + spared >= to_free or all(not plan_alone(state, s) for s in untouched)
 
 
 def plan_alone(state: State, session: SessionVitals) -> list[str]:
     return names(decide(state, session))
 
 
-@given(states, used, sessions())
+@given(states, amounts, sessions())
 def test_early_expiry_and_cuts_come_first_and_only_when_open(
-    state: State, used: int, there: list[SessionVitals]
+    state: State, to_free: int, there: list[SessionVitals]
 ) -> None:
-    actions = plan(state, used, T, lambda: there)
+    actions = plan(state, to_free, lambda: there).actions
     general = [action for action in actions if not isinstance(action, Trim | Forget)]
-    is_needed = state is State.OPEN and used > ENOUGH
+    is_needed = state is State.OPEN and to_free > 0
 
     assert general == ([ExpireEarly(share=0.5), CutLaggards()] if is_needed else [])
-    assert general == actions[: len(general)]
+    assert general == list(actions)[: len(general)]
 
 
-@given(states, used, sessions())
+@given(states, amounts, sessions())
 def test_the_same_figures_make_the_same_plan_whatever_their_order(
-    state: State, used: int, there: list[SessionVitals]
+    state: State, to_free: int, there: list[SessionVitals]
 ) -> None:
-    actions = plan(state, used, T, lambda: there)
+    actions = plan(state, to_free, lambda: there).actions
 
-    assert actions == plan(state, used, T, lambda: list(there))
+    assert actions == plan(state, to_free, lambda: list(there)).actions
     if len({session.idle for session in there}) == len(there):
-        assert actions == plan(state, used, T, lambda: there[::-1])
+        assert actions == plan(state, to_free, lambda: there[::-1]).actions

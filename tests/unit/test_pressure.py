@@ -27,8 +27,8 @@ class Daemon:
             thresholds,
             counted=lambda: self.counted,
             clock=lambda: self.now,
-            on_transition=self.told.append,
         )
+        self.pressure.watchers.append(self.told.append)
 
     def sample(self, used: int, *, after: float = 1.0) -> None:
         """Let time pass, and sample."""

@@ -11,6 +11,7 @@ import trio.testing
 
 from broadcasterd.access.grants import EVERYONE, Grant
 from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.relief import relieve
 from broadcasterd.broadcast.session import Session
 from broadcasterd.config import Limits
 from broadcasterd.core.reasons import EndReason
@@ -51,7 +52,7 @@ WAYS: Ways = {
     "failed": lambda _, session, stream: session.failed(stream, RuntimeError("injected")),
     "all cut": lambda hub, _, __: hub.subscribers.disconnect(EndReason.DRAINING),
     "session closed": lambda hub, session, _: hub.end(session.name),
-    "session forgotten": lambda hub, session, _: hub.relieve([Forget(session.name)]),
+    "session forgotten": lambda hub, session, _: relieve(hub, [Forget(session.name)]),
     "session failed": lambda _, session, __: session.close(),
 }
 
@@ -151,7 +152,7 @@ async def test_a_session_is_counted_until_it_is_gone(
     assert 5 == hub.quotas.sessions_of_subject["alice"]
     hub.end("is closed")
     hub.end("is closed")
-    hub.relieve([Forget("is forgotten")])
+    relieve(hub, [Forget("is forgotten")])
     hub.find("fails")._outlet.close()
     hub.end("is closed, and opened anew")
     hub.open("is closed, and opened anew", "bob")

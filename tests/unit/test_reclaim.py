@@ -89,6 +89,29 @@ def test_what_was_freed_before_the_pressure_counts() -> None:
     assert rule.ask(0)
 
 
+@pytest.mark.parametrize("state", UNDER_PRESSURE)
+def test_after_a_step_it_is_done_once_however_little_was_freed(state: State) -> None:
+    rule = Rule(state)
+    rule.is_wanted = True
+
+    assert [True, False, False] == [rule.ask(MUCH - 1) for _ in range(3)]
+    assert not rule.is_wanted
+
+
+def test_from_a_change_of_state_it_is_wanted_until_it_is_done() -> None:
+    rule = Rule(State.WARNING)
+    rule.is_wanted = True
+    assert rule.ask(MUCH)
+    too_soon = rule.now + RELEASE_INTERVAL_S / 2
+
+    assert not rule.is_due(counted=MUCH, state=State.HALF_OPEN, now=too_soon)
+    assert rule.is_wanted
+
+    rule.state = State.HALF_OPEN
+    assert rule.ask(MUCH)
+    assert not rule.is_wanted
+
+
 def test_each_change_of_state_is_a_reason() -> None:
     rule = Rule(State.CLOSED)
     found = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,22 +16,25 @@ from hypothesis import strategies as st
 from structlog.typing import EventDict
 
 from broadcasterd.broadcast.hub import STREAM_BYTES, Hub
+from broadcasterd.broadcast.relief import FEW, MemoryHost, Relief, relieve
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import LAGGING_S
-from broadcasterd.broadcast.supervisor import FEW, MemoryHost, relieve_memory, supervise
+from broadcasterd.broadcast.supervisor import supervise
 from broadcasterd.core.position import ById
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import SessionEnded, Unavailable
 from broadcasterd.memory.breaker import MIB, SETTLED_S, Thresholds
 from broadcasterd.memory.policy import (
     MAX_ACTIONS,
+    MAX_EVENTS,
     SESSION_BYTES,
     CutLaggards,
     ExpireEarly,
     Forget,
     Trim,
 )
+from broadcasterd.memory.ration import RATION
 from broadcasterd.memory.reclaim import RELEASE_INTERVAL_S
 from tests.support.broadcast import (
     Recorder,
@@ -53,16 +56,23 @@ T = Thresholds(warning=200 * MIB, critical=500 * MIB, recover=180 * MIB)
 
 
 class Host:
-    """What the supervisor needs of a machine: a figure, and a count of what was given back."""
+    """What the supervisor needs of a machine: a figure, and a count of what was given back.
+
+    Attributes:
+        used: the figure. It stays as it is, unless the test moves it.
+        giving_back: what happens when memory is given back.
+
+    """
 
     def __init__(self) -> None:
         self.used = 0
+        self.giving_back: Callable[[], None] = lambda: None
         self.looked = 0
         self.released_at: list[float] = []
         self.thorough: list[bool] = []
 
     def memory(self, *, sample_interval: float = 1.0) -> MemoryHost:
-        return MemoryHost(self._look, self._release, sample_interval)
+        return MemoryHost(self._look, lambda: self.used, self._release, sample_interval)
 
     def _look(self) -> int:
         self.looked += 1
@@ -71,6 +81,7 @@ class Host:
     def _release(self, *, thorough: bool) -> None:
         self.released_at.append(trio.current_time())
         self.thorough.append(thorough)
+        self.giving_back()
 
 
 @pytest.fixture
@@ -90,6 +101,16 @@ async def hub_under(
 async def hub(nursery: trio.Nursery) -> Hub:
     """Start a hub with a breaker and the default settings."""
     return await hub_under(nursery)
+
+
+def look(hub: Hub, host: Host) -> None:
+    """Do what there is to do about memory at this moment."""
+    look_again(Relief(hub, host.memory()))
+
+
+def look_again(relief: Relief) -> None:
+    while not relief.look():
+        pass
 
 
 async def settle() -> None:
@@ -120,7 +141,7 @@ async def test_a_closed_breaker_touches_nothing(hub: Hub, host: Host) -> None:
     before = hub.accounted_bytes
     host.used = T.warning - 1
 
-    relieve_memory(hub, host.memory())
+    look(hub, host)
 
     assert before == hub.accounted_bytes
     assert 10 == len(session.log)
@@ -132,9 +153,10 @@ async def test_without_a_breaker_nothing_is_touched(nursery: trio.Nursery, host:
     stuck = behind(session)
     host.used = 10**15
 
-    relieve_memory(hub, host.memory())
+    look(hub, host)
 
     assert 1 == host.looked, "the trend of /health is made of these"
+    assert [] == host.released_at
     assert 10 == len(session.log)
     assert not stuck.closed
 
@@ -146,7 +168,7 @@ async def test_a_warning_trims_the_oldest_of_a_history(hub: Hub, host: Host) -> 
     session = await filled(hub, "s", events=20)
     host.used = T.warning
     before = session.log.bytes
-    relieve_memory(hub, host.memory())
+    look(hub, host)
 
     assert list(range(20))[-len(session.log) :] == numbers(retained(session))
     assert 0 < session.log.bytes <= before // 4
@@ -159,14 +181,15 @@ async def test_a_warning_trims_the_idlest_and_stops_when_it_is_enough(
     hub = await hub_under(nursery)
     sessions = []
     for name in ("idlest", "idle", "busy"):
-        sessions.append(await filled(hub, name))
+        sessions.append(await filled(hub, name, events=150))
         await trio.sleep(10)
-    host.used = T.warning
     hub.pressure.sample(T.warning)
-    host.used = int(T.recover * 0.9) + sessions[0].log.bytes // 2
-    relieve_memory(hub, host.memory())
+    host.used = T.recover + sessions[0].log.bytes
+    look(hub, host)
 
-    assert [False, True, True] == [10 == len(session.log) for session in sessions]
+    assert [True, True, False] == [len(session.log) < 150 for session in sessions]
+    assert 150 / 4 > len(sessions[0].log)
+    assert 150 / 4 < len(sessions[1].log)
 
 
 async def test_a_warning_disturbs_nobody_who_listens(hub: Hub, host: Host) -> None:
@@ -174,7 +197,7 @@ async def test_a_warning_disturbs_nobody_who_listens(hub: Hub, host: Host) -> No
     live, slow = attach(session), behind(session)
     await settle()
     host.used = T.critical - 1
-    relieve_memory(hub, host.memory())
+    look(hub, host)
 
     assert {} == hub.subscribers.ended_by_reason
 
@@ -193,7 +216,7 @@ async def test_a_warning_forgets_what_is_small_and_idle_but_it_may_come_back(
     first = await hub.open("s").publish(drafts("a"))
     await trio.sleep(60)
     host.used = T.warning
-    relieve_memory(hub, host.memory())
+    look(hub, host)
     await settle()
 
     assert {} == hub.sessions
@@ -205,22 +228,119 @@ async def test_a_warning_forgets_what_is_small_and_idle_but_it_may_come_back(
     assert hub.find("s").resolve(ById(first.last_id or "")).gap is not None
 
 
-async def test_what_was_freed_and_is_not_given_back_yet_is_not_freed_once_more(
+# --- warning, step by step -------------------------------------------------------------------
+
+
+async def many(hub: Hub, count: int = 20) -> list[Session]:
+    """Open so many sessions of 0.8 MB each."""
+    return [await filled(hub, f"s{number}", events=150) for number in range(count)]
+
+
+async def test_what_can_be_given_back_costs_no_history(hub: Hub, host: Host) -> None:
+    await many(hub)
+    before = hub.logs.bytes
+
+    def give_back() -> None:
+        host.used = T.recover - 1
+
+    host.used, host.giving_back = T.warning, give_back
+    look(hub, host)
+
+    assert before == hub.logs.bytes
+
+
+async def test_a_step_waits_until_the_one_before_was_given_back(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:
     hub = await hub_under(nursery)
-    sessions = []
-    for name in ("idlest", "idle", "busy"):
-        sessions.append(await filled(hub, name, events=20))
-        await trio.sleep(1)
+    await many(hub)
+    held = [hub.logs.bytes]
+    host.giving_back = lambda: held.append(hub.logs.bytes)
     hub.pressure.sample(T.warning)
-    host.used = int(T.recover * 0.9) + 2 * sessions[0].log.bytes // 4
+    host.used = T.recover + 4 * MIB
     nursery.start_soon(supervise, hub, host.memory(sample_interval=0.1))
-    await trio.sleep(RELEASE_INTERVAL_S)  # several looks, and the figure is the same each time
+    await trio.sleep(0.15)
+    after_first = hub.logs.bytes
+    await trio.sleep(RELEASE_INTERVAL_S - 0.1)  # several looks, and the figure is the same
 
-    assert host.looked > 5
+    assert 10 < host.looked
+    assert [held[0]] * 2 == held
+    assert 4 * MIB < held[0] - after_first < 5 * MIB
+    assert after_first == hub.logs.bytes
+
+    await trio.sleep(0.3)
+
+    assert [*[held[0]] * 2, after_first] == held
+    assert after_first > hub.logs.bytes
+
+
+async def test_an_excess_that_does_not_fall_is_given_up_when_its_ration_is_used_up(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery, event_ttl=10**6)
+    await many(hub)
+    before = hub.logs.bytes
+    hub.pressure.sample(T.warning)
+    host.used = T.recover + 4 * MIB
+    nursery.start_soon(supervise, hub, host.memory())
+    await trio.sleep(30)
+    freed, released = before - hub.logs.bytes, len(host.released_at)
+    await trio.sleep(600)
+
+    assert 4 * MIB < freed <= RATION * 4 * MIB + 5_500, "an event is not freed by halves"
+    assert freed == before - hub.logs.bytes
+    assert released == len(host.released_at), "there is nothing to give back"
+    assert "warning" == hub.pressure.state
+
+    host.used = T.recover - 1
+    await trio.sleep(10)
+
+    assert "closed" == hub.pressure.state
+
+
+@pytest.mark.parametrize("events", [40, 80, 150])
+async def test_a_figure_that_lags_behind_costs_no_more_than_was_needed(
+    events: int, nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Pages are only ever given back with a delay, and new events fill the room of old ones."""
+    hub = await hub_under(nursery)
+    for number in range(3000 // events):
+        await filled(hub, f"s{number}", events=events)
+    held = [hub.logs.bytes]
+    elsewhere = T.recover + 3 * MIB - hub.logs.bytes
+
+    def give_back() -> None:
+        held.append(hub.logs.bytes)
+        host.used = elsewhere + held[-2]  # what was freed before the last time
+
+    host.used = T.recover + 3 * MIB
+    host.giving_back = give_back
+    hub.pressure.sample(T.warning)
+    nursery.start_soon(supervise, hub, host.memory(sample_interval=0.1))
+    await trio.sleep(60)
+
+    assert "closed" == hub.pressure.state
+    assert 3 * MIB < held[0] - hub.logs.bytes <= RATION * 3 * MIB + 5_500
+
+
+async def test_a_step_over_many_events_lets_others_run_and_goes_on_at_once(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    each = MAX_EVENTS // 2
+    hub = await hub_under(nursery, max_history_events=each, max_history_bytes=10 * MIB)
+    for number in range(6):
+        await filled(hub, f"s{number}", events=each, size=100)
+    before = hub.logs.bytes
+    hub.pressure.sample(T.warning)
+    host.used = T.recover + before
+    relief = Relief(hub, host.memory())
+
+    assert [False, False, False, True] == [relief.look() for _ in range(4)]
     assert 1 == len(host.released_at)
-    assert [False, True, True] == [20 == len(session.log) for session in sessions]
+    assert hub.logs.bytes < before / 3
+
+
+# --- open, in many steps -----------------------------------------------------------------------
 
 
 async def test_what_is_too_much_for_one_step_is_gone_on_with_at_once(
@@ -243,7 +363,7 @@ async def test_an_open_breaker_keeps_those_who_are_up_to_date(hub: Hub, host: Ho
     session = await filled(hub, "s")
     live = [attach(session) for _ in range(5)]
     host.used = T.critical
-    relieve_memory(hub, host.memory())
+    look(hub, host)
 
     assert 0 == session.log.bytes
 
@@ -259,7 +379,7 @@ async def test_an_open_breaker_forgets_where_nobody_listens(hub: Hub, host: Host
     followed = await filled(hub, "followed")
     Recorder(followed)
     host.used = T.critical
-    relieve_memory(hub, host.memory())
+    look(hub, host)
     await settle()
 
     assert {"followed": followed} == hub.sessions
@@ -274,7 +394,7 @@ async def test_an_open_breaker_ends_laggards_and_tells_them_to_come_back(
     pass_time(hub, LAGGING_S)
     just_now = behind(session)
     host.used = T.critical
-    relieve_memory(hub, host.memory())
+    look(hub, host)
     await settle()
 
     assert slow.closed
@@ -299,7 +419,7 @@ async def test_what_is_past_half_its_lifetime_goes_even_where_little_is_needed(
         await session.publish(drafts("3"))
     hub.pressure.sample(T.critical)
     host.used = int(T.recover * 0.9) + 1  # one session is emptied; of the other, what is old goes
-    relieve_memory(hub, host.memory())
+    look(hub, host)
 
     assert [[], ["3"]] == sorted(retained(session) for session in sessions)
 
@@ -330,7 +450,7 @@ async def test_a_publication_that_waits_in_a_forgotten_session_is_settled(
 
 
 async def _relieve(hub: Hub, host: Host) -> None:
-    relieve_memory(hub, host.memory())
+    look(hub, host)
 
 
 async def test_again_and_again_finds_less_and_does_no_harm(hub: Hub, host: Host) -> None:
@@ -338,7 +458,7 @@ async def test_again_and_again_finds_less_and_does_no_harm(hub: Hub, host: Host)
     live = attach(session)
     host.used = T.critical
     for _ in range(5):
-        relieve_memory(hub, host.memory())
+        look(hub, host)
 
         assert SESSION_BYTES + STREAM_BYTES == hub.counted_bytes
 
@@ -350,7 +470,7 @@ async def test_again_and_again_finds_less_and_does_no_harm(hub: Hub, host: Host)
 
 async def test_a_trim_is_of_the_named_session_alone(hub: Hub) -> None:
     one, other = await filled(hub, "one"), await filled(hub, "other")
-    hub.relieve([Trim("one", 15_000)])
+    relieve(hub, [Trim("one", 15_000)])
 
     assert one.log.bytes <= 15_000
     assert [8, 9] == numbers(retained(one))
@@ -359,7 +479,7 @@ async def test_a_trim_is_of_the_named_session_alone(hub: Hub) -> None:
 
 async def test_a_forgotten_session_returns_its_bytes_at_once(hub: Hub) -> None:
     await filled(hub, "s")
-    hub.relieve([Forget("s")])
+    relieve(hub, [Forget("s")])
 
     assert 0 == hub.counted_bytes
     assert {} == hub.sessions
@@ -371,19 +491,19 @@ async def test_early_expiry_reaches_every_session(
     hub = await hub_under(nursery, event_ttl=600)
     sessions = [await filled(hub, f"s{n}") for n in range(3)]
     await trio.sleep(299)
-    hub.relieve([ExpireEarly(0.5)])
+    relieve(hub, [ExpireEarly(0.5)])
 
     assert [10] * 3 == [len(session.log) for session in sessions]
 
     await trio.sleep(1)
-    hub.relieve([ExpireEarly(0.5)])
+    relieve(hub, [ExpireEarly(0.5)])
 
     assert [0] * 3 == [len(session.log) for session in sessions]
 
 
 async def test_no_laggards_are_cut_where_there_are_none(hub: Hub) -> None:
     live = attach(await filled(hub, "s"))
-    hub.relieve([CutLaggards()])
+    relieve(hub, [CutLaggards()])
 
     assert not live.closed
 
@@ -406,12 +526,13 @@ async def test_each_transition_is_one_record_and_one_count(
 ) -> None:
     hub = await hub_under(nursery)
     attach(await filled(hub, "s", events=1))
+    relief = Relief(hub, host.memory())
     host.used = T.critical
-    relieve_memory(hub, host.memory())
+    look_again(relief)
     host.used = 0
     for _ in range(60):
         await trio.sleep(1)
-        relieve_memory(hub, host.memory())
+        look_again(relief)
     found = [record for record in records if record["event"] == "memory breaker"]
 
     assert [
@@ -596,7 +717,7 @@ async def test_a_failure_to_look_ends_the_supervisor(
 
     hub = make_hub(thresholds=T)
     with pytest.raises(OSError, match="no /proc"):
-        await supervise(hub, MemoryHost(fail, lambda *, thorough: None, 1.0))
+        await supervise(hub, MemoryHost(fail, lambda: 0, lambda *, thorough: None, 1.0))
 
 
 # --- the account, all along ------------------------------------------------------------------
@@ -630,6 +751,7 @@ class Everything:
     def __init__(self, hub: Hub, host: Host, nursery: trio.Nursery) -> None:
         self.hub = hub
         self._host = host
+        self._relief = Relief(hub, host.memory())
         self._nursery = nursery
         self._sessions: list[Session] = []
         self._streams: list[SocketSubscriber] = []
@@ -660,7 +782,7 @@ class Everything:
                 self.hub.end(self._name(step.which))
             case "relieve":
                 self._host.used = step.much * 10 * MIB
-                relieve_memory(self.hub, self._host.memory())
+                look_again(self._relief)
             case "time":
                 clock.jump(step.much / 2)
                 await self.hub.sweep()

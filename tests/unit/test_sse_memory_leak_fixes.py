@@ -30,6 +30,7 @@ from broadcasterd.api.request import Head
 from broadcasterd.api.subscribe import Admission, admit
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.publication import EncodedEvent, Publication
+from broadcasterd.broadcast.relief import relieve, vitals
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.session import FINISH_TIMEOUT_S, INBOX_PUBLICATIONS, Heartbeat, Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
@@ -211,7 +212,7 @@ async def a_session_expires_with_a_publication_in_its_inbox(hub: Hub) -> None:
 @way
 async def a_session_is_shed(hub: Hub) -> None:
     await hub.open("s").publish(drafts("a", "b"))
-    hub.relieve([Forget("s")])
+    relieve(hub, [Forget("s")])
 
 
 @way
@@ -306,7 +307,7 @@ async def a_reader_is_cut_for_its_lag(hub: Hub) -> None:
     await session.publish(drafts("x" * 1000))
     attach(session, ThrottledSocket(window=50))
     pass_time(hub, LAGGING_S)
-    hub.relieve([ExpireEarly(0.5), CutLaggards(), Trim("s", 0)])
+    relieve(hub, [ExpireEarly(0.5), CutLaggards(), Trim("s", 0)])
 
     assert {} == session.subscribers
     hub.end("s")
@@ -540,7 +541,7 @@ async def _publish(session: Session, data: str) -> None:
 
 
 async def _relieve(hub: Hub, *actions: Forget) -> None:
-    hub.relieve(list(actions))
+    relieve(hub, actions)
 
 
 JSON = "application/json"
@@ -1052,12 +1053,12 @@ async def test_a_session_is_gone_from_the_figures_after_its_time(
 ) -> None:
     await brief.open("s").publish(drafts("a"))
 
-    assert ["s"] == [vitals.name for vitals in brief.vitals()]
+    assert ["s"] == [session.name for session in vitals(brief)]
 
     await trio.sleep(2)
     await brief.sweep()
 
-    assert [] == brief.vitals()
+    assert [] == vitals(brief)
     assert 0 == brief.counted_bytes
 
 
@@ -1099,7 +1100,7 @@ async def test_to_ask_for_the_figures_takes_nothing(hub: Hub, autojump_clock: Cl
     async with leaving_nothing(hub):
         for _ in range(100):
             assert expected == session.statistics()
-            hub.vitals()
+            vitals(hub)
 
     assert ("s", 1, 2) == (expected.name, expected.subscribers, expected.log.events)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
 from contextvars import Context
 
 import structlog
@@ -22,16 +21,8 @@ from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.errors import RETRY_AFTER_S, Draining, NoSuchSession, Unavailable, UsedUp
 from broadcasterd.memory.account import Account
-from broadcasterd.memory.breaker import MIB, State, Thresholds, Transition
-from broadcasterd.memory.policy import (
-    SESSION_BYTES,
-    Action,
-    CutLaggards,
-    ExpireEarly,
-    Forget,
-    SessionVitals,
-    Trim,
-)
+from broadcasterd.memory.breaker import Thresholds
+from broadcasterd.memory.policy import SESSION_BYTES
 from broadcasterd.memory.pressure import Pressure
 
 log = structlog.stdlib.get_logger(__name__)
@@ -47,7 +38,6 @@ class Hub:
         settings: those in force.
         clock: the daemon's.
         thresholds: the memory breaker's; ``None`` switches it off.
-        rss: the bytes of memory resident, for the breaker's records.
 
     Attributes:
         sessions: those that are open, by name.
@@ -65,11 +55,9 @@ class Hub:
         *,
         clock: Clock | None = None,
         thresholds: Thresholds | None = None,
-        rss: Callable[[], int] = lambda: 0,
     ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
-        self._rss = rss
         self.sessions: dict[str, Session] = {}
         self.quotas = Quotas(settings, self.clock.now)
         self.subscribers = Subscribers(settings, self.quotas, self.clock)
@@ -78,10 +66,7 @@ class Hub:
         self.logs = Account()
         self.bodies = Account()
         self.pressure = Pressure(
-            thresholds,
-            counted=lambda: self.counted_bytes,
-            clock=self.clock.now,
-            on_transition=self._record_transition,
+            thresholds, counted=lambda: self.counted_bytes, clock=self.clock.now
         )
         self.counters: Counter[str] = Counter()
         self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
@@ -267,50 +252,6 @@ class Hub:
         """
         self.interrupts.drain()
         await self.subscribers.drain(movable_stay=movable_stay)
-
-    # Memory pressure
-
-    def vitals(self) -> list[SessionVitals]:
-        """Return what the policy has to know of each session."""
-        now = self.clock.now()
-        return [
-            SessionVitals(s.name, s.log.bytes, len(s.subscribers), now - s.published_at)
-            for s in self.sessions.values()
-        ]
-
-    def relieve(self, actions: list[Action]) -> None:
-        """Do what the policy decided, all in one step."""
-        for action in actions:
-            match action:
-                case Trim(name, to_bytes):
-                    self.sessions[name].log.trim(to_bytes)
-                case Forget(name):
-                    session = self.sessions[name]
-                    session.log.trim(0)
-                    self.drop(session, EndReason.MEMORY)
-                case ExpireEarly(share):
-                    now = self.clock.now()
-                    for session in self.sessions.values():
-                        session.log.expire(now, share=share)
-                case CutLaggards():
-                    for stream in tuple(self.subscribers.by_id.values()):
-                        if stream.is_behind:
-                            retry_ms = self.subscribers.jittered_retry_ms()
-                            stream.disconnect(EndReason.MEMORY, retry_ms=retry_ms)
-
-    def _record_transition(self, transition: Transition) -> None:
-        if transition.after is State.OPEN:
-            self.interrupts.short_of_memory()
-        log.warning(
-            "memory breaker",
-            before=transition.before.value,
-            after=transition.after.value,
-            rss_mb=round(self._rss() / MIB, 1),
-            used_mb=round(transition.used / MIB, 1),
-            counted_mb=round(self.counted_bytes / MIB, 1),
-            sessions=len(self.sessions),
-            streams=len(self.subscribers),
-        )
 
     async def _contain(self, session: Session) -> None:
         try:

@@ -29,7 +29,9 @@ class Pressure:
         thresholds: the breaker's; ``None`` switches it off, and everything is accepted.
         counted: the bytes that the daemon counts itself, now.
         clock: seconds on a monotonic clock.
-        on_transition: told of each change of state, once.
+
+    Attributes:
+        watchers: told of each change of state, once and at once.
 
     """
 
@@ -39,12 +41,11 @@ class Pressure:
         *,
         counted: Callable[[], int],
         clock: Callable[[], float],
-        on_transition: Callable[[Transition], None],
     ) -> None:
+        self.watchers: list[Callable[[Transition], None]] = []
         self._breaker = None if thresholds is None else Breaker(thresholds)
         self._counted = counted
         self._clock = clock
-        self._on_transition = on_transition
         self._used_at_sample = 0
         self._counted_at_sample = 0
         self._asked = 0
@@ -112,4 +113,5 @@ class Pressure:
     def _observe(self, used: int) -> None:
         if self._breaker is not None:
             for transition in self._breaker.observe(used, now=self._clock()):
-                self._on_transition(transition)
+                for tell in self.watchers:
+                    tell(transition)

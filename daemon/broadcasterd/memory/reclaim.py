@@ -17,10 +17,16 @@ class ReleaseRule:
     """Says when, from the breaker's state and the bytes that the daemon counts itself.
 
     Only under pressure: otherwise what was freed is soon used again. And once more after each
-    time, and after each change of state: what has been forgotten may still have been about to end.
+    time: what has been forgotten may still have been about to end.
+
+    Attributes:
+        is_wanted: whether the resident set tells nothing until it is done: after a change of state,
+            and after a step that freed something. Whoever takes such a step sets it.
+
     """
 
     def __init__(self) -> None:
+        self.is_wanted = False
         self._most = 0  # counted since the last release
         self._not_before = -inf
         self._state: State | None = State.CLOSED
@@ -36,12 +42,13 @@ class ReleaseRule:
             return False
         if state is not self._state:
             self._state = state
-            self._once_more = True
+            self.is_wanted = True
         self._most = max(self._most, counted)
         worth_it = state is not State.CLOSED and self.freed(counted) >= WORTH_RELEASING_BYTES
-        if now < self._not_before or not (worth_it or self._once_more):
+        if now < self._not_before or not (worth_it or self._once_more or self.is_wanted):
             return False
         self._once_more = worth_it
+        self.is_wanted = False
         self._most = counted
         self._not_before = now + RELEASE_INTERVAL_S
         return True
