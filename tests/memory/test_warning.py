@@ -1,55 +1,121 @@
-"""The first stage: histories are shortened, the idlest first, and nobody else notices."""
+"""The first stage: histories are shortened, the idlest first, and nobody else notices.
+
+Where what is needed has to be known, histories are published first, and the thresholds are put
+below what the daemon then has: so they are right on every machine.
+"""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from tests.support.daemon import StartDaemon
-from tests.support.flood import ANSWER_S, client_of, reading
+import pytest
+import trio
+
+from tests.support.daemon import Daemon, StartDaemon
+from tests.support.flood import ANSWER_S, MIB, Client, client_of, reading, transitions
 
 EVENTS = 400
 SIZE = 2000
 """A history of 0.9 MB: within what a session may keep."""
 
+AT_MOST = 1.5
+"""The promise: bytes of history that go, for each byte that there is too much."""
 
-def history(name: str) -> list[str]:
+ROUNDED_MB = 0.05
+"""By so much less than there was may be in a record, which tells tenths."""
+
+WATCHED_S = 5.0
+"""Long enough for several steps: one takes a second."""
+
+ROOM: dict[str, dict[str, Any]] = {
+    "sessions": {"max_history_bytes": 8 * MIB},
+    "log": {"format": "json"},
+}
+FAR = {"warning_mb": 2000, "critical_mb": 4000}
+
+
+def history(name: str, events: int = EVENTS, size: int = SIZE) -> list[str]:
     """Return the data of a session's events."""
-    return [f"{name} {number} {'x' * SIZE}" for number in range(EVENTS)]
+    return [f"{name} {number} {'x' * size}" for number in range(events)]
 
 
-async def test_the_idlest_histories_go_first_and_live_subscribers_keep_their_order(
-    start_daemon: StartDaemon, idle_mb: float
+async def come_too_near(daemon: Daemon, client: Client, *, need_mb: float) -> float:
+    """Put the thresholds where so much has to be freed; return the megabytes of ``recover``."""
+    used_mb: float = (await client.health())["memory"]["used_mb"]
+    warning_mb, recover_mb = used_mb - 1, used_mb - need_mb
+    memory = {"warning_mb": warning_mb, "recover_below": recover_mb / warning_mb}
+    daemon.reload(**ROOM, memory={**memory, "critical_mb": used_mb + 400})
+    await client.until(lambda h: h["memory"]["breaker"] == "warning", within=ANSWER_S)
+    return recover_mb
+
+
+def needed_mb(daemon: Daemon, recover_mb: float) -> float:
+    """Return by how much the daemon found itself above ``recover``."""
+    [warning] = [record for record in transitions(daemon) if record["after"] == "warning"]
+    return float(warning["used_mb"]) + ROUNDED_MB - recover_mb
+
+
+async def history_mb(client: Client) -> float:
+    """Return the megabytes that all sessions retain."""
+    listed = await client.sessions()
+    retained: int = sum(session["retained_bytes"] for session in listed.values())
+    return retained / MIB
+
+
+@pytest.mark.parametrize(("sessions", "parts", "events"), [(100, 1, 25), (30, 1, 80), (6, 5, 80)])
+async def test_no_more_history_goes_than_is_needed_and_live_subscribers_keep_their_order(
+    sessions: int, parts: int, events: int, start_daemon: StartDaemon
 ) -> None:
-    daemon = start_daemon(
-        memory={"warning_mb": idle_mb + 25, "critical_mb": idle_mb + 400, "recover_below": 0.99},
-        log={"format": "json"},
-    )
+    """Histories of 0.25, 0.8 and 4 MB; the idlest of them go first."""
+    daemon = start_daemon(**ROOM, memory=FAR)
+    names = [f"s{number}" for number in range(sessions)]
+    told = [f"after {name}" for name in names] + ["in warning"]
     async with client_of(daemon) as client, reading(daemon, "live", count=2) as live:
-        names: list[str] = []
-        told: list[str] = []
-        state = "closed"
-        while state == "closed" and len(names) < 300:
-            names.append(f"s{len(names)}")
-            await client.publish(names[-1], *history(names[-1]))
-            told.append(f"after {names[-1]}")
-            await client.publish("live", told[-1])
-            state = (await client.health())["memory"]["breaker"]
+        for name, word in zip(names, told, strict=False):
+            for _ in range(parts):
+                await client.publish(name, *history(name, events, size=10_000))
+            await client.publish("live", word)
+        before_mb = await history_mb(client)
+        recover_mb = await come_too_near(daemon, client, need_mb=before_mb / 4)
+        await client.publish("live", told[-1])
         await client.until(lambda h: h["memory"]["breaker"] == "closed", within=60)
         listed = await client.sessions()
+        gone_mb = before_mb - await history_mb(client)
         for reader in live:
             await reader.until(lambda r: len(r.data) == len(told), within=ANSWER_S)
+        left = [listed[name]["retained_events"] for name in names]
         async with reading(daemon, names[0]) as [late]:
-            await late.until(lambda r: r.data[-1:] == history(names[0])[-1:], within=ANSWER_S)
+            await late.until(lambda r: len(r.data) == left[0], within=ANSWER_S)
 
-    left = [listed[name]["retained_events"] if name in listed else 0 for name in names]
-    shortened = [events < EVENTS for events in left]
-    assert shortened[0]
-    assert not shortened[-1]
+    assert 0 < gone_mb <= AT_MOST * needed_mb(daemon, recover_mb)
+    shortened = [count < parts * events for count in left]
     assert shortened == sorted(shortened, reverse=True), left
-    assert late.data == history(names[0])[-left[0] :], "the newest are kept"
+    published = history(names[0], events, size=10_000) * parts
+    assert late.data == published[-left[0] :], "the newest are kept"
     for reader in live:
         assert reader.data == told
         assert reader.news == []
+
+
+async def test_small_events_that_do_not_bring_memory_back_are_not_swept_away(
+    start_daemon: StartDaemon,
+) -> None:
+    """They lie between one another: pages are free only when all that is on them has gone."""
+    daemon = start_daemon(**ROOM, memory=FAR)
+    async with client_of(daemon) as client:
+        for _ in range(10):
+            for number in range(40):
+                await client.publish(f"s{number}", *history("s", 40, size=100))
+        before_mb = await history_mb(client)
+        recover_mb = await come_too_near(daemon, client, need_mb=before_mb / 4)
+        await client.until(
+            lambda h: h["memory"]["accounted_mb"] < before_mb - 1 / 4, within=ANSWER_S
+        )
+        await trio.sleep(WATCHED_S)
+        gone_mb = before_mb - await history_mb(client)
+
+    assert gone_mb <= AT_MOST * needed_mb(daemon, recover_mb)
 
 
 async def test_publishers_and_subscribers_are_welcome_in_warning(start_daemon: StartDaemon) -> None:
@@ -85,19 +151,21 @@ async def test_a_session_that_nobody_needs_is_forgotten_and_one_with_a_listener_
 async def test_a_subscriber_of_a_shortened_history_is_told_of_the_gap(
     start_daemon: StartDaemon,
 ) -> None:
-    daemon = start_daemon(memory={"warning_mb": 10, "sample_interval": 0.1})
+    daemon = start_daemon(memory=FAR)
     async with client_of(daemon) as client, reading(daemon, "s") as [reader]:
         reply = await client.publish("s", *history("s"))
         first = reply.json()["first_id"]
+        await reader.until(lambda r: len(r.data) == EVENTS, within=ANSWER_S)
+        daemon.reload(memory={"warning_mb": 10, "sample_interval": 0.1})
         await client.until(
             lambda h: h["memory"]["accounted_mb"] < 0.4 and h["memory"]["breaker"] == "warning",
             within=ANSWER_S,
         )
-        await reader.until(lambda r: len(r.data) == EVENTS, within=ANSWER_S)
         async with reading(daemon, "s", cursor=first) as [late]:
             await late.until(lambda r: r.data[-1:] == history("s")[-1:], within=ANSWER_S)
 
     assert reader.data == history("s")
+    assert reader.news == []
     gap, *rest = late.events
     assert gap.type == "gap"
     assert json.loads(gap.data) == {"asked": first, "oldest": rest[0].id}

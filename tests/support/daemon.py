@@ -75,8 +75,7 @@ class Daemon:
             sections: keys of the configuration by section; they win over ``DEFAULTS``.
 
         """
-        config = directory / "broadcasterd.toml"
-        config.write_text(as_toml(_merge(DEFAULTS, sections)))
+        config = _configure(directory, sections)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("BROADCASTERD_")}
         variables = {**inherited, **(environment or {})}
         arguments = ["serve", "--examples", "--config", str(config)]
@@ -111,6 +110,11 @@ class Daemon:
     def log(self) -> str:
         """Return what it wrote to stderr so far."""
         return (self.directory / "stderr").read_text()
+
+    def reload(self, **sections: Mapping[str, object]) -> None:
+        """Ask it to take other settings (SIGHUP); it does so in its own time."""
+        _configure(self.directory, sections)
+        self.process.send_signal(signal.SIGHUP)
 
     def stop(self) -> int:
         """Ask it to stop (SIGTERM), kill it if it does not, and return its exit status.
@@ -179,6 +183,12 @@ class StartDaemon(Protocol):
     ) -> Daemon:
         """Start a daemon and return when it is ready."""
         ...
+
+
+def _configure(directory: Path, sections: Mapping[str, Mapping[str, object]]) -> Path:
+    config = directory / "broadcasterd.toml"
+    config.write_text(as_toml(_merge(DEFAULTS, sections)))
+    return config
 
 
 def _merge(
