@@ -44,6 +44,10 @@ FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "3"))
 """How long the first flood lasts. 60 shows what the issue asks for to the letter."""
 
 NEXT_FLOODS_S = 1.0
+EVENTS = 20
+"""In each publication of a flood. That is less than a warning shortens and more than it forgets in
+time, however slow the machine is: so each flood opens the breaker."""
+
 REFUSALS = 500
 
 OVER_CRITICAL = 1.1
@@ -124,8 +128,8 @@ class Recorder:
 
     async def _cycle(self, client: Client, number: int) -> None:
         self._memory.reset()
-        seconds, events = (NEXT_FLOODS_S, 8) if number else (FLOOD_S, 4)
-        requests = new_sessions(f"flood{number}", events=events)
+        seconds = NEXT_FLOODS_S if number else FLOOD_S
+        requests = new_sessions(f"flood{number}", events=EVENTS)
         seen = await flood(self._daemon, requests, seconds=seconds, refusals=REFUSALS)
         ended_at = trio.current_time()
         sessions = await client.sessions()
