@@ -353,9 +353,8 @@ async def test_a_page_of_a_session_that_is_not_open_is_empty_and_opens_none(
     assert lost["gap"] == {"asked": "lost-7", "oldest": None}
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "wait=31", "wait=-1"])
-async def test_a_page_has_bounds(query: str, daemon: Daemon, name: str) -> None:
-    problem(await ask(daemon, "GET", target(name, query), PAGE), 400)
+async def test_a_page_has_bounds(daemon: Daemon, name: str) -> None:
+    problem(await ask(daemon, "GET", target(name, "limit=0"), PAGE), 400)
 
 
 async def until_listened_to(daemon: Daemon, name: str, count: int = 1) -> None:

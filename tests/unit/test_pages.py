@@ -1,0 +1,111 @@
+"""A session's log in pages: where each begins and ends, and what it waits for."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from broadcasterd.access.grants import EVERYONE
+from broadcasterd.api.pages import page, wants_page
+from broadcasterd.api.request import Head, parse_query
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.errors import BadRequest, Unavailable
+from tests.support.broadcast import drafts, start_hub
+
+
+@pytest.fixture
+async def hub(nursery: trio.Nursery) -> Hub:
+    """Start a hub, whose session "s" has five events."""
+    hub = await start_hub(nursery, max_sessions=2)
+    await hub.open("s").publish(drafts(*"abcde"))
+    return hub
+
+
+def head(query: str = "", accept: str = "application/json") -> Head:
+    """Return the head of a request for a page."""
+    fields = {"accept": accept}
+    return Head("GET", "/", parse_query(query.encode()), fields, "127.0.0.1", "1.1")
+
+
+async def data(hub: Hub, query: str = "", name: str = "s") -> tuple[str, object]:
+    """Ask for a page; return the data on it, joined, and the id to go on from."""
+    found = await page(head(query), name, EVERYONE, hub)
+
+    assert found is not None
+    events = found["events"]
+    assert isinstance(events, list)
+    return "".join(event["data"] for event in events), found["next"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("application/json", True),
+        ("application/json, */*", True),
+        ("text/event-stream, application/json", False),
+        ("text/event-stream", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_a_page_is_for_those_who_ask_for_json_alone(accept: str, *, expected: bool) -> None:
+    assert expected == wants_page(head(accept=accept))
+
+
+async def test_pages_follow_each_other_to_the_end(hub: Hub) -> None:
+    log = hub.find("s").log
+
+    assert ("ab", log.id_of(2)) == await data(hub, "limit=2")
+    assert ("cd", log.id_of(4)) == await data(hub, f"limit=2&last_event_id={log.id_of(2)}")
+    assert ("e", log.id_of(5)) == await data(hub, f"limit=2&last_event_id={log.id_of(4)}")
+    assert ("", log.id_of(5)) == await data(hub, f"limit=2&last_event_id={log.id_of(5)}")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=x", "wait=31", "wait=-1", "wait=x", "from=yesterday"],
+)
+async def test_a_page_has_bounds(hub: Hub, query: str) -> None:
+    with pytest.raises(BadRequest):
+        await page(head(query), "s", EVERYONE, hub)
+
+
+async def test_a_page_tells_of_a_gap(hub: Hub) -> None:
+    found = await page(head("last_event_id=lost-7"), "s", EVERYONE, hub)
+
+    assert found is not None
+    assert found["gap"] == {"asked": "lost-7", "oldest": hub.find("s").log.id_of(1)}
+
+
+async def test_only_to_look_makes_no_session(hub: Hub) -> None:
+    assert ("", None) == await data(hub, name="other")
+    assert "other" not in hub.sessions
+
+
+async def test_a_page_of_a_closed_session_is_none(hub: Hub) -> None:
+    hub.end("s")
+
+    assert await page(head(), "s", EVERYONE, hub) is None
+
+
+async def test_a_page_waits_for_news_up_to_its_limit(
+    hub: Hub, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def publish_later() -> None:
+        await trio.sleep(5)
+        await hub.find("s").publish(drafts("f"))
+
+    nursery.start_soon(publish_later)
+
+    assert ("f", hub.find("s").log.id_of(6)) == await data(hub, "from=now&wait=30")
+    assert 5 == trio.current_time()
+    assert "" == (await data(hub, "from=now&wait=30"))[0]
+    assert 35 == trio.current_time()
+
+
+async def test_waiting_for_a_new_session_needs_room_for_it(hub: Hub) -> None:
+    hub.open("second")
+
+    with pytest.raises(Unavailable):
+        await page(head("wait=1"), "third", EVERYONE, hub)
