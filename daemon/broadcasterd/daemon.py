@@ -25,7 +25,7 @@ from broadcasterd.access.tokens import KeyRing, credentials_directory
 from broadcasterd.api.auth import Guard
 from broadcasterd.api.routes import Api
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.supervisor import supervise
+from broadcasterd.broadcast.supervisor import Supervisor
 from broadcasterd.config import Config, ConfigError, Settings, check_exposure
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.handover.restart import Restart
@@ -78,6 +78,7 @@ class Daemon:
         self.settings = Settings(config)
         self.monitor = Monitor(config.memory, MemoryProbe())
         self.hub = Hub(self.settings, thresholds=self._thresholds())
+        self.supervisor = Supervisor(self.hub, self.monitor.memory_host())
         self.guard = Guard(self.settings, keys, self.hub.clock)
         api = Api(self.hub, self.guard, self.settings, lambda: self.monitor.vitals(self.hub))
         self.app = create_app(api, takeover=takeover)
@@ -102,7 +103,7 @@ class Daemon:
             await restore(self.hub)
             urls: list[str] = await root.start(self._serve)
             root.start_soon(self.monitor.loop.run)
-            root.start_soon(supervise, self.hub, self.monitor.memory_host())
+            root.start_soon(self.supervisor.run)
             task_status.started(urls)
 
     async def _serve(self, *, task_status: trio.TaskStatus[list[str]]) -> None:
@@ -211,7 +212,7 @@ async def serve(
         notifier,
         watchdog=watchdog_period(os.environ),
         status=daemon.status,
-        progress=lambda: daemon.hub.counters["supervisor_steps"],
+        progress=lambda: daemon.supervisor.steps,
     )
     reloader = Reloader(config, load=load, apply=daemon.reconfigure)
     with (

@@ -17,11 +17,11 @@ from broadcasterd.memory.policy import (
     MAX_EVENTS,
     SESSION_BYTES,
     SMALL_BYTES,
-    Action,
-    CutLaggards,
+    DisconnectLaggards,
     ExpireEarly,
     Forget,
     Plan,
+    ReliefAction,
     SessionVitals,
     Trim,
     plan,
@@ -43,7 +43,7 @@ def not_asked() -> NoReturn:
     raise AssertionError("there may be thousands of sessions: they are not to be asked")
 
 
-def decide(state: State, *sessions: SessionVitals, to_free: int = ALL) -> Sequence[Action]:
+def decide(state: State, *sessions: SessionVitals, to_free: int = ALL) -> Sequence[ReliefAction]:
     return plan(state, to_free, lambda: sessions).actions
 
 
@@ -73,7 +73,7 @@ def test_where_there_is_no_session_nothing_can_be_done(state: State) -> None:
 
 
 def test_an_open_breaker_goes_for_old_events_and_laggards_even_so() -> None:
-    assert [ExpireEarly(share=0.5), CutLaggards()] == decide(State.OPEN)
+    assert [ExpireEarly(share=0.5), DisconnectLaggards()] == decide(State.OPEN)
 
 
 # --- warning ---------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_an_open_breaker_forgets_where_nobody_listens_and_empties_the_rest() -> 
 
     assert actions == [
         ExpireEarly(share=0.5),
-        CutLaggards(),
+        DisconnectLaggards(),
         Forget("left"),
         Trim("followed", 0),
         Forget("busy"),
@@ -193,7 +193,7 @@ def test_a_plan_that_is_enough_or_has_nothing_left_is_whole(state: State) -> Non
 # --- the whole planner -----------------------------------------------------------------------
 
 
-def names(actions: Sequence[Action]) -> list[str]:
+def names(actions: Sequence[ReliefAction]) -> list[str]:
     return [action.name for action in actions if isinstance(action, Trim | Forget)]
 
 
@@ -218,7 +218,7 @@ states = st.sampled_from(State)
 amounts = st.integers(-MIB, ALL) | st.integers(-MIB, 10 * MIB)
 
 
-def freed(session: SessionVitals, action: Action) -> int:
+def freed(session: SessionVitals, action: ReliefAction) -> int:
     """Return what that frees in a session whose events are all of one size."""
     if isinstance(action, Forget):
         return session.bytes + SESSION_BYTES
@@ -319,7 +319,7 @@ def test_early_expiry_and_cuts_come_first_and_only_when_open(
     general = [action for action in actions if not isinstance(action, Trim | Forget)]
     is_needed = state is State.OPEN and to_free > 0
 
-    assert general == ([ExpireEarly(share=0.5), CutLaggards()] if is_needed else [])
+    assert general == ([ExpireEarly(share=0.5), DisconnectLaggards()] if is_needed else [])
     assert general == list(actions)[: len(general)]
 
 

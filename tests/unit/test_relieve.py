@@ -20,7 +20,7 @@ from broadcasterd.broadcast.relief import FEW, MemoryHost, Relief, relieve
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import LAGGING_S
-from broadcasterd.broadcast.supervisor import supervise
+from broadcasterd.broadcast.supervisor import Supervisor
 from broadcasterd.core.position import ById
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import SessionEnded, Unavailable
@@ -29,7 +29,7 @@ from broadcasterd.memory.policy import (
     MAX_ACTIONS,
     MAX_EVENTS,
     SESSION_BYTES,
-    CutLaggards,
+    DisconnectLaggards,
     ExpireEarly,
     Forget,
     Trim,
@@ -258,7 +258,7 @@ async def test_a_step_waits_until_the_one_before_was_given_back(
     host.giving_back = lambda: held.append(hub.logs.bytes)
     hub.pressure.sample(T.warning)
     host.used = T.recover + 4 * MIB
-    nursery.start_soon(supervise, hub, host.memory(sample_interval=0.1))
+    nursery.start_soon(Supervisor(hub, host.memory(sample_interval=0.1)).run)
     await trio.sleep(0.15)
     after_first = hub.logs.bytes
     await trio.sleep(RELEASE_INTERVAL_S - 0.1)  # several looks, and the figure is the same
@@ -282,7 +282,7 @@ async def test_an_excess_that_does_not_fall_is_given_up_when_its_ration_is_used_
     before = hub.logs.bytes
     hub.pressure.sample(T.warning)
     host.used = T.recover + 4 * MIB
-    nursery.start_soon(supervise, hub, host.memory())
+    nursery.start_soon(Supervisor(hub, host.memory()).run)
     await trio.sleep(30)
     freed, released = before - hub.logs.bytes, len(host.released_at)
     await trio.sleep(600)
@@ -316,7 +316,7 @@ async def test_a_figure_that_lags_behind_costs_no_more_than_was_needed(
     host.used = T.recover + 3 * MIB
     host.giving_back = give_back
     hub.pressure.sample(T.warning)
-    nursery.start_soon(supervise, hub, host.memory(sample_interval=0.1))
+    nursery.start_soon(Supervisor(hub, host.memory(sample_interval=0.1)).run)
     await trio.sleep(60)
 
     assert "closed" == hub.pressure.state
@@ -350,7 +350,7 @@ async def test_what_is_too_much_for_one_step_is_gone_on_with_at_once(
     for number in range(2 * MAX_ACTIONS + 1):
         await hub.open(f"s{number}").publish(drafts("a"))
     host.used = 10 * T.critical
-    nursery.start_soon(supervise, hub, host.memory())
+    nursery.start_soon(Supervisor(hub, host.memory()).run)
     await trio.sleep(1.01)  # one tick
 
     assert {} == hub.sessions
@@ -503,7 +503,7 @@ async def test_early_expiry_reaches_every_session(
 
 async def test_no_laggards_are_cut_where_there_are_none(hub: Hub) -> None:
     live = attach(await filled(hub, "s"))
-    relieve(hub, [CutLaggards()])
+    relieve(hub, [DisconnectLaggards()])
 
     assert not live.closed
 
@@ -553,7 +553,7 @@ async def test_the_supervisor_opens_and_closes_the_breaker(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:
     hub = await hub_under(nursery)
-    nursery.start_soon(supervise, hub, host.memory())
+    nursery.start_soon(Supervisor(hub, host.memory()).run)
     host.used = T.critical
     await trio.sleep(1.5)
 
@@ -578,7 +578,7 @@ async def test_it_looks_as_often_as_asked_and_at_least_once_a_second(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     hub = await hub_under(nursery)
-    nursery.start_soon(supervise, hub, host.memory(sample_interval=interval))
+    nursery.start_soon(Supervisor(hub, host.memory(sample_interval=interval)).run)
     await trio.sleep(10.05)
 
     assert looks - 1 <= host.looked <= looks
@@ -589,7 +589,7 @@ async def test_it_looks_early_when_much_was_taken_in(
 ) -> None:
     hub = await hub_under(nursery)
     host.used = T.critical - MIB
-    nursery.start_soon(supervise, hub, host.memory())
+    nursery.start_soon(Supervisor(hub, host.memory()).run)
     await trio.sleep(1.5)
     looked = host.looked
     with hub.bodies.holding() as held:
@@ -628,7 +628,7 @@ async def test_it_is_given_back_thoroughly_where_that_takes_no_long_step(
     for number in range(sessions):
         hub.open(f"s{number}")
     host.used = T.warning
-    nursery.start_soon(supervise, hub, host.memory())
+    nursery.start_soon(Supervisor(hub, host.memory()).run)
     await trio.sleep(2.5)
 
     assert [thorough] == host.thorough
@@ -650,7 +650,7 @@ async def test_nothing_is_given_back_while_nothing_is_freed(
 
 async def supervised_and_open(hub: Hub, host: Host, nursery: trio.Nursery) -> None:
     """Open the breaker, and wait until what that changes is done. Ends between two looks."""
-    nursery.start_soon(supervise, hub, host.memory())
+    nursery.start_soon(Supervisor(hub, host.memory()).run)
     host.used = T.critical
     await trio.sleep(20.5)
 
@@ -661,7 +661,7 @@ async def test_it_is_given_back_no_more_than_once_a_second(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:
     hub = await hub_under(nursery)
-    nursery.start_soon(supervise, hub, host.memory(sample_interval=0.1))
+    nursery.start_soon(Supervisor(hub, host.memory(sample_interval=0.1)).run)
     host.used = T.critical
     for n in range(50):
         await filled(hub, f"s{n}", events=100, size=20_000)
@@ -679,7 +679,7 @@ async def test_under_pressure_what_was_freed_by_others_is_given_back_too(
     hub = await hub_under(nursery)
     for n in range(100):
         Recorder(await filled(hub, f"s{n}", events=8))  # too small to be shortened, and followed
-    nursery.start_soon(supervise, hub, host.memory())
+    nursery.start_soon(Supervisor(hub, host.memory()).run)
     host.used = T.warning
     await trio.sleep(20.5)
     before = len(host.released_at)
@@ -699,7 +699,7 @@ async def test_without_pressure_nothing_is_given_back(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:
     hub = await hub_under(nursery)
-    nursery.start_soon(supervise, hub, host.memory())
+    nursery.start_soon(Supervisor(hub, host.memory()).run)
     for _ in range(10):
         await filled(hub, "s", events=100)
         await trio.sleep(2)
@@ -717,7 +717,7 @@ async def test_a_failure_to_look_ends_the_supervisor(
 
     hub = make_hub(thresholds=T)
     with pytest.raises(OSError, match="no /proc"):
-        await supervise(hub, MemoryHost(fail, lambda: 0, lambda *, thorough: None, 1.0))
+        await Supervisor(hub, MemoryHost(fail, lambda: 0, lambda *, thorough: None, 1.0)).run()
 
 
 # --- the account, all along ------------------------------------------------------------------

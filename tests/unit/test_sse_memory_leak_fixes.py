@@ -39,7 +39,7 @@ from broadcasterd.core.position import ById
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Entry, Position, ReplayLog
 from broadcasterd.errors import NoSuchSession, Problem, TooLarge
-from broadcasterd.memory.policy import CutLaggards, ExpireEarly, Forget, Trim
+from broadcasterd.memory.policy import DisconnectLaggards, ExpireEarly, Forget, Trim
 from broadcasterd.server.body import RequestBody
 from tests.support.broadcast import (
     Recorder,
@@ -307,7 +307,7 @@ async def a_reader_is_cut_for_its_lag(hub: Hub) -> None:
     await session.publish(drafts("x" * 1000))
     attach(session, ThrottledSocket(window=50))
     pass_time(hub, LAGGING_S)
-    relieve(hub, [ExpireEarly(0.5), CutLaggards(), Trim("s", 0)])
+    relieve(hub, [ExpireEarly(0.5), DisconnectLaggards(), Trim("s", 0)])
 
     assert {} == session.subscribers
     hub.end("s")

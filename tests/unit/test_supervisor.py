@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.supervisor import TICK_S, supervise
+from broadcasterd.broadcast.supervisor import TICK_S, Supervisor
 from broadcasterd.core.reasons import EndReason
 from tests.support.broadcast import Recorder, draft, drafts, in_force, retained, start_hub
 
@@ -18,7 +18,7 @@ SLACK_S = 2 * TICK_S
 async def supervised(nursery: trio.Nursery, **limits: object) -> Hub:
     """Start a hub and its supervisor."""
     hub = await start_hub(nursery, **limits)
-    nursery.start_soon(supervise, hub)
+    nursery.start_soon(Supervisor(hub).run)
     return hub
 
 
@@ -153,10 +153,11 @@ async def test_it_follows_other_settings(
 async def test_each_step_that_it_finishes_is_counted(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    hub = await supervised(nursery)
+    supervisor = Supervisor(await start_hub(nursery))
+    nursery.start_soon(supervisor.run)
     await trio.sleep(60 + TICK_S / 2)
 
-    assert 60 <= hub.counters["supervisor_steps"] <= 61
+    assert 60 <= supervisor.steps <= 61
 
 
 async def test_a_step_that_hangs_is_not(
@@ -164,13 +165,15 @@ async def test_a_step_that_hangs_is_not(
     autojump_clock: trio.testing.MockClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hub = await supervised(nursery)
+    hub = await start_hub(nursery)
+    supervisor = Supervisor(hub)
+    nursery.start_soon(supervisor.run)
     await trio.sleep(10 + TICK_S / 2)
     monkeypatch.setattr(hub, "heartbeat", trio.sleep_forever)
-    steps = hub.counters["supervisor_steps"]
+    steps = supervisor.steps
     await trio.sleep(60)
 
-    assert steps == hub.counters["supervisor_steps"]
+    assert steps == supervisor.steps
 
 
 async def test_a_stream_ends_within_a_tick_of_its_grant(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from contextvars import Context
 
 import structlog
@@ -68,7 +67,6 @@ class Hub:
         self.pressure = Pressure(
             thresholds, counted=lambda: self.counted_bytes, clock=self.clock.now
         )
-        self.counters: Counter[str] = Counter()
         self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
         self._nursery: trio.Nursery | None = None
         self._context = Context()

@@ -17,10 +17,10 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.memory.breaker import MIB, State, Transition
 from broadcasterd.memory.policy import (
-    Action,
-    CutLaggards,
+    DisconnectLaggards,
     ExpireEarly,
     Forget,
+    ReliefAction,
     SessionVitals,
     Trim,
     plan,
@@ -143,7 +143,7 @@ def vitals(hub: Hub) -> list[SessionVitals]:
     ]
 
 
-def relieve(hub: Hub, actions: Sequence[Action]) -> None:
+def relieve(hub: Hub, actions: Sequence[ReliefAction]) -> None:
     """Do what the policy decided, all in one step."""
     for action in actions:
         match action:
@@ -157,7 +157,7 @@ def relieve(hub: Hub, actions: Sequence[Action]) -> None:
                 now = hub.clock.now()
                 for session in hub.sessions.values():
                     session.log.expire(now, share=share)
-            case CutLaggards():
+            case DisconnectLaggards():
                 for stream in tuple(hub.subscribers.by_id.values()):
                     if stream.is_behind:
                         retry_ms = hub.subscribers.jittered_retry_ms()

@@ -75,18 +75,18 @@ class ExpireEarly:
 
 
 @dataclass(frozen=True, slots=True)
-class CutLaggards:
+class DisconnectLaggards:
     """End the streams that are not up to date: they come back and resume by id."""
 
 
-Action = Trim | Forget | ExpireEarly | CutLaggards
+ReliefAction = Trim | Forget | ExpireEarly | DisconnectLaggards
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to do now, in order; and whether that is all, or another plan has to follow."""
 
-    actions: Sequence[Action] = ()
+    actions: Sequence[ReliefAction] = ()
     is_whole: bool = True
 
 
@@ -98,9 +98,9 @@ def plan(state: State, to_free: int, sessions: Callable[[], Sequence[SessionVita
     if state is State.CLOSED or to_free <= 0:
         return Plan()
     idlest_first = sorted(sessions(), key=lambda session: -session.idle)
-    actions: list[Action] = []
+    actions: list[ReliefAction] = []
     if state is State.OPEN:
-        actions += [ExpireEarly(share=0.5), CutLaggards()]
+        actions += [ExpireEarly(share=0.5), DisconnectLaggards()]
     events = 0
     for session in idlest_first:
         if to_free <= 0:
