@@ -150,10 +150,10 @@ soak: $(INSTALLED) ## random load from a seed, invariants checked all along (MIN
 # --- check -----------------------------------------------------------------------------------
 
 .PHONY: lint format typecheck audit
-lint: $(INSTALLED) ## check style and formatting
+lint: $(INSTALLED) $(TOOLS_INSTALLED) ## check style and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/lint-imports --no-logo
+	PYTHONPATH=daemon $(TOOLS)/bin/lint-imports --no-logo
 
 format: $(INSTALLED) ## format the code and apply safe fixes
 	$(BIN)/ruff check --fix

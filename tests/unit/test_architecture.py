@@ -11,13 +11,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import broadcasterd
+from tests.support.tools import require
 
 ROOT = Path(broadcasterd.__file__).parent
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
@@ -229,10 +229,7 @@ BREACHES = {
 def _check_imports(source_root: Path) -> tuple[int, str]:
     """Run the contracts on the package in a directory; return the exit status and the report."""
     done = subprocess.run(
-        [
-            *(Path(sys.executable).parent / "lint-imports", PYPROJECT),
-            *("--no-cache", "--no-logo"),
-        ],
+        [require(".venv-tools/bin/lint-imports"), PYPROJECT, "--no-cache", "--no-logo"],
         env={**os.environ, "PYTHONPATH": str(source_root), "COLUMNS": "200"},
         cwd=source_root,
         capture_output=True,
