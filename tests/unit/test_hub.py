@@ -293,7 +293,7 @@ async def test_a_sweep_of_many_sessions_lets_others_run(hub: Hub) -> None:
 async def test_draining_tells_everyone_to_come_back_at_different_times(hub: Hub) -> None:
     streams = [attach(hub.open(f"s{number}")) for number in range(SLICE + 50)]
     await hub.open("s0").publish(drafts("a"))
-    with trio.fail_after(1):
+    with trio.fail_after(10):
         await hub.drain()
     retries = {re.search(rb"retry: (\d+)\n", taken(stream)) for stream in streams}
 
@@ -320,14 +320,14 @@ async def test_draining_waits_for_those_who_are_still_owed_something(
     assert not drained.is_set()
 
     sock.allow()
-    with trio.fail_after(1):
+    with trio.fail_after(10):
         await drained.wait()
 
     assert [event.type for event in events_of(bytes(sock.taken))] == ["message", "end"]
 
 
 async def test_draining_with_nobody_there_is_over_at_once(hub: Hub) -> None:
-    with trio.fail_after(1):
+    with trio.fail_after(10):
         await hub.drain()
 
 

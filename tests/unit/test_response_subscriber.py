@@ -33,7 +33,7 @@ class Body:
         session.attach(self.subscriber)
 
     async def next(self) -> bytes | None:
-        with trio.fail_after(1):
+        with trio.fail_after(10):
             return await self.subscriber.next_bytes()
 
     @property
