@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from deployment.releases import DeploymentError
@@ -25,26 +25,53 @@ def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> s
         DeploymentError: it failed; the error has what it said.
 
     """
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        env=environment,
-        process_group=0,
-    ) as process:
+    with ExitStack() as running:
+        with interruptions_later():  # or nobody would know of what was started
+            started = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                env=environment,
+                process_group=0,
+            )
+            process = running.enter_context(_ended_with_all(started))
+        printed, complaints = process.communicate()
+    if process.returncode != 0:
+        said = (complaints or printed).strip()
+        raise DeploymentError(f"{' '.join(map(str, command))}: {said}")
+    return printed
+
+
+@contextmanager
+def _ended_with_all(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Wait for a process; where something is raised, end it, and all that it has started."""
+    with process:
         try:
-            printed, complaints = process.communicate()
+            yield process
         except BaseException:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()  # until the last of them has let go of its output
             raise
-    if process.returncode != 0:
-        said = (complaints or printed).strip()
-        raise DeploymentError(f"{' '.join(map(str, command))}: {said}")
-    return printed
+
+
+@contextmanager
+def interruptions_later() -> Iterator[None]:
+    """Hold signals that interrupt this program back until what is inside is done."""
+    came: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for interruption in came:
+            signal.raise_signal(interruption)
 
 
 def reread_units_and_catalog() -> None:
