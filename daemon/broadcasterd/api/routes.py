@@ -158,7 +158,7 @@ async def _renew_stream(api: Api, call: Call, grant: Grant) -> Answer:
 
 async def _revoke_subject(api: Api, call: Call, _grant: Grant) -> Answer:
     subject = call.path["subject"]
-    revoked = await grants.revoke(subject, tickets=api.guard.tickets, hub=api.hub)
+    revoked = await grants.revoke(subject, guard=api.guard, hub=api.hub)
     return json_answer(revoked)
 
 
