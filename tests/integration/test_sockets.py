@@ -14,6 +14,8 @@ import trio.testing
 from broadcasterd.server import sockets
 from broadcasterd.server.sockets import Handshakes, PlainSocket, SocketStream, TlsSocket
 from tests.support.certificate import Certificate
+from tests.support.inprocess import SOON, until
+from tests.support.paths import Path, serving_on
 
 
 class Place:
@@ -168,6 +170,48 @@ async def test_a_handshake_may_not_take_for_ever(
     assert 1 == place.given_back
     for _ in range(sockets.HANDSHAKES_AT_ONCE):
         await handshakes._turns.receive()  # it holds none
+
+
+async def test_handshakes_are_done_a_few_at_a_time(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, most = 0, 0
+    original = TlsSocket.do_handshake
+
+    def do_handshake(tls: TlsSocket) -> None:
+        nonlocal steps
+        steps += 1
+        original(tls)
+
+    monkeypatch.setattr(TlsSocket, "do_handshake", do_handshake)
+    async with (
+        serving_on(Path.TLS, certificate) as (_, clients),
+        trio.open_nursery() as nursery,
+        trio.open_nursery() as connecting,
+    ):
+
+        @nursery.start_soon
+        async def others() -> None:
+            nonlocal most
+            while True:
+                before = steps
+                await trio.lowlevel.checkpoint()
+                most = max(most, steps - before)
+
+        for _ in range(30):
+            connecting.start_soon(clients.connect)
+        await until(lambda: steps >= 60)
+        nursery.cancel_scope.cancel()
+
+    assert 0 < most <= 2 * sockets.HANDSHAKES_AT_ONCE, "one turn of theirs is two of trio's"
+
+
+async def test_a_stop_does_not_wait_for_handshakes(certificate: Certificate) -> None:
+    async with serving_on(Path.TLS, certificate) as (daemon, _), await daemon.connect() as silent:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await daemon.server.stop_accepting()
+        with trio.fail_after(SOON):
+            assert b"" == await silent.receive_some()
 
 
 async def test_who_waits_is_told_when_the_connection_is_closed(

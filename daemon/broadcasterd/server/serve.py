@@ -116,6 +116,7 @@ class HttpServer:
     async def stop_accepting(self) -> None:
         """Close the listening sockets and idle connections; requests under way go on."""
         self._accepting.cancel()
+        self._handshakes.give_up()
         await self._context.terminated.set()
         for connection in tuple(self._connections):
             connection.end_if_idle()

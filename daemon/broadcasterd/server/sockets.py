@@ -48,8 +48,8 @@ class PlainSocket(socket.socket):
     def of(cls, sock: socket.socket, place: Place) -> PlainSocket:
         """Return a connection that was accepted; ``sock`` lets go of it."""
         plain = cls(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        plain.settimeout(0)
         plain.place = place
+        plain.settimeout(0)
         return plain
 
     @override
@@ -148,13 +148,19 @@ class Handshakes:
         self._free, self._turns = trio.open_memory_channel[None](HANDSHAKES_AT_ONCE)
         for _ in range(HANDSHAKES_AT_ONCE):
             self._free.send_nowait(None)
+        self._under_way: set[trio.CancelScope] = set()
+
+    def give_up(self) -> None:
+        """End those that are under way."""
+        for scope in tuple(self._under_way):
+            scope.cancel()
 
     async def secured(self, plain: PlainSocket, context: ssl.SSLContext) -> TlsSocket:
         """Do the handshake on a connection; ``plain`` lets go of it. Close it where that fails.
 
         Raises:
             OSError: the client speaks no TLS that would do.
-            trio.TooSlowError: it took longer than ``HANDSHAKE_TIMEOUT_S``.
+            trio.TooSlowError: it took longer than ``HANDSHAKE_TIMEOUT_S``, or was given up.
 
         """
         place = plain.place
@@ -165,13 +171,18 @@ class Handshakes:
             raise
         assert isinstance(tls, TlsSocket)  # noqa: S101 (it was asked for)
         tls.place = place
-        try:
-            with trio.fail_after(HANDSHAKE_TIMEOUT_S):
+        with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
+            self._under_way.add(scope)
+            try:
                 while not await self._step(tls):
                     pass
-        except BaseException:
-            tls.close()
-            raise
+            except BaseException:
+                tls.close()
+                raise
+            finally:
+                self._under_way.discard(scope)
+        if scope.cancelled_caught:
+            raise trio.TooSlowError
         return tls
 
     async def _step(self, tls: TlsSocket) -> bool:
