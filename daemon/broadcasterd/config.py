@@ -65,6 +65,7 @@ class Server(Section, frozen=True, kw_only=True):
     tls_key: Path | None = None
     cors_origins: tuple[Origin, ...] = ()
     max_body_bytes: Bytes = MiB
+    keep_alive_timeout: Seconds = 75.0
     shutdown_grace: Seconds = 10.0
 
 

@@ -59,7 +59,6 @@ class Daemon:
         config: all settings.
         keys: verify tokens.
         sockets: to listen on; closed by :meth:`run`.
-        takeover: see :func:`~broadcasterd.server.app.create_app`.
 
     Attributes:
         settings: those in force.
@@ -71,8 +70,6 @@ class Daemon:
         config: Config,
         keys: KeyRing,
         sockets: Sequence[socket.socket],
-        *,
-        takeover: bool = True,
     ) -> None:
         self._sockets = sockets
         self.settings = Settings(config)
@@ -80,9 +77,9 @@ class Daemon:
         self.hub = Hub(self.settings, thresholds=self._thresholds())
         self.supervisor = Supervisor(self.hub, self.monitor.memory_host())
         self.guard = Guard(self.settings, keys, self.hub.clock)
-        api = Api(self.hub, self.guard, self.settings, lambda: self.monitor.vitals(self.hub))
-        self.app = create_app(api, takeover=takeover)
-        self.server = HttpServer(self.app, self.settings, sockets)
+        self.api = Api(self.hub, self.guard, self.settings, lambda: self.monitor.vitals(self.hub))
+        self.app = create_app(self.api)
+        self.server = HttpServer(self.app, self.api, sockets)
         self._served = trio.Event()
 
     async def run(
@@ -161,7 +158,6 @@ def main(
     *,
     load: Callable[[], Config] | None = None,
     on_ready: OnReady | None = None,
-    takeover: bool = True,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT; a second one ends the drain.
 
@@ -171,7 +167,6 @@ def main(
         config: all settings.
         load: reads them anew, on SIGHUP; raises ConfigError where they cannot be used.
         on_ready: called once with the URLs, when the port answers.
-        takeover: see :func:`~broadcasterd.server.app.create_app`.
 
     Raises:
         ConfigError: the keys that verify tokens cannot be used, or the settings do not go with the
@@ -186,7 +181,6 @@ def main(
         keys=load_keys(config),
         load=load or (lambda: config),
         on_ready=on_ready,
-        takeover=takeover,
     )
     with logging_as(config.log):
         try:
@@ -202,12 +196,11 @@ async def serve(
     keys: KeyRing,
     load: Callable[[], Config],
     on_ready: OnReady | None,
-    takeover: bool,
 ) -> None:
     """Run the daemon in this Trio run; see :func:`main`."""
     notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
     restart = Restart(take_listen_fds(os.environ), notifier, os.environ)
-    daemon = Daemon(config, keys, listen(config, restart.others), takeover=takeover)
+    daemon = Daemon(config, keys, listen(config, restart.others))
     service = Service(
         notifier,
         watchdog=watchdog_period(os.environ),

@@ -174,7 +174,7 @@ async def test_a_token_that_does_not_cover_the_stream_renews_nothing(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     auth = jwt_mode(tmp_path_factory.mktemp("secret"))
-    async with serving_on(Path.TAKEN_OVER, certificate, auth=auth) as (daemon, clients):
+    async with serving_on(Path.PLAIN, certificate, auth=auth) as (daemon, clients):
         await clients.follow(target("s"), bearer(token(ttl=600)))
         [stream] = daemon.hub.subscribers.by_id.values()
         before = stream.expires_at

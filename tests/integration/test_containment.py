@@ -14,7 +14,6 @@ import h11
 import pytest
 import structlog
 import trio
-from hypercorn.events import Event, RawData
 
 from broadcasterd.api import sessions
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
@@ -22,7 +21,8 @@ from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.server import http2, serve
+from broadcasterd.server.requests import RequestReader
+from tests.support import inprocess
 from tests.support.broadcast import drafts
 from tests.support.certificate import Certificate
 from tests.support.following import Following
@@ -36,14 +36,14 @@ OTHER = "/v1/sessions/other/events"
 INJECTED = "injected: a text that no stranger may read"
 
 on_each_path = pytest.mark.parametrize("path", Path, ids=lambda path: path.name.lower())
-as_a_socket_and_pulled = pytest.mark.parametrize(
+on_each_path_as_it_is = pytest.mark.parametrize(
     ("path", "kind"),
     [
-        (Path.TAKEN_OVER, SocketSubscriber),
-        (Path.TLS, ResponseSubscriber),
+        (Path.PLAIN, SocketSubscriber),
+        (Path.TLS, SocketSubscriber),
         (Path.HTTP2, ResponseSubscriber),
     ],
-    ids=["socket", "pulled-tls", "pulled-http2"],
+    ids=["plain", "tls", "http2"],
 )
 
 
@@ -57,7 +57,7 @@ class InjectedError(Exception):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Close connections soon that are idle after a failure: none may be left behind."""
-    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(inprocess, "KEEP_ALIVE_TIMEOUT_S", 0.3)
 
 
 Logged = list[structlog.typing.EventDict]
@@ -121,16 +121,16 @@ class Victim:
 async def test_a_connection_that_fails_fails_alone(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    original = http2.Protocol.handle
+    original = RequestReader.feed
 
-    async def handle(protocol: http2.Protocol, event: Event) -> None:
-        if isinstance(event, RawData) and b"fail" in event.data:
+    def feed(reader: RequestReader, data: bytes) -> None:
+        if b"fail" in data:
             raise InjectedError
-        await original(protocol, event)
+        original(reader, data)
 
-    monkeypatch.setattr(http2.Protocol, "handle", handle)
+    monkeypatch.setattr(RequestReader, "feed", feed)
     async with (
-        serving_on(Path.TAKEN_OVER, certificate) as (daemon, clients),
+        serving_on(Path.PLAIN, certificate) as (daemon, clients),
         bystanders(daemon, clients),
     ):
         before = await Footprint.settled()
@@ -166,7 +166,7 @@ async def test_a_request_that_fails_is_answered_500_and_tells_nothing(
     assert ["a request failed"] == failures(logged)
 
 
-@as_a_socket_and_pulled
+@on_each_path_as_it_is
 async def test_a_response_that_fails_halfway_fails_alone(
     path: Path,
     kind: type[Subscriber],
@@ -209,7 +209,7 @@ async def test_a_response_that_fails_halfway_fails_alone(
 # --- a stream --------------------------------------------------------------------------------
 
 
-@as_a_socket_and_pulled
+@on_each_path_as_it_is
 @pytest.mark.parametrize("where", ["deliver", "heartbeat"])
 async def test_a_stream_that_fails_when_the_session_writes_to_it_fails_alone(
     *,
@@ -237,12 +237,17 @@ async def test_a_stream_that_fails_when_the_session_writes_to_it_fails_alone(
         await until(lambda: Footprint.now().tasks <= before.tasks)
 
 
+@pytest.mark.parametrize("path", [Path.PLAIN, Path.TLS], ids=["plain", "tls"])
 @pytest.mark.parametrize("where", ["on_readable", "on_writable"])
 async def test_a_stream_that_fails_when_its_socket_is_ready_fails_alone(
-    where: str, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, logged: Logged
+    path: Path,
+    where: str,
+    certificate: Certificate,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Logged,
 ) -> None:
     async with (
-        serving_on(Path.TAKEN_OVER, certificate) as (daemon, clients),
+        serving_on(path, certificate) as (daemon, clients),
         bystanders(daemon, clients),
     ):
         before = await Footprint.settled()
@@ -264,12 +269,11 @@ async def test_a_stream_that_fails_when_its_socket_is_ready_fails_alone(
         await until_back_to(before)
 
 
-@pytest.mark.parametrize("path", [Path.TLS, Path.HTTP2], ids=["tls", "http2"])
 async def test_a_stream_that_fails_when_it_is_asked_for_more_fails_alone(
-    path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, logged: Logged
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     async with (
-        serving_on(path, certificate) as (daemon, clients),
+        serving_on(Path.HTTP2, certificate) as (daemon, clients),
         bystanders(daemon, clients),
     ):
         stalled = await clients.stall(EVENTS)
@@ -283,7 +287,7 @@ async def test_a_stream_that_fails_when_it_is_asked_for_more_fails_alone(
     assert ["a response failed"] == failures(logged)
 
 
-@as_a_socket_and_pulled
+@on_each_path_as_it_is
 async def test_a_stream_that_fails_when_it_opens_leaves_nothing_behind(
     path: Path,
     kind: type[Subscriber],
@@ -366,7 +370,7 @@ async def test_publishers_who_wait_for_a_session_that_fails_are_all_answered(
 ) -> None:
     outcomes: list[int] = []
 
-    async with serving_on(Path.TAKEN_OVER, certificate) as (daemon, clients):
+    async with serving_on(Path.PLAIN, certificate) as (daemon, clients):
 
         async def publish() -> None:
             status, _ = await clients.fetch("POST", EVENTS, {"Content-Type": "text/plain"}, b"x")

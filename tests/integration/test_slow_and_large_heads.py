@@ -26,8 +26,9 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from broadcasterd.server import serve
+from broadcasterd.server import sockets
 from broadcasterd.server.headers import SECURITY_HEADERS
+from tests.support import inprocess
 from tests.support.broadcast import drafts
 from tests.support.certificate import Certificate
 from tests.support.http1 import Http1
@@ -41,7 +42,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SHORT = 0.3
 
 on_each_protocol = pytest.mark.parametrize(
-    "path", [Path.TAKEN_OVER, Path.TLS, Path.HTTP2], ids=lambda path: path.name.lower()
+    "path", [Path.PLAIN, Path.TLS, Path.HTTP2], ids=lambda path: path.name.lower()
 )
 
 
@@ -133,7 +134,7 @@ async def test_a_second_head_that_comes_byte_by_byte_is_cut_off(
 async def test_a_connection_that_says_nothing_is_closed(
     path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", SHORT)
+    monkeypatch.setattr(inprocess, "KEEP_ALIVE_TIMEOUT_S", SHORT)
     async with serving_on(path, certificate) as (daemon, clients):
         received = await closed(await clients.connect())
 
@@ -145,7 +146,7 @@ async def test_a_connection_that_says_nothing_is_closed(
 async def test_a_preface_of_http2_that_no_request_follows_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", SHORT)
+    monkeypatch.setattr(inprocess, "KEEP_ALIVE_TIMEOUT_S", SHORT)
     async with serving() as daemon, await daemon.connect() as connection:
         await connection.send_all(PREFACE + SettingsFrame().serialize())
 
@@ -156,7 +157,7 @@ async def test_a_preface_of_http2_that_no_request_follows_is_closed(
 async def test_pings_do_not_keep_a_connection_open_without_requests(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", SHORT)
+    monkeypatch.setattr(inprocess, "KEEP_ALIVE_TIMEOUT_S", SHORT)
     async with serving_on(Path.HTTP2, certificate) as (daemon, clients):
         connection = await clients.connect()
         pings = PingFrame(0, b"12345678").serialize() * 30
@@ -172,7 +173,7 @@ async def test_pings_do_not_keep_a_connection_open_without_requests(
 async def test_a_handshake_that_comes_byte_by_byte_is_cut_off(
     path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "HANDSHAKE_TIMEOUT_S", SHORT)
+    monkeypatch.setattr(sockets, "HANDSHAKE_TIMEOUT_S", SHORT)
     async with serving_on(path, certificate) as (daemon, _):
         before = await Footprint.settled()
         connection = await daemon.connect()

@@ -49,8 +49,9 @@ class Attack:
                 nursery.start_soon(self._come_again, number)
 
     async def _come_again(self, number: int) -> None:
-        # Not all at the same moment: that would be a flood, which is another matter.
-        await trio.sleep(number / CONNECTIONS * HEAD_TIMEOUT_S)
+        # Not all at the same moment: that would be a flood, which is another matter. And the last
+        # is here long before the first is cut.
+        await trio.sleep(number / CONNECTIONS * HEAD_TIMEOUT_S / 2)
         start, timeout = (HEAD, HEAD_TIMEOUT_S) if number % 2 else (BODY, BODY_TIMEOUT_S)
         while trio.current_time() < self._until:
             async with await trio.open_tcp_stream("127.0.0.1", self._daemon.port) as stream:

@@ -14,7 +14,8 @@ import trio
 
 from broadcasterd.broadcast import response_subscriber
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.server import asgi, serve
+from broadcasterd.server import asgi, http1, sockets
+from tests.support import inprocess
 from tests.support.broadcast import drafts
 from tests.support.certificate import Certificate
 from tests.support.http1 import Http1
@@ -38,8 +39,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up early on readers that do not read, instead of after many seconds."""
     monkeypatch.setattr(response_subscriber, "LAST_WORDS_TIMEOUT_S", 0.1)
     monkeypatch.setattr(asgi, "END_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(serve, "WRITE_TIMEOUT_S", 3.0)
-    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(http1, "WRITE_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(inprocess, "KEEP_ALIVE_TIMEOUT_S", 0.3)
 
 
 # --- on all paths alike ----------------------------------------------------------------------
@@ -265,7 +266,7 @@ async def test_a_stream_that_the_client_gives_up_ends_alone(certificate: Certifi
 async def test_a_connection_whose_last_stream_was_given_up_does_not_stay(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "KEEP_ALIVE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(inprocess, "KEEP_ALIVE_TIMEOUT_S", 0.1)
     async with serving_on(Path.HTTP2, certificate) as (daemon, clients):
         client = await clients.http2()
         stream = await client.ask("GET", EVENTS)
@@ -377,7 +378,7 @@ async def test_who_does_not_speak_tls_is_turned_away_and_nobody_else_notices(
 async def test_a_handshake_that_is_never_made_is_given_up(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "HANDSHAKE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(sockets, "HANDSHAKE_TIMEOUT_S", 0.1)
     async with serving(certificate=certificate) as daemon, await daemon.connect() as silent:
         await Http1(silent).closed()
 

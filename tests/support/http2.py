@@ -26,6 +26,7 @@ class Http2:
     Attributes:
         stalled: streams that read nothing more: their window is never opened again.
         status: of the responses, by stream.
+        headers: of the responses, by stream.
         errors: error codes of the streams that the server reset.
         ended: streams whose response is complete.
         terminated: whether the server said that it goes away.
@@ -38,6 +39,7 @@ class Http2:
         self.transport = transport
         self.stalled: set[int] = set()
         self.status: dict[int, int] = {}
+        self.headers: dict[int, dict[str, str]] = {}
         self.errors: dict[int, int] = {}
         self.ended: set[int] = set()
         self.terminated = False
@@ -144,7 +146,8 @@ class Http2:
         match event:
             case h2.events.ResponseReceived():
                 headers = {str(name): str(value) for name, value in event.headers or ()}
-                self.status[event.stream_id] = int(headers[":status"])
+                self.status[event.stream_id] = int(headers.pop(":status"))
+                self.headers[event.stream_id] = headers
             case h2.events.DataReceived():
                 self._bodies[event.stream_id] += event.data or b""
                 size = event.flow_controlled_length or 0

@@ -33,6 +33,9 @@ SOON = 10.0
 STOP_S = 5.0
 """How long the end of a test waits for what still runs."""
 
+KEEP_ALIVE_TIMEOUT_S = 15.0
+"""How long a connection may be idle, unless a test says otherwise."""
+
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER for 0 s: close then sends a RST
 
 
@@ -83,21 +86,19 @@ class Serving:
 @asynccontextmanager
 async def serving(
     *,
-    takeover: bool = True,
     certificate: Certificate | None = None,
     **sections: Mapping[str, object],
 ) -> AsyncIterator[Serving]:
     """Run a daemon on a free loopback port while inside.
 
     Args:
-        takeover: see :func:`broadcasterd.server.app.create_app`.
         certificate: makes it speak TLS.
         sections: keys of the configuration by section.
 
     """
     config = _config(certificate, sections)
     keys = KeyRing.load(config.auth, None)
-    daemon = Daemon(config, keys, bind(config.server), takeover=takeover)
+    daemon = Daemon(config, keys, bind(config.server))
     async with trio.open_nursery() as root:
         [url] = await root.start(daemon.run)
         try:
@@ -119,7 +120,11 @@ async def serving(
 def _config(
     certificate: Certificate | None, sections: Mapping[str, Mapping[str, object]]
 ) -> Config:
-    server: dict[str, object] = {"host": "127.0.0.1", "port": 0}
+    server: dict[str, object] = {
+        "host": "127.0.0.1",
+        "port": 0,
+        "keep_alive_timeout": KEEP_ALIVE_TIMEOUT_S,
+    }
     if certificate is not None:
         server["tls_certificate"] = str(certificate.chain)
         server["tls_key"] = str(certificate.key)

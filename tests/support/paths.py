@@ -1,4 +1,4 @@
-"""The four ways on which a stream reaches its reader, behind one client."""
+"""The three ways on which a stream reaches its reader, behind one client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import trio
 
 from tests.support.certificate import Certificate
 from tests.support.following import Following
-from tests.support.http1 import Http1
+from tests.support.http1 import Answer, Http1
 from tests.support.http2 import Http2
 from tests.support.inprocess import Serving, serving
 
@@ -20,8 +20,7 @@ from tests.support.inprocess import Serving, serving
 class Path(Enum):
     """How a response reaches its reader."""
 
-    TAKEN_OVER = "a socket that was taken over"
-    ORDINARY = "an ordinary plaintext response"
+    PLAIN = "HTTP/1.1"
     TLS = "HTTP/1.1 over TLS"
     HTTP2 = "HTTP/2 over TLS"
 
@@ -86,17 +85,26 @@ class Clients:
         body: bytes = b"",
     ) -> tuple[int, dict[str, object]]:
         """Make a request; return the status of the answer, and the JSON that it holds."""
+        told = await self.answer(method, target, headers, body)
+        return told.status, told.json()
+
+    async def answer(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Answer:
+        """Make a request; return the whole answer."""
         if self._path is Path.HTTP2:
             client = await self.http2()
             stream = await client.ask(method, target, headers, body=body)
-            status, answer = await client.answer(stream)
-            return status, json.loads(answer) if answer else {}
-        connection = await self.connect()
-        async with connection:
+            status, told = await client.answer(stream)
+            return Answer(status, client.headers[stream], told)
+        async with await self.connect() as connection:
             http1 = Http1(connection)
             await http1.ask(method, target, headers, body)
-            told = await http1.answer()
-            return told.status, told.json()
+            return await http1.answer()
 
     async def publish(self, target: str, *data: object) -> dict[str, object]:
         """Publish events with this data; return the answer."""
@@ -123,7 +131,7 @@ class Clients:
         """Open a connection as this path has it; it is closed in the end."""
         socket = await self._daemon.connect(receive_buffer=receive_buffer)
         await self._open.enter_async_context(socket)
-        if self._path in {Path.TAKEN_OVER, Path.ORDINARY}:
+        if self._path is Path.PLAIN:
             return socket
         context = self._certificate.client_context(self._path.protocol)
         tls = trio.SSLStream(socket, context, server_hostname="127.0.0.1", https_compatible=True)
@@ -139,9 +147,8 @@ async def serving_on(
 ) -> AsyncIterator[tuple[Serving, Clients]]:
     """Run a daemon that serves on ``path``; see :func:`tests.support.inprocess.serving`."""
     secure = certificate if path in {Path.TLS, Path.HTTP2} else None
-    takeover = path is not Path.ORDINARY
     async with (
-        serving(takeover=takeover, certificate=secure, **sections) as daemon,
+        serving(certificate=secure, **sections) as daemon,
         Clients(daemon, path, certificate) as clients,
     ):
         yield daemon, clients

@@ -46,7 +46,7 @@ EXCEPTIONS = {
         " stall the loop. What crosses is a record that nobody changes, and a full queue drops"
     ),
     ("observe/log.py", "logging.handlers.QueueListener"): "that thread",
-    ("server/serve.py", "self.send_lock"): (
+    ("server/http2.py", "self.send_lock"): (
         "Hypercorn's own: of HTTP/2, many streams write to one connection. It is held over one"
         " write, which has a deadline, and by nobody who waits for anything else"
     ),

@@ -334,6 +334,54 @@ def test_to_come_without_a_token_or_with_a_small_one_is_no_failure(make: Make) -
     assert len(guard._failures) == 0
 
 
+# --- tokens that were verified before --------------------------------------------------------
+
+
+class Counted:
+    """Keys that count how often a token is verified with them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times = 0
+        original = KeyRing.verify
+
+        def verify(ring: KeyRing, token: str) -> Grant:
+            self.times += 1
+            return original(ring, token)
+
+        monkeypatch.setattr(KeyRing, "verify", verify)
+
+
+def test_a_token_is_verified_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = make()
+    counted = Counted(monkeypatch)
+    for _ in range(5):
+        assert "somebody" == guard.authenticate(head(bearer(GOOD))).subject
+        assert "other" == guard.authenticate(head(bearer(OTHER))).subject
+    assert 2 == counted.times
+
+    guard.reconfigure(guard.keys)
+    guard.authenticate(head(bearer(GOOD)))
+    assert 3 == counted.times, "the settings may be others"
+    guard.revoke("somebody")
+    guard.authenticate(head(bearer(GOOD)))
+    assert 4 == counted.times
+
+
+def test_bad_tokens_do_not_lock_out_who_was_let_in_before(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = make(limits=LIMIT)
+    guard.authenticate(head(bearer(GOOD)))
+    counted = Counted(monkeypatch)
+    for _ in range(100):
+        refusal(guard.authenticate, head(bearer(BAD)))
+
+    assert 3 == counted.times, "no signature is looked at beyond the limit"
+    assert "somebody" == guard.authenticate(head(bearer(GOOD))).subject
+    assert 429 == refusal(guard.authenticate, head(bearer(OTHER))).status
+    assert 429 == refusal(guard.authenticate, head({**bearer(GOOD), **cookie(BAD)})).status
+
+
 # --- other sites' pages ----------------------------------------------------------------------
 
 HOST = {"Host": "Events.example:8000"}

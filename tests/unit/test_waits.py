@@ -19,8 +19,8 @@ import broadcasterd
 ROOT = Path(broadcasterd.__file__).parent
 FILES = [*ROOT.glob("broadcast/*.py"), *ROOT.glob("memory/*.py")]
 
-PASSING = {"trio.lowlevel.checkpoint()"}
-"""No wait: it ends whatever anybody does."""
+PASSING = {"trio.lowlevel.checkpoint()", "trio.lowlevel.checkpoint_if_cancelled()"}
+"""No wait: they end whatever anybody does."""
 
 ANSWERS = {
     "session.py: self._inbox.send(publication)": ("publisher", "session"),

@@ -73,7 +73,9 @@ class Grant:
         if action is Action.ADMIN:
             return self.admin
         globs = self.subscribe if action is Action.SUBSCRIBE else self.publish
-        return session is not None and any(matches(glob, session) for glob in globs)
+        if session is None:
+            return False
+        return "*" in globs or session in globs or any(matches(glob, session) for glob in globs)
 
 
 EVERYONE = Grant(subscribe=("*",), publish=("*",), admin=True)

@@ -8,7 +8,8 @@ is passed over for something better, and there is no anonymous access to fall ba
 401    no token (``Bearer realm=…`` alone), or a bad one (``error="invalid_token"``)
 400    two tokens that are not the same (``error="invalid_request"``)
 403    a good one that does not cover this (``error="insufficient_scope"``)
-429    too many bad ones from this address; nothing is verified until it has waited
+429    too many bad ones from this address; nothing is verified until it has waited, but
+       tokens that were good before still are
 ====== ================================================================================
 """
 
@@ -24,6 +25,7 @@ from broadcasterd.access.grants import EVERYONE, Action, Grant
 from broadcasterd.access.ratelimit import RateLimiter
 from broadcasterd.access.tickets import Tickets
 from broadcasterd.access.tokens import InvalidToken, KeyRing, TokenFault
+from broadcasterd.access.verified import VerifiedTokens
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.config import Settings
@@ -59,6 +61,7 @@ class Guard:
         self.tickets = Tickets(clock.now)
         self._settings = settings
         self._clock = clock
+        self._verified = VerifiedTokens(clock.unix_now)
         per_minute = settings.limits.max_failures_per_minute
         self._failures = RateLimiter(
             per_minute / 60, per_minute, max_keys=MAX_FAILING_ADDRESSES, clock=clock.now
@@ -70,6 +73,7 @@ class Guard:
         Streams that are open stay, and so do tickets, and bad tokens are not forgotten.
         """
         self.keys = keys
+        self._verified = VerifiedTokens(self._clock.unix_now)
         per_minute = self._settings.limits.max_failures_per_minute
         self._failures.reconfigure(per_minute / 60, per_minute)
 
@@ -125,15 +129,28 @@ class Guard:
         tokens = list(dict.fromkeys(sent + ambient))
         if not tokens:
             raise unauthorized(None)
-        self._check_failures(head)
-        try:
-            grant, *others = [self.keys.verify(token) for token in tokens[:2]]
-        except InvalidToken as error:
-            raise self._refused(head, error.fault) from error
+        grant, *others = [self._verify(token, head) for token in tokens[:2]]
         if others:
             raise _two_tokens()
         if not sent:
             self._check_origin(head)
+        return grant
+
+    def revoke(self, subject: str) -> None:
+        """Forget what a subject was given: its tickets, and that its tokens were verified."""
+        self.tickets.revoke(subject)
+        self._verified.revoke(subject)
+
+    def _verify(self, token: str, head: Head) -> Grant:
+        """Return what a token grants. One that was verified before costs nobody anything."""
+        if (known := self._verified.find(token)) is not None:
+            return known
+        self._check_failures(head)
+        try:
+            grant = self.keys.verify(token)
+        except InvalidToken as error:
+            raise self._refused(head, error.fault) from error
+        self._verified.remember(token, grant)
         return grant
 
     def _tokens(self, head: Head) -> tuple[list[str], list[str]]:

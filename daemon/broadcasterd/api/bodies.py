@@ -6,6 +6,7 @@ lets its sender send it expires.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator
 
 import trio
@@ -20,6 +21,14 @@ from broadcasterd.memory.account import Holding
 
 class ClientDisconnected(Exception):  # noqa: N818 (an event, not a mistake of ours)
     """The client went away in the middle of its body; nobody waits for an answer."""
+
+
+class Arriving(AsyncIterator[bytes]):
+    """A body of which it is known whether the rest is here already: that need not be waited for."""
+
+    @abstractmethod
+    def at_hand(self) -> bytes | None:
+        """Return all of it, if it is here; ``None``, and nothing is taken, if it is not."""
 
 
 BODY_COPIES = 3
@@ -43,10 +52,12 @@ async def whole_body(
         Problem: as :func:`next_piece`, and 503 when the breaker opens.
 
     """
-    too_large = TooLarge(f"the body has more than {max_body_bytes} bytes (server.max_body_bytes)")
     length = head.headers.get("content-length", "")
     if length.isdecimal() and int(length[:18]) > max_body_bytes:
-        raise too_large  # before it is read
+        raise _too_large(max_body_bytes)  # before it is read
+    if isinstance(body, Arriving) and (at_hand := body.at_hand()) is not None:
+        held.take(BODY_COPIES * len(at_hand))
+        return at_hand
     too_slow = TooSlow("the body took too long (limits.body_timeout)")
     deadline = trio.current_time() + hub.settings.limits.body_timeout
     whole = bytearray()
@@ -58,7 +69,7 @@ async def whole_body(
             if hub.pressure.refuses_more():
                 raise ShortOfMemory
             if len(whole) > max_body_bytes:
-                raise too_large
+                raise _too_large(max_body_bytes)
     if wait.cancelled_caught:
         raise ShortOfMemory
     return bytes(whole)
@@ -87,3 +98,7 @@ async def next_piece(
     if piece is None:
         raise Draining if hub.draining else too_slow
     return piece
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"the body has more than {most} bytes (server.max_body_bytes)")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from email.message import Message
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated, Protocol, TypeVar
 
@@ -86,11 +87,7 @@ def media_type_of(head: Head) -> str:
         Problem: 415, it is none that can be published, or encoded in a way that is not taken.
 
     """
-    field = head.headers.get("content-type", "")
-    message = Message()
-    message["content-type"] = field
-    media_type = message.get_content_type() if "/" in field else ""
-    charset = str(message.get_param("charset", "utf-8"))
+    media_type, charset = _content_type(head.headers.get("content-type", ""))
     if charset.lower() not in _UTF8:
         raise _unsupported(f"charset {charset!r} is not supported: send UTF-8")
     if head.headers.get("content-encoding", "identity").lower() != "identity":
@@ -101,6 +98,14 @@ def media_type_of(head: Head) -> str:
             "application/x-ndjson, text/event-stream or text/plain"
         )
     return media_type
+
+
+@lru_cache(maxsize=64)
+def _content_type(field: str) -> tuple[str, str]:
+    message = Message()
+    message["content-type"] = field
+    media_type = message.get_content_type() if "/" in field else ""
+    return media_type, str(message.get_param("charset", "utf-8"))
 
 
 def _unsupported(detail: str) -> Problem:

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from broadcasterd.access.grants import Action, Grant
 from broadcasterd.access.tickets import TICKET_TTL_S, Tickets
-from broadcasterd.api.auth import require
+from broadcasterd.api.auth import Guard, require
 from broadcasterd.api.bodies import whole_body
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.hub import Hub
@@ -79,10 +79,10 @@ def renew(stream_id: str, *, grant: Grant, hub: Hub) -> dict[str, object]:
     return {"stream": stream_id, "expires_at": None if at is None else round(at, 3)}
 
 
-async def revoke(subject: str, *, tickets: Tickets, hub: Hub) -> dict[str, object]:
+async def revoke(subject: str, *, guard: Guard, hub: Hub) -> dict[str, object]:
     """End all that the tokens of a subject hold open, and forget its tickets.
 
     Its tokens are still good: whoever issues them has to stop first.
     """
-    tickets.revoke(subject)
+    guard.revoke(subject)
     return {"subject": subject, "ended": await hub.revoke(subject)}

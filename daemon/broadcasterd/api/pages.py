@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 
 import trio
@@ -33,11 +35,18 @@ def wants_page(head: Head) -> bool:
     return JSON_TYPE in accept and STREAM_TYPE not in accept
 
 
-async def page(head: Head, name: str, grant: Grant, hub: Hub) -> dict[str, object] | None:
+async def page(
+    head: Head,
+    name: str,
+    grant: Grant,
+    hub: Hub,
+    until_gone: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> dict[str, object] | None:
     """Return a page of a session's log, oldest first; ``None`` if the session was closed.
 
     ``limit`` bounds it; ``next`` is the id to go on from; ``wait`` holds the answer back for up
-    to so many seconds until there is an event. ``gap`` is there when events were lost.
+    to so many seconds until there is an event, or the client says that it will send no more.
+    ``gap`` is there when events were lost.
 
     Raises:
         BadRequest: a query field has no form that it can have.
@@ -59,7 +68,8 @@ async def page(head: Head, name: str, grant: Grant, hub: Hub) -> dict[str, objec
         raise session.problem
     position = session.resolve(start)
     if wait and position.gap is None and position.cursor == session.log.last:
-        await _wait_for_news(head, session, grant, hub, wait)
+        with until_gone():
+            await _wait_for_news(head, session, grant, hub, wait)
     entries = session.log.since(position.cursor, max_bytes=MAX_PAGE_BYTES, max_events=limit)
     now, unix_now = session.now(), hub.clock.unix_now()
     return _page(

@@ -10,6 +10,8 @@ from broadcasterd.errors import Problem
 
 log = structlog.stdlib.get_logger(__name__)
 
+FAILED = "the daemon failed to serve this request; its log says why"
+
 PROBLEM_TYPE = "application/problem+json"
 
 
@@ -34,4 +36,4 @@ def problem_answer(problem: Problem) -> Answer:
 def from_crash(error: Exception) -> Problem:
     """Record an error that nobody foresaw; its text is for the log, never for a stranger."""
     log.error("a request failed", exc_info=error)
-    return Problem(500, "the daemon failed to serve this request; its log says why")
+    return Problem(500, FAILED)

@@ -140,15 +140,17 @@ async def _publish_stream(
     async def accept(some: Iterator[Event]) -> None:
         nonlocal session
         events, problem = await _encode_some(stream, some, hub)
-        if events:
-            await _hold_back(len(events), grant, hub)
-        if hub.pressure.refuses_more():
-            raise ShortOfMemory
-        if session.ending in {EndReason.SESSION_EXPIRED, EndReason.MEMORY}:
-            # It was forgotten, not closed, while this one was silent.
-            session = hub.open(name, grant.subject)
-        if events:
-            published.add(await session.publish(events))
+        most = hub.settings.limits.publish_burst  # of a piece, however large, no more at once
+        for start in range(0, max(len(events), 1), most):
+            if portion := events[start : start + most]:
+                await _hold_back(len(portion), grant, hub)
+            if hub.pressure.refuses_more():
+                raise ShortOfMemory
+            if session.ending in {EndReason.SESSION_EXPIRED, EndReason.MEMORY}:
+                # It was forgotten, not closed, while this one was silent.
+                session = hub.open(name, grant.subject)
+            if portion:
+                published.add(await session.publish(portion))
         if problem is not None:
             raise problem
 

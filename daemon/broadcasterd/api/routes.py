@@ -6,6 +6,7 @@ Whoever serves HTTP looks here, and so do the description (``openapi.py``) and t
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
@@ -63,12 +64,14 @@ class Call:
         head: its head.
         body: what it sends, in pieces as they arrive.
         path: what the path's parameters are, decoded.
+        until_gone: cancels what is inside when the client leaves, where nothing else tells that.
 
     """
 
     head: Head
     body: AsyncIterable[bytes]
     path: Mapping[str, str] = field(default_factory=dict)
+    until_gone: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 Handler = Callable[[Api, Call, Grant], Awaitable[Answer | Stream]]
@@ -116,7 +119,7 @@ class Route:
 async def _listen(api: Api, call: Call, grant: Grant) -> Answer | Stream:
     name = call.path["session"]
     if pages.wants_page(call.head):
-        found = await pages.page(call.head, name, grant, api.hub)
+        found = await pages.page(call.head, name, grant, api.hub, call.until_gone)
         return NOTHING if found is None else json_answer(found)
     admission = admit(call.head, name, grant, api.hub)
     if isinstance(admission, Over):
@@ -158,7 +161,7 @@ async def _renew_stream(api: Api, call: Call, grant: Grant) -> Answer:
 
 async def _revoke_subject(api: Api, call: Call, _grant: Grant) -> Answer:
     subject = call.path["subject"]
-    revoked = await grants.revoke(subject, tickets=api.guard.tickets, hub=api.hub)
+    revoked = await grants.revoke(subject, guard=api.guard, hub=api.hub)
     return json_answer(revoked)
 
 

@@ -1,4 +1,4 @@
-"""One task that waits for all sockets which were taken over, however many there are.
+"""One task that waits for the sockets of all streams, however many there are.
 
 A task of its own for each would take three times the memory of all else that a stream needs, and
 its objects would keep the garbage collector busy. So there is one epoll(7) for them: Trio waits for

@@ -122,8 +122,12 @@ class Session:
 
         """
         publication = Publication(events)
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            await self._inbox.send(publication)
+            try:
+                self._inbox.send_nowait(publication)  # and wait once, for the receipt
+            except trio.WouldBlock:
+                await self._inbox.send(publication)
         except (trio.ClosedResourceError, trio.BrokenResourceError):
             raise self._refusal() from None
         await publication.settled.wait()
@@ -262,7 +266,7 @@ class Session:
 
     async def _accept(self, publication: Publication, fresh: list[Entry]) -> list[Entry]:
         """Log a publication and settle it; return what is still to be broadcast, with ``fresh``."""
-        outcome: Receipt | Problem = self._refusal()  # what is told if this is cut short
+        outcome: Receipt | Problem | None = None
         try:
             for event in publication.events:
                 self.log.check_fits(event.block, key=event.key)
@@ -282,7 +286,8 @@ class Session:
         except Problem as problem:
             outcome = problem
         finally:
-            publication.settle(outcome)
+            # It may have been cut short.
+            publication.settle(self._refusal() if outcome is None else outcome)
         return fresh
 
     def _append(self, event: EncodedEvent, receipt: ReceiptBook) -> Entry | None:

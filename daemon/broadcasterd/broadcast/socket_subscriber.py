@@ -1,4 +1,4 @@
-"""A stream on a socket that was taken over: one non-blocking write delivers.
+"""A stream on a socket of its own, plain or TLS: one non-blocking write delivers.
 
 It has no task: the poller tells it when the client hangs up, and, while it catches up, when the
 socket takes more.
@@ -7,6 +7,7 @@ socket takes more.
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
@@ -66,7 +67,7 @@ class SocketSubscriber(Subscriber):
     Args:
         sock: the socket.
         poller: tells when there is something to read, or room to write.
-        opening: is sent first, before the history.
+        head, opening: are sent first, the opening as a chunk, before the history.
 
     """
 
@@ -83,6 +84,7 @@ class SocketSubscriber(Subscriber):
         position: Position,
         subject: str | None = None,
         expires_at: float = inf,
+        head: bytes = b"",
         opening: bytes = b"",
     ) -> None:
         super().__init__(
@@ -95,7 +97,7 @@ class SocketSubscriber(Subscriber):
         )
         self._socket = sock
         self._poller = poller
-        self._pending = memoryview(chunk(opening)) if opening else _NOTHING
+        self._pending = memoryview(head + chunk(opening)) if opening else _NOTHING
         self._catching_up = False
         self._heard = 0
         self._took_at = self.opened_at  # of a write while it catches up
@@ -149,7 +151,8 @@ class SocketSubscriber(Subscriber):
     @property
     @override
     def can_move(self) -> bool:
-        return not self.closed and self._ending is None
+        is_plain = not isinstance(self._socket, ssl.SSLSocket)  # TLS cannot be handed over
+        return is_plain and not self.closed and self._ending is None
 
     @property
     @override

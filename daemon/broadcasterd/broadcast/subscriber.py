@@ -5,8 +5,8 @@ that is encoded, and one write takes it all. When its client takes less, it read
 its cursor by itself until it is live again. Replay, catching up and live delivery are so one
 path, and a slow reader costs no more than a quick one.
 
-There are two: a socket that was taken over (``socket_subscriber.py``, plain HTTP/1.1), and one
-that a response body asks for its bytes (``response_subscriber.py``, TLS and HTTP/2).
+There are two: a socket of its own (``socket_subscriber.py``, HTTP/1.1), and one that a response
+body asks for its bytes (``response_subscriber.py``, HTTP/2).
 
 Ending has three strengths: ``finish`` sends what is still owed and then says why; ``disconnect``
 says why now, if the client takes it; ``close`` only closes. None of them blocks.

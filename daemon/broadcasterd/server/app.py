@@ -15,7 +15,7 @@ from broadcasterd.api.problems import from_crash, problem_answer
 from broadcasterd.api.request import Head, join_fields, parse_query
 from broadcasterd.api.routes import ROUTES, Api, Call, Route
 from broadcasterd.errors import Problem
-from broadcasterd.server.asgi import Application, DetachingBody, StreamedBody
+from broadcasterd.server.asgi import Application, StreamedBody
 
 _PARAMETER = re.compile(r"\{(\w+)(\.\.\.)?\}")
 
@@ -25,30 +25,23 @@ _DETAILS = {
 }
 
 
-def create_app(api: Api, *, takeover: bool = True) -> Application:
-    """Return the application.
-
-    Args:
-        api: what the handlers work on.
-        takeover: whether plain HTTP/1.1 streams are taken over from Hypercorn. Off only to
-            measure what that is worth.
-
-    """
+def create_app(api: Api) -> Application:
+    """Return the application, which hands requests to the handlers that work on ``api``."""
     app = Application(__name__, static_folder=None)
     app.url_map.merge_slashes = False
     for route in ROUTES:
-        _add_route(app, api, route, takeover=takeover)
+        _add_route(app, api, route)
     _add_errors(app)
     _add_cors(app, api)
     return app
 
 
-def _add_route(app: Application, api: Api, route: Route, *, takeover: bool) -> None:
+def _add_route(app: Application, api: Api, route: Route) -> None:
     async def respond(**path: str) -> Response:
         head = _head()
         answer = await api.answer(route, Call(head, request.body, path))
         if isinstance(answer, Stream):
-            return _stream(answer, head, api, takeover=takeover)
+            return _stream(answer, head)
         return _response(answer)
 
     endpoint = f"{route.method} {route.path}"
@@ -70,17 +63,10 @@ def rule_of(path: str) -> str:
     return _PARAMETER.sub(lambda found: f"<{'path:' if found[2] else ''}{found[1]}>", path)
 
 
-def _stream(stream: Stream, head: Head, api: Api, *, takeover: bool) -> Response:
-    connection = request.scope["state"]["connection"]
-    headers = dict(stream.headers)
-    body: DetachingBody | StreamedBody
-    if takeover and connection is not None and head.http_version == "1.1":
-        headers["Connection"] = "close"
-        body = DetachingBody(stream.admission, connection, api.hub.poller, head.peer)
-    else:
-        body = StreamedBody(stream.admission, request.scope["state"]["response"], head.peer)
-    response = Response(body, headers=headers)
-    response.timeout = None  # the default would end the stream after a minute (fact E)
+def _stream(stream: Stream, head: Head) -> Response:
+    body = StreamedBody(stream.admission, request.scope["state"]["response"], head.peer)
+    response = Response(body, headers=dict(stream.headers))
+    response.timeout = None  # the default would end the stream after a minute
     return response
 
 
@@ -137,4 +123,6 @@ def _response(answer: Answer) -> Response:
     response = Response(answer.body, answer.status, dict(answer.headers))
     if "Content-Type" not in answer.headers:
         del response.headers["Content-Type"]  # Quart's own guess
+    if answer.status == HTTPStatus.NO_CONTENT:
+        del response.headers["Content-Length"]  # RFC 9110 §8.6
     return response

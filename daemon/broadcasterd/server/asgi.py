@@ -20,13 +20,10 @@ from quart_trio.wrappers import TrioRequest
 from typing_extensions import override
 
 from broadcasterd.api.subscribe import Admission
-from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
-from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.server.body import RequestBody
-from broadcasterd.server.connection import Connection
 
 END_TIMEOUT_S = 20.0
 """How long a reader may take to ask for the last of a response. On HTTP/2 it need never ask,
@@ -84,9 +81,6 @@ class ASGIConnection(TrioASGIHTTPConnection):
         request.body.discard()
         if request.body.was_cut_short:
             return
-        if _has_body(request) and not request.body.complete and request.http_version < "2":
-            # The rest is not read: the client is to know that this connection is over.
-            response.headers["Connection"] = "close"
         timeout = getattr(response, "timeout", ...)
         if timeout is ...:
             timeout = self.app.config["RESPONSE_TIMEOUT"]
@@ -94,70 +88,11 @@ class ASGIConnection(TrioASGIHTTPConnection):
             await self._send_response(send, response)
 
 
-def _has_body(request: Request) -> bool:
-    # Of a request without one, too, the end may be on its way here while the handler answers.
-    return bool(request.content_length) or "Transfer-Encoding" in request.headers
-
-
 class Application(QuartTrio):
     """Quart-Trio with the two classes above."""
 
     asgi_http_class = ASGIConnection
     request_class = Request
-
-
-class DetachingBody(ResponseBody):
-    """A response that Hypercorn begins, and a :class:`SocketSubscriber` goes on with.
-
-    When it is asked for its first piece, the response's head has been sent. It has none: it takes
-    the socket. What Hypercorn sends to end the response goes nowhere.
-    """
-
-    def __init__(
-        self, admission: Admission, connection: Connection, poller: Poller, peer: str
-    ) -> None:
-        self._admission = admission
-        self._connection = connection
-        self._poller = poller
-        self._peer = peer
-
-    @override
-    async def __aenter__(self) -> Self:
-        return self
-
-    @override
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            taken = self._connection.detach()
-        except trio.ClosedResourceError:
-            raise StopAsyncIteration from None  # the client did not stay for the answer
-        admission = self._admission
-        _attach(
-            admission,
-            SocketSubscriber(
-                admission.session,
-                taken,
-                self._poller,
-                stream_id=admission.stream_id,
-                peer=self._peer,
-                position=admission.position,
-                subject=admission.subject,
-                expires_at=admission.expires_at,
-                opening=admission.opening,
-            ),
-        )
-        raise StopAsyncIteration
 
 
 class StreamedBody(ResponseBody):
@@ -182,7 +117,7 @@ class StreamedBody(ResponseBody):
             expires_at=admission.expires_at,
             opening=admission.opening,
         )
-        _attach(admission, self._subscriber)
+        attach(admission, self._subscriber)
         return self
 
     @override
@@ -204,7 +139,8 @@ class StreamedBody(ResponseBody):
         return piece
 
 
-def _attach(admission: Admission, subscriber: Subscriber) -> None:
+def attach(admission: Admission, subscriber: Subscriber) -> None:
+    """Begin a stream that was admitted."""
     try:
         admission.session.attach(subscriber)
     except Exception:

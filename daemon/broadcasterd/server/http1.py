@@ -1,138 +1,378 @@
-"""Hypercorn's HTTP/1.1, with limits on a head, and answers that say what was wrong.
+"""One HTTP/1.1 connection: a task that reads a request, has it served, and reads the next.
 
-``server/http2.py`` picks it for a connection, nobody else. Pinned to Hypercorn 0.18: what is
-overridden here is not its public interface.
+A request that is there as a whole is carried out, whatever its client does meanwhile. Whether the
+client is still there is looked at only where an answer is waited for, or has no end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
 from http import HTTPStatus
-from urllib.parse import urlsplit
+from math import inf
+from typing import Self
 
-import h11
-from hypercorn.events import Closed
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Response
-from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
+import structlog
+import trio
 from typing_extensions import override
 
+from broadcasterd.api.bodies import Arriving, ClientDisconnected
 from broadcasterd.api.problems import PROBLEM_TYPE, problem_document
+from broadcasterd.broadcast.poller import Poller
+from broadcasterd.config import Settings
 from broadcasterd.errors import Problem
-from broadcasterd.server.headers import RawHeaders, secure
+from broadcasterd.server.headers import RawHeaders
+from broadcasterd.server.requests import RequestHead, RequestReader, refusal
+from broadcasterd.server.responses import CLOSE, CONTINUE, LAST_CHUNK, encode_head, has_no_body
+from broadcasterd.server.sockets import ConnectionSocket, SocketStream
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
-"""What h11 takes for a head of HTTP/2's preface (RFC 9113 §3.4)."""
+log = structlog.stdlib.get_logger(__name__)
 
-_DETAILS = {
-    HTTPStatus.BAD_REQUEST: "this is not HTTP/1.1",
-    HTTPStatus.REQUEST_TIMEOUT: "the head of the request took too long (limits.head_timeout)",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (
-        "the head of the request has too many bytes (limits.max_head_bytes)"
-    ),
-}
+WRITE_TIMEOUT_S = 20.0
+"""How long a response may wait for its reader to take more of it."""
+
+LINGER_S = 2.0
+"""How long a client may go on to send what nobody reads: closing at once would reset the
+connection, and with it the answer that says why."""
+
+MAX_AHEAD_BYTES = 64 * 1024
+"""What a client may send ahead while it is looked at whether it leaves."""
 
 
-class Http1(H11Protocol):
-    """One connection, one request after the other."""
+class Phase(Enum):
+    """What a connection is doing; it may do most of that only for so long."""
 
-    @property
-    def has_begun_a_head(self) -> bool:
-        """Whether part of a request's head is there."""
-        return bool(self.connection.trailing_data[0])
+    IDLE = "no request is under way"
+    HEAD = "a part of the next request's head is there"
+    SERVING = "a request is under way, and has limits of its own"
+    WRITING = "a response waits for its reader"
+    LINGERING = "the last answer was given, and the client may still send"
 
-    async def give_up(self) -> None:
-        """Say that the next head took too long, if one was begun."""
-        if self.has_begun_a_head:
-            await self._send_error_response(HTTPStatus.REQUEST_TIMEOUT)
 
-    @override
-    async def stream_send(self, event: StreamEvent) -> None:
-        """Send what the application says."""
-        if isinstance(event, Response):
-            secure(event.headers)
-        await super().stream_send(event)
+class Http1:
+    """One connection.
 
-    @override
-    async def _check_protocol(self, request: h11.Request) -> None:
-        """Give the connection to HTTP/2 if the client began with its preface.
+    Args:
+        sock: the connection. It is closed in the end, unless it was detached.
+        settings: those in force: what it may take.
+        poller: tells whether a client leaves.
+        serve: called with each request; returns when its response was sent.
 
-        Upstream also upgrades to h2c (RFC 9113 §3.1 took that back) and to WebSocket (there is none
-        here), and fails where what a client sends with that is malformed. Here ``Upgrade`` is
-        ignored, as it may be (RFC 9110 §7.8).
+    Attributes:
+        draining: whether the request that is under way is to be the last.
+
+    """
+
+    def __init__(
+        self,
+        sock: ConnectionSocket,
+        settings: Settings,
+        poller: Poller,
+        serve: Callable[[Exchange], Awaitable[None]],
+    ) -> None:
+        self.stream = SocketStream(sock)
+        self.reader = RequestReader(settings.limits.max_head_bytes)
+        self.draining = False
+        self.detached = False
+        self._settings = settings
+        self._poller = poller
+        self._serve = serve
+        self._scope = trio.CancelScope()
+        self._is_aborted = False
+        self._phase = Phase.IDLE
+        self._requests = 0
+
+    async def run(self) -> bool:
+        """Serve the connection's requests until either side ends it.
+
+        Returns:
+            Whether the client speaks HTTP/2 instead, whose preface was read.
+
         """
-        if (request.method, request.target, request.http_version) == (b"PRI", b"*", b"2.0"):
-            raise H2ProtocolAssumedError(PREFACE + self.connection.trailing_data[0])
+        speaks_http2 = False
+        try:
+            with self._scope:
+                speaks_http2 = await self._serve_all()
+            if self._scope.cancelled_caught and self._phase is Phase.HEAD:
+                with trio.move_on_after(LINGER_S):
+                    await self._refuse(refusal(HTTPStatus.REQUEST_TIMEOUT))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client is gone
+        finally:
+            if self.detached or speaks_http2:
+                pass
+            elif self._is_aborted or self._phase is Phase.WRITING:
+                self.stream.abort()  # what was written in part is not to look like a whole
+            else:
+                self.stream.close()
+        return speaks_http2
 
-    @override
-    async def _create_stream(self, request: h11.Request) -> None:
-        status = _refusal(request, self.config.h11_max_incomplete_size)
-        if status is None:
-            await super()._create_stream(_without_upgrade(request))
-        else:
-            await self._send_error_response(status, request.method)
-            await self.send(Closed())
+    def detach(self) -> ConnectionSocket:
+        """Return the socket: the connection is somebody else's from now on."""
+        self.detached = True
+        return self.stream.socket
 
-    @override
-    async def _send_error_response(self, status_code: int, method: bytes = b"GET") -> None:
-        status = HTTPStatus(status_code)
-        body = problem_document(Problem(status, _DETAILS.get(status, status.phrase)))
-        headers: RawHeaders = [
-            (b"content-type", PROBLEM_TYPE.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"cache-control", b"no-store"),
-            (b"connection", b"close"),
-            *self.config.response_headers("h11"),
-        ]
-        secure(headers)
-        await self._send_h11_event(h11.Response(headers=headers, status_code=status_code))
-        if method != b"HEAD":
-            await self._send_h11_event(h11.Data(data=body))
-        await self._send_h11_event(h11.EndOfMessage())
+    def abort(self) -> None:
+        """Reset the connection, and end what it was serving."""
+        self._is_aborted = True
+        self._scope.cancel()
 
+    def end_if_idle(self) -> None:
+        """Close the connection when no request is under way, or when this one is over."""
+        self.draining = True
+        if self._phase in {Phase.IDLE, Phase.HEAD}:
+            self._scope.cancel()
 
-def _refusal(request: h11.Request, max_head_bytes: int) -> HTTPStatus | None:
-    """Return how a request is answered that h11 took, but that is not for the application."""
-    if _head_bytes(request) > max_head_bytes:
-        # One that came in few pieces was never incomplete, and so not refused by h11.
-        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-    names = {name for name, _ in request.headers}
-    if b"transfer-encoding" in names and (
-        b"content-length" in names or request.http_version == b"1.0"
-    ):
-        # A proxy may see another end of the body than h11 does: request smuggling (RFC 9112 §6.1).
-        return HTTPStatus.BAD_REQUEST
-    if not is_target(request.target):
-        return HTTPStatus.BAD_REQUEST
-    if not request.http_version.startswith(b"1."):
-        return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
-    return None
+    # Reading
 
-
-def is_target(target: bytes) -> bool:
-    """Whether it is a path, a URL, or ``*`` (RFC 9112 §3.2)."""
-    if target.startswith(b"/") or target == b"*":
-        return True
-    try:
-        return urlsplit(target).scheme in {b"http", b"https"}
-    except ValueError:
+    async def _serve_all(self) -> bool:
+        try:
+            while (head := await self._next_head()) is not None:
+                if head.http_version == "2.0":
+                    return True
+                self._requests += 1
+                self._enter(Phase.SERVING, inf)
+                most = self._settings.limits.max_requests_per_connection
+                exchange = Exchange(self, head, is_last=self._requests >= most)
+                await self._serve(exchange)
+                if self.detached:
+                    break
+                if exchange.is_last:
+                    await self._linger()
+                    break
+                if self.reader.rest:
+                    await trio.lowlevel.checkpoint()  # a hundred may be there already
+        except ClientDisconnected:
+            pass
+        except Problem as problem:
+            await self._refuse(problem)
         return False
 
+    async def _next_head(self) -> RequestHead | None:
+        """Wait for the next request; ``None`` when the client says that there is none."""
+        self._phase = Phase.SERVING
+        while (head := self.reader.next_head()) is None:
+            if self._phase is not Phase.HEAD:  # however it goes on, byte by byte or not at all
+                if self.reader.rest:
+                    self._enter(Phase.HEAD, self._settings.limits.head_timeout)
+                elif self._phase is not Phase.IDLE:
+                    idle = 0.0 if self.draining else self._settings.server.keep_alive_timeout
+                    self._enter(Phase.IDLE, idle)
+            data = await self.stream.receive_some()
+            if data:
+                self.reader.feed(data)
+            elif self._phase is Phase.HEAD:
+                raise refusal(HTTPStatus.BAD_REQUEST)
+            else:
+                return None
+        return head
 
-def _without_upgrade(request: h11.Request) -> h11.Request:
-    headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
-    if len(headers) == len(request.headers):
-        return request
-    return h11.Request(
-        method=request.method,
-        headers=headers,
-        target=request.target,
-        http_version=request.http_version,
-    )
+    def _enter(self, phase: Phase, seconds: float) -> None:
+        """Go on to another phase, which has so much time from now on."""
+        self._phase = phase
+        self._scope.deadline = trio.current_time() + seconds
+
+    # Writing
+
+    async def send(self, data: bytes) -> None:
+        """Send a part of a response; its reader has some time to make room for it."""
+        sent = self.stream.send_some(data)
+        if sent < len(data):
+            self._enter(Phase.WRITING, WRITE_TIMEOUT_S)
+            await self.stream.send_all(data[sent:])
+            self._enter(Phase.SERVING, inf)
+
+    async def _refuse(self, problem: Problem) -> None:
+        """Answer what is no request; nothing can follow it."""
+        await self.send(_encode_problem(problem))
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """Let the client read the last answer before the connection is closed."""
+        if not self.reader.rest and self.reader.body_is_read:
+            return
+        self._enter(Phase.LINGERING, LINGER_S)
+        await self.stream.send_eof()
+        while await self.stream.receive_some():
+            pass
+
+    # The client
+
+    def watch(self, on_gone: Callable[[], None]) -> Watch:
+        """Look from now on whether the client leaves, or says that it will send no more."""
+        return Watch(self.stream.socket, self.reader, self._poller, on_gone)
+
+    @contextmanager
+    def until_gone(self) -> Iterator[None]:
+        """Cancel what is inside when the client leaves, or says that it will send no more."""
+        with trio.CancelScope() as scope:
+            watch = self.watch(scope.cancel)
+            try:
+                yield
+            finally:
+                watch.end()
 
 
-def _head_bytes(request: h11.Request) -> int:
-    """Return the bytes of a head, but for spaces that mean nothing."""
-    headers: Iterable[tuple[bytes, bytes]] = request.headers
-    line = len(request.method) + len(request.target) + len("  HTTP/1.1\r\n")
-    return line + sum(len(name) + len(value) + len(": \r\n") for name, value in headers) + 2
+class Exchange(Arriving):
+    """A request and its response.
+
+    Attributes:
+        is_last: whether nothing follows on this connection.
+        has_begun: whether some of the response was sent.
+        was_cut_short: whether the client left before the end of the body.
+
+    """
+
+    def __init__(self, connection: Http1, head: RequestHead, *, is_last: bool) -> None:
+        self.connection = connection
+        self.head = head
+        self.is_last = is_last or not head.keeps_alive
+        self.has_begun = False
+        self.was_cut_short = False
+        self._has_body = True
+        self._is_chunked = False
+        self._continues = not head.expects_continue
+
+    # The body
+
+    @override
+    def at_hand(self) -> bytes | None:
+        """Return all of the body, if it is here; ``None``, and nothing is taken, if it is not."""
+        return self.connection.reader.whole_body()
+
+    @override
+    def __aiter__(self) -> Self:
+        return self
+
+    @override
+    async def __anext__(self) -> bytes:
+        """Wait for the next piece of the body.
+
+        Raises:
+            ClientDisconnected: the rest will never come.
+            Problem: it is malformed.
+
+        """
+        reader = self.connection.reader
+        while (piece := reader.next_piece()) is None:
+            try:
+                if not self._continues and not reader.rest:
+                    await self.connection.send(CONTINUE)
+                data = await self.connection.stream.receive_some()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            self._continues = True
+            if not data:
+                self.was_cut_short = True
+                raise ClientDisconnected
+            reader.feed(data)
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    # The response
+
+    async def answer(self, status: int, fields: RawHeaders, body: bytes) -> None:
+        """Send a whole response."""
+        length = (b"content-length", b"%d" % len(body))
+        if has_no_body(self.head.method, status):
+            body = b""
+        if status != HTTPStatus.NO_CONTENT and not _has_length(fields):
+            fields = [*fields, length]
+        await self.connection.send(self._encode_head(status, fields) + body)
+
+    async def begin(self, status: int, fields: RawHeaders, body: bytes) -> None:
+        """Send the beginning of a response."""
+        self._has_body = not has_no_body(self.head.method, status)
+        if self._has_body and not _has_length(fields):
+            if self.head.http_version == "1.0":
+                self.is_last = True
+            else:
+                self._is_chunked = True
+                fields = [*fields, (b"transfer-encoding", b"chunked")]
+        await self.connection.send(self._encode_head(status, fields) + self._framed(body))
+
+    async def go_on(self, body: bytes, *, more: bool) -> None:
+        """Send more of a response that was begun."""
+        end = LAST_CHUNK if self._is_chunked and not more else b""
+        await self.connection.send(self._framed(body) + end)
+
+    def _encode_head(self, status: int, fields: RawHeaders) -> bytes:
+        self.has_begun = True
+        self.is_last = (
+            self.is_last or CLOSE in fields or self.connection.draining or not self._is_read()
+        )
+        return encode_head(status, fields, closes=self.is_last)
+
+    def _is_read(self) -> bool:
+        """Whether all of the request has come; what has come of it by now is passed over."""
+        reader = self.connection.reader
+        try:
+            while reader.next_piece():
+                pass
+        except Problem:
+            return False
+        return reader.body_is_read
+
+    def _framed(self, body: bytes) -> bytes:
+        if not body or not self._has_body:
+            return b""
+        return b"%x\r\n%b\r\n" % (len(body), body) if self._is_chunked else body
+
+
+def _has_length(fields: RawHeaders) -> bool:
+    return b"content-length" in dict(fields)
+
+
+class Watch:
+    """Looks whether a client leaves, while nobody reads what it sends."""
+
+    def __init__(
+        self,
+        sock: ConnectionSocket,
+        reader: RequestReader,
+        poller: Poller,
+        on_gone: Callable[[], None],
+    ) -> None:
+        self._socket = sock
+        self._reader = reader
+        self._poller = poller
+        self._on_gone = on_gone
+        poller.add(sock, self)
+
+    def end(self) -> None:
+        """Look no longer."""
+        self._poller.remove(self._socket)
+
+    def on_readable(self) -> None:
+        """Keep what it sends ahead, up to a limit; then there is no telling any more."""
+        try:
+            data = self._socket.recv(MAX_AHEAD_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._reader.feed(data)
+        if not data or len(self._reader.rest) > MAX_AHEAD_BYTES:
+            self.end()
+        if not data:
+            self._on_gone()
+
+    def on_writable(self) -> None:
+        """Nothing is written: this is not called."""
+
+    def on_failure(self, error: Exception) -> None:
+        """Let go of who waits."""
+        log.error("a connection failed", exc_info=error)
+        self._on_gone()
+
+
+def _encode_problem(problem: Problem) -> bytes:
+    body = problem_document(problem)
+    fields = [
+        (b"content-type", PROBLEM_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+    ]
+    return encode_head(problem.status, fields, closes=True) + body

@@ -2,24 +2,25 @@
 
 A browser has one connection for all its streams, a proxy one for all its users: what goes wrong
 with one stream stays with that stream. Each correction is held by a test of its name in
-``tests/integration/test_tls_http2.py``. ``server/serve.py`` uses :class:`Protocol`, nobody else.
+``tests/integration/test_tls_http2.py``. ``serve.py`` uses :class:`Http2Connection`, nobody else.
 
 Pinned to Hypercorn 0.18: what is overridden here is not its public interface.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
+from math import inf
 
 import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
+import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response, StreamClosed
 from hypercorn.protocol.h2 import (
@@ -29,14 +30,19 @@ from hypercorn.protocol.h2 import (
     H2Protocol,
     StreamBuffer,
 )
-from hypercorn.protocol.h11 import H2ProtocolAssumedError
-from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
 from hyperframe.frame import ContinuationFrame, GoAwayFrame, HeadersFrame, PushPromiseFrame
 from priority.priority import MissingStreamError
 from typing_extensions import override
 
+from broadcasterd.config import Settings
+from broadcasterd.server import http1
 from broadcasterd.server.headers import RawHeaders, secure
-from broadcasterd.server.http1 import Http1, is_target
+from broadcasterd.server.http1 import Phase
+from broadcasterd.server.sockets import ConnectionSocket, SocketStream, TlsSocket
+from broadcasterd.server.tasks import Tasks
 
 HeaderFrame = HeadersFrame | ContinuationFrame | PushPromiseFrame
 
@@ -249,49 +255,138 @@ def _refusal(headers: Iterable[tuple[bytes, bytes]], max_bytes: int) -> HTTPStat
             return HTTPStatus.NOT_IMPLEMENTED
         if name in {b":method", b":path"} and not value.isascii():
             return HTTPStatus.BAD_REQUEST
-        if name == b":path" and not is_target(value):
+        if name == b":path" and value[:1] != b"/" and value != b"*":
             return HTTPStatus.BAD_REQUEST
     return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if size > max_bytes else None
 
 
-Given = tuple[
-    AppWrapper,
-    HypercornConfig,
-    WorkerContext,
-    TaskGroup,
-    ConnectionState,
-    bool,
-    tuple[str, int] | None,
-    tuple[str, int] | None,
-    Callable[[Event], Awaitable[None]],
-]
-"""What a protocol is made of: the application, its surroundings, whether there is TLS, the
-addresses of the client and of the server, and where to send what it writes."""
+class Http2Connection(TCPServer):
+    """A connection: what it reads goes to the protocol, what that writes comes back.
 
+    Args:
+        app: answers the requests.
+        config: Hypercorn's settings.
+        context: knows whether the server drains.
+        sock: the connection. It is closed in the end.
+        client: its address and port.
+        settings: those in force: what it may take.
+        begun: what was read of it before, the preface first.
 
-class Protocol(ProtocolWrapper):
-    """HTTP/1.1 or HTTP/2, whichever the client speaks: by ALPN or prior knowledge."""
+    """
 
-    protocol: Http1 | Http2
+    stream: SocketStream  # type: ignore[assignment] # TLS is the socket's matter
+    protocol: Http2  # type: ignore[assignment] # and this is no HTTP/1.1
 
-    def __init__(self, given: Given, *, http2: bool) -> None:
-        # Not upstream's: it makes protocols of its own.
-        self._given = given
-        self.protocol = Http2(*given) if http2 else Http1(*given)
+    def __init__(
+        self,
+        app: AppWrapper,
+        config: HypercornConfig,
+        context: WorkerContext,
+        sock: ConnectionSocket,
+        *,
+        client: tuple[str, int],
+        settings: Settings,
+        begun: bytes,
+    ) -> None:
+        super().__init__(app, config, context, LifespanState(), SocketStream(sock))  # type: ignore[arg-type]
+        self._client = client
+        self._settings = settings
+        self._begun = begun
+        self._reading = trio.CancelScope()
+        self._phase = Phase.IDLE
 
     @override
-    async def initiate(self) -> None:
-        """Begin, before anything was received."""
-        await self.protocol.initiate()
-
-    @override
-    async def handle(self, event: Event) -> None:
-        """Handle what the connection brought."""
+    async def run(self) -> bool:  # type: ignore[override]
+        """Serve the connection's requests until either side closes it."""
         try:
-            await self.protocol.handle(event)
-        except H2ProtocolAssumedError as assumed:
-            self.protocol = http2 = Http2(*self._given)
-            await http2.initiate()
-            await http2.handle(RawData(assumed.data))
-            # The preface was taken for a request.
-            await http2.send(Updated(idle=http2.idle))
+            sock = self.stream.socket
+            async with Tasks() as tasks:
+                self.protocol = Http2(
+                    self.app,
+                    self.config,
+                    self.context,
+                    tasks,
+                    ConnectionState({}),
+                    isinstance(sock, TlsSocket),
+                    self._client,
+                    sock.getsockname()[:2],
+                    self.protocol_send,
+                )
+                await self.protocol.initiate()
+                await self._read_data()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client is gone, before or in the middle of something
+        finally:
+            self.stream.close()
+        return False
+
+    def abort(self) -> None:
+        """Reset the connection, and tell what it was serving."""
+        self.stream.abort()
+        self._reading.cancel()
+
+    def end_if_idle(self) -> None:
+        """Close the connection, unless a request is under way."""
+        if self._phase is not Phase.SERVING:
+            self._reading.cancel()
+
+    @override
+    async def protocol_send(self, event: Event) -> None:
+        """Send what the protocol wrote; close the connection where it says so.
+
+        It says everything once. So all of this is done, also for a handler that is cancelled.
+        """
+        if isinstance(event, RawData):
+            await self._send(event.data)
+        elif isinstance(event, Updated):
+            self._enter(Phase.IDLE if event.idle else Phase.SERVING)
+        else:
+            self.stream.close()
+            await self.protocol.handle(Closed())
+            self._reading.cancel()
+
+    async def _send(self, data: bytes) -> None:
+        # To the protocol it is written already: what is missing, or there in part, would spoil
+        # the connection for all that follows. So a write, and the wait for its turn, outlives a
+        # handler that is cancelled. It does not outlive its deadline.
+        sent = False
+        with (
+            suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+            trio.move_on_after(http1.WRITE_TIMEOUT_S, shield=True),
+        ):
+            async with self.send_lock:
+                await self.stream.send_all(data)
+                sent = True
+        if not sent:
+            self.abort()  # the reader may wait for the end of this very response
+
+    @override
+    async def _read_data(self) -> None:
+        with self._reading:
+            self._enter(Phase.IDLE)
+            data = self._begun or await self.stream.receive_some()
+            while True:
+                await self.protocol.handle(RawData(data))
+                if self._phase is Phase.IDLE and self.protocol.has_begun_a_head:
+                    self._enter(Phase.HEAD)  # however it goes on, byte by byte or not at all
+                if not data:
+                    break
+                try:
+                    data = await self.stream.receive_some()
+                except (trio.ClosedResourceError, trio.BrokenResourceError):
+                    break
+        if self._reading.cancelled_caught and self._phase is not Phase.SERVING:
+            await self.protocol.give_up()
+        await self.protocol.handle(Closed())
+
+    def _enter(self, phase: Phase) -> None:
+        """Go on to another phase, which has its time from now on."""
+        self._phase = phase
+        timeout = inf
+        if phase is Phase.HEAD:
+            timeout = self._settings.limits.head_timeout
+        elif phase is Phase.IDLE:
+            timeout = self._settings.server.keep_alive_timeout
+            if self.context.terminated.is_set():
+                timeout = 0.0
+        self._reading.deadline = trio.current_time() + timeout

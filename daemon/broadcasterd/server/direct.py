@@ -1,0 +1,121 @@
+"""Requests that are served without a framework: those to publish and to listen, on HTTP/1.1.
+
+All others, and these where their path is not written in the plainest way, go to the application:
+it answers the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+
+from broadcasterd.api.answer import Answer, Stream
+from broadcasterd.api.bodies import ClientDisconnected
+from broadcasterd.api.cors import shared_with
+from broadcasterd.api.problems import problem_answer
+from broadcasterd.api.request import Head, parse_query
+from broadcasterd.api.routes import ROUTES, Api, Call, Route
+from broadcasterd.broadcast.poller import Poller
+from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
+from broadcasterd.core.session_name import NAME_PATTERN
+from broadcasterd.errors import Problem
+from broadcasterd.server.asgi import attach
+from broadcasterd.server.headers import RawHeaders
+from broadcasterd.server.http1 import Exchange
+from broadcasterd.server.requests import RequestHead
+from broadcasterd.server.responses import encode_head
+
+_PATHS = {"/v1/sessions/{session}/events", "/agent_network_sse/{session}"}
+_ROUTES = [
+    (route.method, re.compile(route.path.replace("{session}", f"({NAME_PATTERN})")), route)
+    for route in ROUTES
+    if route.path in _PATHS
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A route, and the session that its path names."""
+
+    route: Route
+    session: str
+
+
+def find(head: RequestHead) -> Found | None:
+    """Return the route of a request that is served here; ``None`` where it is not."""
+    if head.http_version != "1.1":
+        return None  # its answer has another form
+    path = head.target.partition("?")[0]
+    for method, pattern, route in _ROUTES:
+        if method == head.method and (found := pattern.fullmatch(path)):
+            return Found(route, found[1])
+    return None
+
+
+async def respond(api: Api, found: Found, exchange: Exchange, peer: str) -> None:
+    """Answer a request, or make a stream of its connection.
+
+    Raises:
+        ClientDisconnected: the rest of the request will never come.
+
+    """
+    head = exchange.head
+    path, _, query = head.target.partition("?")
+    answer: Answer | Stream
+    try:
+        fields = parse_query(query.encode()) if query else ()
+    except Problem as problem:
+        answer = problem_answer(problem)
+    else:
+        call = Call(
+            Head(head.method, path, fields, head.headers, peer, head.http_version),
+            exchange,
+            {"session": found.session},
+            exchange.connection.until_gone,
+        )
+        answer = await api.answer(found.route, call)
+    if exchange.was_cut_short:
+        raise ClientDisconnected
+    headers = answer.headers
+    if allowed := api.settings.server.cors_origins:
+        headers = {**headers, **shared_with(head.method, head.headers, allowed)}
+    if isinstance(answer, Stream):
+        _detach(answer, encode(headers), exchange, api.hub.poller, peer)
+    else:
+        await exchange.answer(answer.status, encode(headers), answer.body)
+
+
+def _detach(
+    stream: Stream, fields: RawHeaders, exchange: Exchange, poller: Poller, peer: str
+) -> None:
+    """Give the connection's socket to a subscriber, whose first write has the head, too."""
+    admission = stream.admission
+    fields.append((b"transfer-encoding", b"chunked"))
+    attach(
+        admission,
+        SocketSubscriber(
+            admission.session,
+            exchange.connection.detach(),
+            poller,
+            stream_id=admission.stream_id,
+            peer=peer,
+            position=admission.position,
+            subject=admission.subject,
+            expires_at=admission.expires_at,
+            head=encode_head(HTTPStatus.OK, fields, closes=True),
+            opening=admission.opening,
+        ),
+    )
+
+
+def encode(headers: Mapping[str, str]) -> RawHeaders:
+    """Return an answer's fields as they are sent."""
+    return [_encode(name, value) for name, value in headers.items()]
+
+
+@lru_cache(maxsize=256)  # most are always the same
+def _encode(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode(), value.encode("latin-1")

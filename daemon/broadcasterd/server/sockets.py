@@ -1,0 +1,286 @@
+"""The socket of a connection, plain or TLS: non-blocking, with a place that ends with it.
+
+Both kinds are sockets to whoever has them: ``send`` takes what there is room for, ``recv`` returns
+what has come, and ``BlockingIOError`` says that there is none now. So a stream of events over TLS
+is written as a plain one is, and neither needs a task.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+from typing_extensions import override
+
+from broadcasterd.server.connection_limits import Place
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+MAX_RECEIVED_BYTES = 64 * 1024
+
+MAX_IN_A_ROW = 8
+"""Reads that need not wait, until the others run all the same: less than a millisecond."""
+
+MAX_RECORD_BYTES = 16 * 1024
+"""Of a TLS record's contents (RFC 8446 §5.1)."""
+
+HANDSHAKE_TIMEOUT_S = 10.0
+
+HANDSHAKES_AT_ONCE = 2
+"""Steps of handshakes between two turns of everybody else: each takes some 300 µs."""
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER for 0 s: close then sends a RST
+
+
+class PlainSocket(socket.socket):
+    """A connection without TLS."""
+
+    __slots__ = ("place",)
+
+    place: Place
+
+    @classmethod
+    def of(cls, sock: socket.socket, place: Place) -> PlainSocket:
+        """Return a connection that was accepted; ``sock`` lets go of it."""
+        plain = cls(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        plain.place = place
+        plain.settimeout(0)
+        return plain
+
+    @override
+    def close(self) -> None:
+        """Close it, and give its place back."""
+        super().close()
+        self.place.give_back()
+
+
+class TlsSocket(ssl.SSLSocket):
+    """A connection with TLS. To be made by :func:`secured`."""
+
+    place: Place
+    _record = b""
+    """What OpenSSL has encrypted and could not write. It has to be given the same again."""
+
+    @override
+    def send(self, data: ReadableBuffer, _flags: int = 0) -> int:
+        """Encrypt and send as much as there is room for.
+
+        A record is encrypted as a whole: where there is room for a part of it, it is as good as
+        sent, but for one byte. That byte is not told to be sent, so that the caller comes again.
+
+        Raises:
+            BlockingIOError: there is no room.
+
+        """
+        view = memoryview(data)
+        sent = 0
+        if self._record:
+            self._write(self._record)
+            self._record = b""
+            sent = 1
+        while sent < len(view):
+            record = bytes(view[sent : sent + MAX_RECORD_BYTES])
+            try:
+                self._write(record)
+            except BlockingIOError:
+                self._record = record
+                return sent + len(record) - 1
+            sent += len(record)
+        return sent
+
+    @override
+    def recv(self, buflen: int = MAX_RECEIVED_BYTES, flags: int = 0) -> bytes:
+        """Return what has come, nothing at the end.
+
+        Raises:
+            BlockingIOError: nothing has come.
+
+        """
+        try:
+            return super().recv(buflen, flags)
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None
+
+    @override
+    def shutdown(self, how: int) -> None:
+        """Say goodbye, and send no more."""
+        self._say_goodbye()
+        super().shutdown(how)
+
+    @override
+    def close(self) -> None:
+        """Say goodbye, close it, and give its place back."""
+        if self.fileno() >= 0:
+            self._say_goodbye()
+        super().close()
+        self.place.give_back()
+
+    def _say_goodbye(self) -> None:
+        with suppress(OSError, ValueError):
+            self.unwrap()  # it is not waited for the client's
+
+    def _write(self, record: bytes) -> None:
+        try:
+            super().send(record)
+        except ssl.SSLWantWriteError:
+            raise BlockingIOError from None
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a connection with a RST: what was sent is not to be waited for. Idempotent."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    sock.close()
+
+
+ConnectionSocket = PlainSocket | TlsSocket
+
+
+class Handshakes:
+    """TLS handshakes: not too many at a time, so that they cost nobody else anything."""
+
+    def __init__(self) -> None:
+        self._free, self._turns = trio.open_memory_channel[None](HANDSHAKES_AT_ONCE)
+        for _ in range(HANDSHAKES_AT_ONCE):
+            self._free.send_nowait(None)
+        self._under_way: set[trio.CancelScope] = set()
+
+    def give_up(self) -> None:
+        """End those that are under way."""
+        for scope in tuple(self._under_way):
+            scope.cancel()
+
+    async def secured(self, plain: PlainSocket, context: ssl.SSLContext) -> TlsSocket:
+        """Do the handshake on a connection; ``plain`` lets go of it. Close it where that fails.
+
+        Raises:
+            OSError: the client speaks no TLS that would do.
+            trio.TooSlowError: it took longer than ``HANDSHAKE_TIMEOUT_S``, or was given up.
+
+        """
+        place = plain.place
+        try:
+            tls = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        except OSError:
+            plain.close()
+            raise
+        assert isinstance(tls, TlsSocket)  # noqa: S101 (it was asked for)
+        tls.place = place
+        with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
+            self._under_way.add(scope)
+            try:
+                while not await self._step(tls):
+                    pass
+            except BaseException:
+                tls.close()
+                raise
+            finally:
+                self._under_way.discard(scope)
+        if scope.cancelled_caught:
+            raise trio.TooSlowError
+        return tls
+
+    async def _step(self, tls: TlsSocket) -> bool:
+        """Do the next part of a handshake; return whether it was the last."""
+        await trio.lowlevel.wait_readable(tls)
+        await self._turns.receive()
+        try:
+            tls.do_handshake()
+            await trio.lowlevel.checkpoint()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLWantWriteError:
+            await trio.lowlevel.wait_writable(tls)
+            return False
+        finally:
+            self._free.send_nowait(None)
+        return True
+
+
+class SocketStream(trio.abc.HalfCloseableStream):
+    """A connection's socket as a stream: it is tried first, and waited for where it has to be."""
+
+    def __init__(self, sock: ConnectionSocket) -> None:
+        self.socket = sock
+        self._in_a_row = 0  # reads that did not have to wait
+
+    @override
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what has come, nothing at the end. Others run meanwhile, now and then at least."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        size = max_bytes or MAX_RECEIVED_BYTES
+        data = self._receive(size)
+        if data is not None:
+            self._in_a_row += 1
+            if self._in_a_row == MAX_IN_A_ROW:
+                self._in_a_row = 0
+                await trio.lowlevel.cancel_shielded_checkpoint()  # it is here, and not to be lost
+            return data
+        self._in_a_row = 0
+        while data is None:
+            await trio.lowlevel.wait_readable(self.socket)
+            data = self._receive(size)
+        return data
+
+    @override
+    async def send_all(self, data: ReadableBuffer) -> None:
+        """Send everything; it is waited for only where there is no room."""
+        view = memoryview(data)
+        while view := view[self.send_some(view) :]:
+            await trio.lowlevel.wait_writable(self.socket)
+
+    def send_some(self, data: ReadableBuffer) -> int:
+        """Send what there is room for; return how many bytes that was."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._why(error) from error
+
+    @override
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.wait_writable(self.socket)
+
+    @override
+    async def send_eof(self) -> None:
+        """Say that no more will come."""
+        with suppress(OSError):  # the client is gone
+            self.socket.shutdown(socket.SHUT_WR)
+        await trio.lowlevel.checkpoint()
+
+    @override
+    async def aclose(self) -> None:
+        """Close the connection, whoever waits for it."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close the connection, whoever waits for it. Idempotent."""
+        if self.socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.socket)
+        self.socket.close()
+
+    def abort(self) -> None:
+        """Reset the connection, whoever waits for it. Idempotent."""
+        if self.socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.socket)
+        reset(self.socket)
+
+    def _receive(self, max_bytes: int) -> bytes | None:
+        try:
+            return self.socket.recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self._why(error) from error
+
+    def _why(self, error: OSError) -> Exception:
+        if self.socket.fileno() < 0:
+            return trio.ClosedResourceError("it was closed")
+        return trio.BrokenResourceError(str(error))
