@@ -129,22 +129,26 @@ class HttpServer:
     # Connections
 
     async def _accept(self, listening: socket.socket, connections: trio.Nursery) -> None:
+        pause = 0.0
         with listening:
             while True:
                 try:
                     sock, address = listening.accept()
                 except BlockingIOError:
+                    pause = 0.0
                     await trio.lowlevel.wait_readable(listening)
                 except OSError as error:
                     # accept(2) also tells of a network's or a client's trouble: no reason to stop.
+                    # But until nobody waits, one at a time: others need descriptors, too.
+                    pause = ACCEPT_PAUSE_S
                     self.connection_limits.accept_failed(error)
-                    await trio.sleep(ACCEPT_PAUSE_S)
+                    await trio.sleep(pause)
                 else:
                     if (place := self.connection_limits.take(address[0])) is None:
                         reset(sock)
                     else:
                         connections.start_soon(self._contain, sock, address[:2], place)
-                    await trio.lowlevel.checkpoint()
+                    await trio.sleep(pause)
 
     async def _contain(self, sock: socket.socket, client: Address, place: Place) -> None:
         connection = PlainSocket.of(sock, place)
