@@ -109,7 +109,7 @@ rollback: ## have production go on with the release that it had before
 # Two workers: on one core it is no slower, and on many the floods of several would be in each
 # other's way. WORKERS=0 for a debugger.
 WORKERS ?= 2
-PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+PYTEST := $(BIN)/pytest -n $(WORKERS)
 
 .PHONY: test test-fast test-unit test-integration test-e2e flake-check
 test: test-ready ## run the whole suite (WORKERS=2)
@@ -129,7 +129,7 @@ test-e2e: test-ready ## run the tests with real clients: curl, browsers, librari
 
 RUNS ?= 10
 flake-check: test-ready ## run the whole suite again and again, in any order, on a busy machine (RUNS=10)
-	$(BIN)/python .ci/flake_check.py --runs $(RUNS) -- -n $(WORKERS) --dist loadgroup
+	$(BIN)/python .ci/flake_check.py --runs $(RUNS) -- -n $(WORKERS)
 
 # What it compares with, and draws with; where it cannot be had, the benchmark goes without.
 .venv-bench/.installed: .ci/requirements-bench.lock

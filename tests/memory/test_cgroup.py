@@ -24,7 +24,7 @@ from tests.support.flood import (
 )
 
 LIMIT_MB = 200
-FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "6"))
+FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "3"))
 REFUSALS = 500
 
 Confined = Callable[..., tuple[Daemon, MemoryCgroup]]
@@ -75,7 +75,7 @@ async def test_a_flood_is_never_killed_and_never_even_reaches_the_limit(
     async with client_of(daemon) as client, reading(daemon, "live", count=3) as live:
         pid = cgroup.members()
         seen = await flood(
-            daemon, new_sessions(events=8), publishers=8, seconds=FLOOD_S, refusals=REFUSALS
+            daemon, new_sessions(events=24), publishers=8, seconds=FLOOD_S, refusals=REFUSALS
         )
         await client.until_breaker("closed", within=CYCLE_S)
         accepted = await client.publish("live", "afterwards")

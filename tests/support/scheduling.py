@@ -1,14 +1,17 @@
 """Which tests share a worker of pytest-xdist, and which start first.
 
-A pytest plugin. A group is run by one worker, one test after another: its session-wide fixtures
-are made once, and no two of its tests run side by side. All that is in a group is slow.
+A pytest plugin. What has the same scope is run by one worker, one test after another: its fixtures
+are made once, and no two of its tests run side by side. A scope is a file, or one of ``GROUPS``,
+and all that is in a group is slow.
+
+Not by ``--dist loadgroup``, which as of pytest-xdist 3.8 groups nothing under pytest 9.2.
 """
 
 from __future__ import annotations
 
 import pytest
-
-from tests.support.tools import ROOT
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
     "tests/systemd": "container",  # made once, and there is one
@@ -19,13 +22,39 @@ GROUPS = {
 """The group of what lies under a path."""
 
 
+def group_of(node_id: str) -> str | None:
+    """Return the group that a test is in."""
+    return next((group for path, group in GROUPS.items() if node_id.startswith(path)), None)
+
+
+def scope_of(node_id: str) -> str:
+    """Return what a test shares a worker with: its group, or its file."""
+    return group_of(node_id) or node_id.partition("::")[0]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the groups first: the longest is what the whole suite waits for."""
+    """Put first what takes long, for the whole suite waits for its end: groups, slow files."""
     for item in items:
-        path = str(item.path.relative_to(ROOT))
-        for prefix, group in GROUPS.items():
-            if path.startswith(prefix):
-                item.add_marker(pytest.mark.xdist_group(group))
-                item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+        if group_of(item.nodeid):
+            item.add_marker(pytest.mark.slow)
+    slow = {scope_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
+
+    def rank(item: pytest.Item) -> int:
+        scope = scope_of(item.nodeid)
+        return 0 if group_of(item.nodeid) else 1 if scope in slow else 2
+
+    items.sort(key=rank)
+
+
+class ByScope(LoadScopeScheduling):  # type: ignore[misc] # it has no types
+    """Gives each worker a scope at a time, in the order of the tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer | None) -> ByScope:
+    """Return what gives tests to workers (a hook of pytest-xdist)."""
+    config.option.loadscopereorder = False
+    return ByScope(config, log)
