@@ -144,13 +144,13 @@ class AlertRule(Section, frozen=True, kw_only=True):
 
 
 class Alerts(Section, frozen=True, kw_only=True):
-    """Who is told when a number gets too high."""
+    """The people to tell when a number gets too high."""
 
     rules: tuple[AlertRule, ...] = ()
 
 
 class Log(Section, frozen=True, kw_only=True):
-    """What is written about the daemon's own doings, and how."""
+    """Records of the daemon's own doings: which, and in what form."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "journal", "json", "console"] = "auto"

@@ -43,7 +43,7 @@ from broadcasterd.server.serve import HttpServer
 log = structlog.stdlib.get_logger(__name__)
 
 ABORT_GRACE_S = 1.0
-"""What the tasks of connections that were reset need to end by themselves."""
+"""Time for the tasks of connections that were reset to end by themselves."""
 
 OnReady = Callable[[list[str]], None]
 
@@ -301,11 +301,11 @@ def check_exposure_of(sockets: Sequence[socket.socket], config: Config) -> None:
 
 
 def spare_the_garbage_collector() -> None:
-    """Let it look less often, and not at what lives as long as the daemon.
+    """Have the collector look less often, and not at objects that live as long as the daemon.
 
-    Each of its full passes visits every object and stops the loop meanwhile: 20 ms for a thousand
-    sessions. What it is needed for, the cycles that a request leaves behind, is nearly all found
-    by the passes over what is young, and just as well in thousands.
+    A full pass visits every object and stops the loop meanwhile: 20 ms for a thousand sessions. The
+    cycles that requests leave behind are found by the passes over young objects, and thousands at a
+    time are found as well as hundreds.
     """
     gc.collect()
     gc.freeze()

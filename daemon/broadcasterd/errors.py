@@ -103,7 +103,7 @@ class Unavailable(Problem):
 
 
 RETRY_AFTER_S = 5
-"""What a client is told who comes while there is no room, or the daemon drains, in seconds."""
+"""Seconds after which a client may come back that found no room, or a daemon that drains."""
 
 PRESSURE_RETRY_AFTER_S = 6
 """The breaker does not close within less."""

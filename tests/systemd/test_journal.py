@@ -50,12 +50,12 @@ def test_the_end_of_a_stream_is_found_by_its_session(service: Service) -> None:
         "PRIORITY": "6",
         "MESSAGE_ID": MESSAGE_IDS["stream ended"],
         "SYSLOG_IDENTIFIER": "broadcasterd",
-        "LOGGER": "broadcasterd.broadcast.hub",
-        "CODE_FUNC": "stream_ended",
+        "LOGGER": "broadcasterd.broadcast.subscribers",
+        "CODE_FUNC": "ended",
         "_SYSTEMD_UNIT": "broadcasterd.service",
         "_TRANSPORT": "journal",
     }.items() <= record.items()
-    assert record["CODE_FILE"].endswith("/broadcasterd/broadcast/hub.py")
+    assert record["CODE_FILE"].endswith("/broadcasterd/broadcast/subscribers.py")
     assert float(record["DURATION_S"]) > 0
     assert int(record["SENT_BYTES"]) > 0
     assert record["MESSAGE"].startswith("stream ended session=orders ")

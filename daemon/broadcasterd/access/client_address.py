@@ -27,7 +27,7 @@ MAX_HOPS = 16
 """Trusted proxies in a row. What is longer is no chain but somebody's attempt to keep us busy."""
 
 MAX_ENTRY_CHARS = 512
-"""Of ``Forwarded``: ``for``, ``by``, ``host`` and ``proto`` take less."""
+"""Characters of one ``Forwarded`` element: ``for``, ``by``, ``host`` and ``proto`` take fewer."""
 
 CLIENT_PREFIX_BITS = 64
 """A site gets at least a /64 of IPv6 (RFC 6177), of which a host makes up addresses as it likes

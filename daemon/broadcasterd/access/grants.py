@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 MAX_GLOBS = 100
-"""Of each kind in one token. Each request looks at them in turn."""
+"""A token has no more of either kind: each request looks at them in turn."""
 
 MAX_GLOB_CHARS = 256
 """A session name has at most 128 characters."""

@@ -1,4 +1,4 @@
-"""What each client and each subject has of the daemon, and what it may have.
+"""Quotas: how much of the daemon each client and each subject has, and may have.
 
 A client is an address, or a /64 of IPv6; a subject is whom a token was issued for. Who has no
 subject is counted as a client alone.

@@ -12,9 +12,9 @@ LOOKED_AT = 8
 class RateLimiter:
     """Token buckets by key: each holds ``burst`` at most and regains ``rate`` a second.
 
-    Of a bucket only the moment is kept at which it will be full. One that is full is as good as
-    one that never was, and is forgotten; where the table is full all the same, the one of those
-    looked at that is nearest to it goes, so that a debtor stays.
+    A bucket is kept as one number: the moment at which it will be full. A full bucket is as good as
+    none, and is forgotten. Where the table is full all the same, the bucket that is nearest to full
+    among those looked at is forgotten, so that debtors stay.
 
     Args:
         rate: what a key regains in a second.

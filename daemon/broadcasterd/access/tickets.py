@@ -21,7 +21,7 @@ MAX_TICKETS = 10_000
 """Issued and not used yet: some 5 MB."""
 
 TICKET_BYTES = 24
-"""Of randomness: nobody guesses one of 10,000 among 2**192."""
+"""Random bytes in a ticket: nobody guesses one of 10,000 among 2**192."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ DIGEST_BYTES = 16
 
 
 class VerifiedTokens:
-    """What the tokens grant that were verified last, each until it expires.
+    """The grants of the tokens that were verified last, each until it expires.
 
     Args:
         now: Unix time in seconds.

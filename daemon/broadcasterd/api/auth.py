@@ -1,4 +1,4 @@
-"""Who asks, and may they: every request of a session, a stream or a subject passes the guard.
+"""Authentication and authorization: each request for a session, stream or subject passes the guard.
 
 What a request may carry is one token (in ``Authorization``, in the cookie, or where that is
 allowed in the query), or on a stream a ticket. Whatever it carries has to be good: nothing bad

@@ -28,7 +28,7 @@ class Arriving(AsyncIterator[bytes]):
 
     @abstractmethod
     def at_hand(self) -> bytes | None:
-        """Return all of it, if it is here; ``None``, and nothing is taken, if it is not."""
+        """Return the whole body if it is here; else ``None``, and nothing is taken."""
 
 
 BODY_COPIES = 3

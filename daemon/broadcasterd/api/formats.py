@@ -43,7 +43,7 @@ STREAM_TYPE = "text/event-stream"
 
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
-# What Event checks, said in the description of the interface too.
+# The checks of Event, as the description of the interface says them.
 EventName = Annotated[
     str,
     Meta(extra_json_schema={"maxLength": MAX_EVENT_NAME_CHARS, "pattern": r"^[^\r\n\u0000]*$"}),
@@ -179,7 +179,7 @@ class EventStream(Protocol):
 
     @property
     def kept_bytes(self) -> int:
-        """What is kept of an event that is not complete."""
+        """Bytes kept of an event that is not complete."""
 
 
 def stream_of(media_type: str, *, max_event_bytes: int) -> EventStream | None:
@@ -223,7 +223,7 @@ class NdjsonEvents:
 
     @property
     def kept_bytes(self) -> int:
-        """What is kept of a line."""
+        """Bytes kept of a line that is not complete."""
         return len(self._rest)
 
     def _keep(self, part: bytes) -> None:
@@ -257,7 +257,7 @@ class RelayedEvents:
 
     @property
     def kept_bytes(self) -> int:
-        """What is kept of an event."""
+        """Characters kept of an event that is not complete."""
         return self._decoder.kept_chars
 
     def _relayed(self, received: Received) -> Event:

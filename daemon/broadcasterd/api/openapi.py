@@ -303,7 +303,7 @@ _CHALLENGED: Schema = {"WWW-Authenticate": {"required": True, "schema": TEXT}}
 _MAY_BE_CHALLENGED: Schema = {"WWW-Authenticate": {"schema": TEXT}}
 
 _REFUSALS = (400, 401, 403, 429)
-"""What is answered to a request whose token is not good, or does not suffice."""
+"""Answers to a request whose token is not good, or does not suffice."""
 
 _PROBLEMS: dict[int, tuple[str, Schema]] = {
     400: ("the request does not have the form that it must have", _MAY_BE_CHALLENGED),

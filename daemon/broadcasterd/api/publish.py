@@ -33,7 +33,7 @@ from broadcasterd.errors import Draining, Problem, ShortOfMemory, TooMany, TooSl
 from broadcasterd.memory.account import Holding
 
 EVENT_BYTES = 512
-"""What an event of an array takes until it is in the log, beside its data (measured)."""
+"""Memory that an event of an array takes beside its data, until it is in the log (measured)."""
 
 ENCODING_SLICE = 500
 """Events encoded between two checkpoints: some 5 ms."""
@@ -41,7 +41,7 @@ ENCODING_SLICE = 500
 
 @dataclass(slots=True)
 class Published:
-    """What the publisher is told so far; grows as a stream goes on."""
+    """The answer to the publisher so far; it grows as a stream goes on."""
 
     session: str
     accepted: int = 0

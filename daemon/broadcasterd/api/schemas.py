@@ -52,7 +52,7 @@ EVENTS: Schema = {
     "oneOf": [reference("Posted"), array(reference("Posted"), maxItems=MAX_ARRAY_EVENTS)]
 }
 
-# Of a body that is a stream, a schema describes each item of it, as its readers see it.
+# Where a body is a stream, its schema describes each item, as readers see it.
 LINE = reference("Posted")
 STREAM_EVENT: Schema = record({"data": TEXT}, {"event": TEXT, "id": TEXT, "retry": COUNT})
 

@@ -66,7 +66,7 @@ def admit(head: Head, name: str, grant: Grant, hub: Hub) -> Admission | TurnedAw
     Raises:
         BadRequest: the starting point has no form that it can have.
         Unavailable: a bad moment, and the request asked for ``overload=status``.
-        TooMany: likewise, and it is the client or the subject that has its share.
+        TooMany: the client or the subject has its share, and the request asked for that status.
 
     """
     start = start_of(head)

@@ -27,7 +27,7 @@ from broadcasterd.memory.pressure import Pressure
 log = structlog.stdlib.get_logger(__name__)
 
 STREAM_BYTES = 4 * 1024
-"""What an idle stream takes: a socket and a cursor, 2 KB (measured), and as much in the kernel."""
+"""An idle stream takes a socket and a cursor, 2 KB (measured), and as much in the kernel."""
 
 
 class Hub:

@@ -22,7 +22,7 @@ _WRITING = _HEARING | select.EPOLLOUT
 
 
 class Polled(Protocol):
-    """What the poller calls. Neither method blocks."""
+    """The holder of a socket, as the poller calls it. No method blocks."""
 
     def on_readable(self) -> None:
         """Read: the client said something, or hung up."""

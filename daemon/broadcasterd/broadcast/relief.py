@@ -35,7 +35,7 @@ FEW = 1000
 200 ms with ten thousand."""
 
 OPEN_TARGET = 0.9
-"""Of ``recover``: an open breaker brings memory well below it, so that it surely closes."""
+"""Share of ``recover`` that an open breaker brings memory down to, so that it surely closes."""
 
 
 class Release(Protocol):
@@ -94,7 +94,7 @@ class Relief:
         if self._release.is_due(counted=counted, state=state, now=hub.clock.now()):
             self._memory.release(thorough=len(hub.sessions) + len(hub.subscribers) <= FEW)
             return False  # what that has changed is looked at next, when others have had their turn
-        # What was freed, by whomever, and is not given back yet shows in ``used`` still.
+        # Bytes that were freed and are not given back yet still show in ``used``.
         used -= self._release.freed(counted)
         if state is State.OPEN:
             return self._act(state, used - int(thresholds.recover * OPEN_TARGET))

@@ -29,7 +29,7 @@ LAGGING_S = 2.0
 """A client that takes nothing for so long, though there is something, lags."""
 
 MAX_WRITE_BYTES = 64 * 1024
-"""What one write of a reader that catches up joins: more than a socket takes at once."""
+"""Bytes that one write of a reader joins while it catches up: more than a socket takes at once."""
 
 
 class Batch:
@@ -65,7 +65,7 @@ class Ending:
 
 
 class Feed(Protocol):
-    """What a subscriber reads from, and who is told of its end: a session, in its eyes."""
+    """A session in the eyes of its subscribers: they read from it, and tell it of their end."""
 
     name: str
 

@@ -12,7 +12,7 @@ from broadcasterd.errors import BadRequest
 ID_PARAMETERS = frozenset(
     {"last_event_id", "lastEventId", "lastEventID", "Last-Event-ID", "evs_last_event_id"}
 )
-"""What polyfills and libraries call ``Last-Event-ID`` where they cannot set a header."""
+"""Names of ``Last-Event-ID`` in the query, by polyfills and libraries that cannot set a header."""
 
 _UNESCAPED_OFFSET = re.compile(r" ([0-9]{2}:[0-9]{2})$")  # a "+" in a query is a space
 _LAST = re.compile(r"last:([0-9]{1,9})")

@@ -177,7 +177,7 @@ class StreamDecoder:
 
     @property
     def kept_chars(self) -> int:
-        """What is kept of an event that is not complete."""
+        """Characters kept of an event that is not complete."""
         return self._size + self._rest_size
 
     def _check_size(self, line_size: int) -> None:

@@ -126,11 +126,11 @@ class DescriptorStore:
 
 
 class Stored:
-    """What was kept for this process. It is taken piece by piece, each once.
+    """The segments and sockets that were kept for this process; each is taken once.
 
     Args:
         handed: the descriptors that this process was started with.
-        store: whence they are; it is told to let go of what was taken.
+        store: where they came from; it is told to let go of what was taken.
 
     """
 

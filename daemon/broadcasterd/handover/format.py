@@ -94,7 +94,7 @@ class StreamLeft(_Record, frozen=True, tag="stream"):
 
 
 class NameEnded(_Record, frozen=True, tag="ended"):
-    """A session that was closed for good: who comes back to it is told to stop."""
+    """A session that was closed for good: clients that come back to it are told to stop."""
 
     name: str
     age_s: float

@@ -91,6 +91,6 @@ class Restart:
             await self._keeper.settle()
         except OSError as error:
             why = str(error) or type(error).__name__
-            log.error("handover failed", why=why)  # noqa: TRY400 (likewise)
+            log.error("handover failed", why=why)  # noqa: TRY400 (its text is all there is to know)
             return
         log.info("handed over", sessions=moved.sessions, events=moved.events, streams=moved.streams)

@@ -2,7 +2,7 @@
 
 Leaving goes session by session, each in one step, so that nothing is written to a stream after its
 place in the log was noted. What was left is let go of at once: at no time is there room needed for
-all of it twice. The sockets stay open all the time, in the hands of a :class:`Keeper`.
+a second copy of it all. The sockets stay open all the time, in the hands of a :class:`Keeper`.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _leave_stream(
 
 
 class Left(Protocol):
-    """What was kept for this process."""
+    """The segments and sockets that another process left."""
 
     @property
     def segments(self) -> int:
@@ -171,7 +171,7 @@ async def restore(hub: Hub, left: Left) -> Moved:
     Raises:
         HandoverError: it cannot be read, or is not whole. The hub is empty, and the sockets are
             closed: the clients come back, and are told of the gap.
-        OSError: it cannot be taken; likewise.
+        OSError: it cannot be taken; the consequences are the same.
 
     """
     arrival = _Arrival(hub)

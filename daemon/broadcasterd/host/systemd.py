@@ -34,7 +34,7 @@ class Notifier:
             False where the manager is too busy to take it just now, and shall be told again.
 
         Raises:
-            OSError: descriptors cannot be sent. What they are of must not be lost unnoticed.
+            OSError: the descriptors cannot be sent, and the caller has to know.
 
         """
         if self._address is None:

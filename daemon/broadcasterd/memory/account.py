@@ -25,7 +25,7 @@ class Account:
 
 
 class Holding:
-    """What one holder has taken so far."""
+    """The bytes that one holder has taken so far."""
 
     __slots__ = ("_account", "bytes")
 

@@ -42,7 +42,7 @@ WARNING_SHARE = 0.5
 
 
 class State(StrEnum):
-    """What the breaker says."""
+    """The states of the breaker."""
 
     CLOSED = "closed"
     WARNING = "warning"
@@ -80,8 +80,8 @@ def bytes_used(
 ) -> int:
     """Return what counts against the thresholds: this process, or a cgroup that gets full.
 
-    What a cgroup uses is mostly others' business, until it comes near the limit: of a large
-    one, that is counted which leaves as little as the critical threshold does of ours.
+    A cgroup holds other processes too, so its use counts only near its limit: what is above a
+    slack as large as the difference between that limit and our own critical threshold.
     """
     if cgroup_used is None or limit is None:
         return rss

@@ -28,17 +28,17 @@ SMALL_BYTES = 16 * 1024
 """A history below it is not worth shortening: an open session alone takes more."""
 
 SESSION_BYTES = 8 * 1024
-"""What an open session takes beside its log: a task, a channel, a nursery (measured)."""
+"""An open session takes so much beside its log: a task and a channel (measured)."""
 
 IDLE_S = 15.0
 """A session that was published to within so many seconds is in use, whoever listens: a flood of new
 ones is for the open breaker to turn away, not for the warning to forget."""
 
 MAX_ACTIONS = 500
-"""Of one plan; they take up to 10 ms, and what they end takes as long again."""
+"""A plan has no more: they take up to 10 ms, and the endings that follow as long again."""
 
 MAX_EVENTS = 10_000
-"""That one plan drops, and a history more; they take 15 ms (measured)."""
+"""A plan drops no more, beside one history that goes over it; they take 15 ms (measured)."""
 
 
 @dataclass(frozen=True, slots=True)

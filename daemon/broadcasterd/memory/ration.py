@@ -19,7 +19,7 @@ SMALLEST_STEP_BYTES = 256 * 1024
 
 
 class Ration:
-    """What may be freed for the excess of this moment.
+    """The bytes that may be freed for the excess of this moment.
 
     A step is asked for only when all that was freed before has been given back and measured.
     """

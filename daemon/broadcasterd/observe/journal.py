@@ -107,7 +107,7 @@ def fields(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
 
 
 def _dropped(count: int) -> logging.LogRecord:
-    """Return the record of it: not by way of the queue, where it could be dropped itself."""
+    """Return the record of dropped records; the queue could drop that one, too."""
     event = {"event": "log records were dropped", "count": count, "why": "journald took none"}
     return logging.makeLogRecord({"name": __name__, "levelno": logging.ERROR, "msg": event})
 

@@ -109,7 +109,7 @@ def logging_as(config: Log) -> Iterator[None]:
 def set_level(level: str) -> None:
     """Write records of this level (``debug``, ``info``, …) and above, from now on."""
     number = logging.getLevelNamesMapping()[level.upper()]
-    # Of libraries only warnings: below that, hpack writes header fields, and with them tokens.
+    # Libraries may only warn: below that, hpack writes header fields, and with them tokens.
     logging.getLogger().setLevel(max(logging.WARNING, number))
     logging.getLogger("broadcasterd").setLevel(number)
 

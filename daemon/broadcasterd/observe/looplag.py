@@ -20,7 +20,7 @@ KEPT = 240
 """A minute of measurements."""
 
 LONG_STEP_S = 0.1
-"""What /health may take in all; a single step has no business taking it."""
+"""All the time that /health may take; no single step may take as much."""
 
 
 class LoopWatch(trio.abc.Instrument):

@@ -1,7 +1,7 @@
 """Room for connections: in all, and of one client.
 
-A place is taken when a connection is accepted, and given back when its socket closes, whoever has
-the socket by then. Who finds no place is reset at once, before anything was read or spent on him.
+A connection takes a place when it is accepted, and gives it back when its socket closes, in whose
+hands that may be. A connection that finds no place is reset at once, before anything is read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESERVED_DESCRIPTORS = 64
 cgroup that the supervisor reads. Without them the daemon fails, not a client."""
 
 RECORDS_PER_S = 1 / 60
-"""What is refused to one client is counted each time, and recorded once a minute."""
+"""Every refusal is counted; those of one client are recorded once a minute."""
 
 MAX_RECORDED = 1000
 """Clients of whom it is known when they were recorded last."""

@@ -30,14 +30,14 @@ from broadcasterd.server.sockets import ConnectionSocket, SocketStream
 log = structlog.stdlib.get_logger(__name__)
 
 WRITE_TIMEOUT_S = 20.0
-"""How long a response may wait for its reader to take more of it."""
+"""How long a response may wait until its reader takes more."""
 
 LINGER_S = 2.0
 """How long a client may go on to send what nobody reads: closing at once would reset the
 connection, and with it the answer that says why."""
 
 MAX_AHEAD_BYTES = 64 * 1024
-"""What a client may send ahead while it is looked at whether it leaves."""
+"""Bytes that a client may send ahead while it is watched for its leaving."""
 
 
 class Phase(Enum):

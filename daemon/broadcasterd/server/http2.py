@@ -50,7 +50,7 @@ HEADROOM = 4
 """How many times too large a head may be for the connection to outlive it."""
 
 FIELD_OVERHEAD_BYTES = 32
-"""What a header field counts beside its name and value (RFC 9113 §6.5.2)."""
+"""Bytes that a header field counts beside its name and value (RFC 9113 §6.5.2)."""
 
 
 class Buffer(StreamBuffer):

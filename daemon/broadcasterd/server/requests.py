@@ -16,7 +16,7 @@ import httptools
 from broadcasterd.errors import Problem
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
-"""What HTTP/2 without TLS begins with, as far as it looks like a head (RFC 9113 §3.4)."""
+"""The beginning of HTTP/2 without TLS, as far as it looks like a head (RFC 9113 §3.4)."""
 
 MAX_FIELDS = 256
 """Each costs more than its bytes; a browser sends some 20."""
@@ -88,7 +88,7 @@ class RequestReader:
 
     @property
     def rest(self) -> bytes:
-        """What was fed and not asked for yet: the start of a head, or more than that."""
+        """Bytes that were fed and not asked for yet: the start of a head, or more."""
         return self._buffer
 
     @property

@@ -27,7 +27,7 @@ MAX_IN_A_ROW = 8
 """Reads that need not wait, until the others run all the same: less than a millisecond."""
 
 MAX_RECORD_BYTES = 16 * 1024
-"""Of a TLS record's contents (RFC 8446 §5.1)."""
+"""Contents of one TLS record (RFC 8446 §5.1)."""
 
 HANDSHAKE_TIMEOUT_S = 10.0
 
