@@ -552,6 +552,7 @@ async def test_fact_k_connections_have_what_was_set_on_the_listening_socket(
         with ours:
             user_timeout = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
             send_buffer = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
         assert 12_345 == user_timeout
         assert 2 * listen.SEND_BUFFER_BYTES == send_buffer  # the kernel doubles it

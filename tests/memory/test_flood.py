@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trio
 
+from broadcasterd.memory.trend import STEP_S
 from tests.support.daemon import Daemon
 from tests.support.flood import (
     ANSWER_S,
@@ -347,9 +348,10 @@ def test_a_subscriber_that_does_not_read_is_ended_and_resumes(episode: Episode) 
 
     assert got == list(range(len(got)))
     assert len(got) < LAGGARD_EVENTS
-    assert [json.loads(end.data) for end in reader.news] == [
-        {"reason": "memory", "reconnect": True}
-    ]
+    [end] = [json.loads(news.data) for news in reader.news]
+    # Which it is depends on who comes first: the breaker, or the warning that gives its events up.
+    assert end["reason"] in {"memory", "slow_consumer"}
+    assert end["reconnect"]
     # Its events were given up meanwhile: it is told so, and where it goes on.
     assert [event.type for event in again.events[:1]] == ["gap"]
     assert json.loads(again.events[0].data)["asked"] == reader.cursor
@@ -410,8 +412,9 @@ def test_health_answers_all_along(episode: Episode) -> None:
 
 def test_health_shows_the_trend_of_the_last_minutes(episode: Episode) -> None:
     trend = episode.healths[-1][1]["memory"]["trend"]
+    steps = int(episode.healths[-1][1]["uptime_s"] / STEP_S)
 
-    assert len(trend["used_mb"]) >= 4
+    assert len(trend["used_mb"]) >= max(2, steps - 1)
     assert all(20 < figure < episode.critical_mb * OVER_CRITICAL for figure in trend["used_mb"])
     assert isinstance(trend["mb_per_minute"], float)
     first = next(h for _, h in episode.healths if len(h["memory"]["trend"]["used_mb"]) >= 2)

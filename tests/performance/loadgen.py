@@ -95,8 +95,11 @@ class LoadGenerator:
         Nothing may have been published to the session: a replay would count as lost events.
         """
         started = time.monotonic()
+        delivered = self.tally.deliveries
         sessions = [name_of(session, turn, spread) for turn in range(count)]
         self._subscribe(sessions, window, "")
+        if self.tally.deliveries > delivered:
+            raise LoadError(f"{session}: something had been published before")
         self.opened += sessions
         return {"opened": count, "seconds": time.monotonic() - started}
 

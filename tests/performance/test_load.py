@@ -76,8 +76,11 @@ def test_refusals_are_failures(daemon: Daemon) -> None:
 def test_a_replay_is_an_error(load: Load) -> None:
     """A figure of more than was asked for would be wrong."""
     load.do("publish", session="s", events=1, size=SIZE, rate=0)
-    load.do("open", session="s", count=1)
-    seen = load.do("publish", session="s", events=1, size=SIZE, rate=0)
+    try:
+        load.do("open", session="s", count=1)
+        seen = load.do("publish", session="s", events=1, size=SIZE, rate=0)
+    except Broken as error:  # the replay came with the first bytes, and not after them
+        seen = {"errors": [str(error)]}
 
     assert seen["errors"]
 

@@ -71,6 +71,8 @@ def test_a_socket_of_systemd_is_served_as_it_is(
     assert 0 == served.gettimeout()
     assert served.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * 64 * 1024
     assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+    assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 16 * 1024
     assert ["info"] == [record["log_level"] for record in records]
 
 

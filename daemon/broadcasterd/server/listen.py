@@ -10,6 +10,10 @@ SEND_BUFFER_BYTES = 64 * 1024
 """The kernel doubles it, and lets an unbounded one grow to 4 MiB for a reader that is slow:
 memory that no count of ours would see."""
 
+UNSENT_BYTES = 16 * 1024
+"""A socket takes more when less than this waits to be sent: what a slow reader is owed stays in the
+log, and is not copied into the kernel."""
+
 USER_TIMEOUT_MS = 60_000
 """A peer that acknowledges nothing for a minute is gone (RFC 5482): no FIN ever tells that."""
 
@@ -33,7 +37,7 @@ def bind(config: Server) -> list[socket.socket]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _bound_what_the_kernel_keeps(sock)
+        _set_up(sock)
         try:
             sock.bind(address)
         except OSError as error:
@@ -62,7 +66,7 @@ def adopt(fd: int) -> socket.socket | None:
     ):
         sock.detach()
         return None
-    _bound_what_the_kernel_keeps(sock)
+    _set_up(sock)
     sock.settimeout(0)
     return sock
 
@@ -73,6 +77,10 @@ def address_of(sock: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _bound_what_the_kernel_keeps(sock: socket.socket) -> None:
+def _set_up(sock: socket.socket) -> None:
+    """Set what the connections inherit."""
+    # An event is written as a whole: it is not to wait for the acknowledgement of the one before.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
