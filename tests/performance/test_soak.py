@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.performance.soak import soak
 
-SECONDS = 8.0
+SECONDS = 5.0
 SEED = 1
 
 

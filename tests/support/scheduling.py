@@ -16,8 +16,8 @@ from xdist.scheduler import LoadScopeScheduling
 GROUPS = {
     "tests/systemd": "container",  # made once, and there is one
     "tests/memory": "memory",
-    "tests/integration/test_memory": "memory",  # floods: two at a time would starve each other
-    "tests/performance/test_soak": "memory",
+    "tests/integration/test_memory": "stress",  # more floods at a time would starve each other
+    "tests/performance/test_soak": "stress",
 }
 """The group of what lies under a path."""
 

@@ -16,7 +16,7 @@ from tests.support.scheduling import pytest_xdist_make_scheduler, scope_of
     [
         ("tests/systemd/test_units.py::test_a", "container"),
         ("tests/memory/test_flood.py::test_a", "memory"),
-        ("tests/integration/test_memory_leak_quick.py::test_a[x::y]", "memory"),
+        ("tests/integration/test_memory_leak_quick.py::test_a[x::y]", "stress"),
         (
             "tests/integration/test_limits.py::test_a[tests/memory]",
             "tests/integration/test_limits.py",
