@@ -108,7 +108,7 @@ rollback: ## have production go on with the release that it had before
 
 # Two workers: on one core it is no slower, and on many the floods of several would be in each
 # other's way. WORKERS=0 for a debugger.
-WORKERS ?= 3
+WORKERS ?= 2
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 
 .PHONY: test test-fast test-unit test-integration test-e2e flake-check
