@@ -18,8 +18,8 @@ half-open    closed       used < critical                                  30 s
 ============ ============ ================================================ =======
 
 ``recover`` lies below ``warning``: between the two nothing changes (hysteresis). The rules of 30 s
-are what keeps the breaker from latching: a daemon whose live subscribers alone take more than
-``recover`` would otherwise never accept an event again.
+keep the breaker from latching: a daemon whose live subscribers alone take more than ``recover``
+would otherwise never accept an event again.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ SETTLED_S = 3.0
 """Memory that is back only for a moment is not back: several samples have to agree."""
 
 PATIENCE_S = 30.0
-"""After so long of shedding, what still is used is in use."""
+"""Memory that is still used after so long of shedding is in real use."""
 
 CRITICAL_SHARE = 0.8
 WARNING_SHARE = 0.5
-"""Of a cgroup's limit: what is left is for the kernel's buffers, and for the time to act."""
+"""Shares of a cgroup's limit: the rest is for the kernel's buffers, and for the time to act."""
 
 
 class State(StrEnum):
-    """What the breaker says."""
+    """The states of the breaker."""
 
     CLOSED = "closed"
     WARNING = "warning"
@@ -78,10 +78,10 @@ class Thresholds:
 def bytes_used(
     *, rss: int, cgroup_used: int | None, limit: int | None, thresholds: Thresholds
 ) -> int:
-    """Return what counts against the thresholds: this process, or a cgroup that gets full.
+    """Return the bytes to hold against the thresholds: this process's, or a full cgroup's.
 
-    What a cgroup uses is mostly others' business, until it comes near the limit: of a large
-    one, that is counted which leaves as little as the critical threshold does of ours.
+    The use of a large cgroup is mostly others' business until it comes near the limit. So it is
+    shifted: at ``CRITICAL_SHARE`` of the limit it counts as our critical threshold.
     """
     if cgroup_used is None or limit is None:
         return rss
@@ -113,7 +113,7 @@ RULES = (
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A change of state, at ``now``, with so many bytes used."""
+    """A change of state at ``now``, with ``used`` bytes in use."""
 
     before: State
     after: State
