@@ -1,4 +1,4 @@
-"""Is the event loop free? Its lag, always; and the name of any task that holds it up.
+"""The lag of the event loop, always; and the name of any task that holds it up.
 
 In one Trio run, everything waits for the step that is being run. A step that takes long is a
 defect somewhere, and the figure alone would not say where.
@@ -20,7 +20,7 @@ KEPT = 240
 """A minute of measurements."""
 
 LONG_STEP_S = 0.1
-"""What /health may take in all; a single step has no business taking it."""
+"""The time that /health may take in all; a single step has no business taking it."""
 
 
 class LoopWatch(trio.abc.Instrument):
