@@ -1,9 +1,9 @@
-"""The daemon: what runs, in what order it starts, how it is reloaded, and how it stops.
+"""The daemon: its parts, and how they start, reload and stop.
 
 ``hub`` before ``server`` (requests need it), the supervisor beside them, all in one nursery: a
 failure of any of the three ends the daemon, and the error goes up. A stop closes the listener,
-tells every subscriber to come back, gives requests ``shutdown_grace`` seconds, and resets what is
-left.
+tells every subscriber to come back, gives requests ``shutdown_grace`` seconds, and resets the
+connections that are left.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from broadcasterd.server.serve import HttpServer
 log = structlog.stdlib.get_logger(__name__)
 
 ABORT_GRACE_S = 1.0
-"""What the tasks of connections that were reset need to end by themselves."""
+"""The time that the tasks of reset connections need to end by themselves."""
 
 OnReady = Callable[[list[str]], None]
 
@@ -53,7 +53,7 @@ async def _nothing_to_restore(_hub: Hub) -> None:
 
 
 class Daemon:
-    """The whole, in one Trio run; signals, systemd and the log are its caller's affair.
+    """The whole daemon, in one Trio run; signals, systemd and the log are its caller's affair.
 
     Args:
         config: all settings.
@@ -90,7 +90,7 @@ class Daemon:
         *,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve, until cancelled; it has started, with these URLs, when the port answers.
+        """Serve until cancelled; the start is told, with the URLs, once the port answers.
 
         Args:
             restore: called before the port answers, to put into the hub what another process left.
@@ -110,7 +110,7 @@ class Daemon:
         self._served.set()
 
     async def reconfigure(self, new: Config) -> None:
-        """Put other settings in force; first what may refuse them.
+        """Put other settings in force, first in the parts that may refuse them.
 
         Raises:
             ConfigError: they cannot be used. Nothing was changed.
@@ -162,9 +162,9 @@ def main(
     on_ready: OnReady | None = None,
     takeover: bool = True,
 ) -> None:
-    """Run the daemon until SIGTERM or SIGINT; a second one ends the drain.
+    """Run the daemon until SIGTERM or SIGINT; a second signal ends the drain.
 
-    On SIGTERM, all that can be is handed over to the next process. SIGINT is an end for good.
+    SIGTERM hands all that can be over to the next process. SIGINT is an end for good.
 
     Args:
         config: all settings.
@@ -260,7 +260,7 @@ def listen(config: Config, handed: Sequence[HandedOver] = ()) -> list[socket.soc
     """Return the sockets that systemd handed over, or else those of the settings.
 
     Raises:
-        ConfigError: a socket that was handed over lets in whom the settings do not.
+        ConfigError: a socket that was handed over is more exposed than the settings allow.
         OSError: the address cannot be bound.
 
     """
@@ -307,11 +307,11 @@ def check_exposure_of(sockets: Sequence[socket.socket], config: Config) -> None:
 
 
 def spare_the_garbage_collector() -> None:
-    """Let it look less often, and not at what lives as long as the daemon.
+    """Let the collector look less often, and not at objects that live as long as the daemon.
 
-    Each of its full passes visits every object and stops the loop meanwhile: 20 ms for a thousand
-    sessions. What it is needed for, the cycles that a request leaves behind, is nearly all found
-    by the passes over what is young, and just as well in thousands.
+    Each full pass visits every object and stops the loop meanwhile: 20 ms for a thousand sessions.
+    The collector is needed for the cycles that requests leave behind. Passes over young objects
+    find nearly all of these, and just as well in thousands.
     """
     gc.collect()
     gc.freeze()
