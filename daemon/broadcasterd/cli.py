@@ -141,7 +141,7 @@ def serve(*, config_file: Path | None, examples: bool) -> None:
             on_ready=print_examples if examples else None,
         )
     except OSError as error:
-        # Without the number that str(error) begins with; a file is named where it is one's fault.
+        # Without the number that str(error) begins with; a file at fault is named.
         why = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
         raise click.ClickException(f"cannot serve: {why or error}") from error
 
@@ -164,7 +164,7 @@ def _checked(config_file: Path | None) -> Config:
 
 
 def _example_token(auth: Auth) -> str | None:
-    """Return a token for the examples: of ours, or else where to put one; None needs none."""
+    """Return a token for the examples, or a variable to put one in; None if none is needed."""
     if auth.mode == "none":
         return None
     demo = {"subscribe": ["demo"], "publish": ["demo"]}
@@ -297,8 +297,8 @@ def tail(
     except client.RequestFailed as error:
         raise click.ClickException(str(error)) from error
     except BrokenPipeError:
-        # Whoever reads has had enough (`| head`). The interpreter flushes what is left of standard
-        # output as it exits and would complain: let it do so into the void.
+        # The reader has had enough (`| head`). The interpreter flushes the rest of standard output
+        # as it exits and would complain: let it do so into the void.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

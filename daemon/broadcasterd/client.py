@@ -1,7 +1,7 @@
-"""What `publish` and `tail` say to a daemon over HTTP, and what they make of its answers.
+"""The HTTP client of `publish` and `tail`: their requests, and how they take the answers.
 
-Synchronous, and independent of the daemon's own code: it knows the contract and nothing else. It
-never prints and never exits; the command line does both.
+It is synchronous, and independent of the daemon's own code: it knows the contract and nothing else.
+It never prints and never exits; the command line does both.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def publish(
 def backoff(retry: float, failures: int) -> float:
     """Return how many seconds to wait before the next attempt.
 
-    Never less than the daemon asked for; more after each failure in a row, up to `MAX_BACKOFF`;
-    jittered, so that the clients of a daemon that fell over do not come back as one.
+    The wait is never less than the daemon asked for, grows with each failure in a row up to
+    `MAX_BACKOFF`, and is jittered: the clients of a daemon that fell over do not come back as one.
     """
     longest = max(retry, MAX_BACKOFF)
     return min(longest, retry * 2.0**failures * random.uniform(1.0, 1.5))  # noqa: S311 (not a secret)
@@ -95,8 +95,9 @@ def backoff(retry: float, failures: int) -> float:
 class Tail:
     """The events of one session, across reconnects, each exactly once; iterate over it once.
 
-    It ends when the session has ended. Whatever else ends a stream (the network, a restart, a
-    daemon in trouble) is told to `notify` and tried again from the last event's id.
+    The iteration ends when the session has ended. Any other end of a stream (the network, a
+    restart, a daemon in trouble) is told to `notify`, and the stream is tried again from the last
+    event's id.
 
     Args:
         url: what `events_url` returned.
@@ -205,7 +206,7 @@ def _retry_after(response: httpx.Response) -> float:
 
 
 def _refusal(response: httpx.Response) -> str:
-    """Say what the daemon said: its problem document (RFC 9457), or as much as there is."""
+    """Repeat the daemon's words: its problem document (RFC 9457), or as much as there is."""
     status = f"{response.status_code} {response.reason_phrase}".strip()
     try:
         problem = response.json()

@@ -1,8 +1,8 @@
-"""The configuration: what there is to set, and how a file and the environment set it.
+"""The configuration: all settings, and how a file and the environment set them.
 
-Owns every knob with its default and unit, and the checks that need no other part of the system. It
-opens nothing but the configuration file. The command line calls `load`; everything else is handed
-the finished, immutable `Config`.
+This module owns every setting with its default and unit, and the checks that need no other part of
+the system. It opens nothing but the configuration file. The command line calls `load`; everything
+else is handed the finished, immutable `Config`.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from typing import Annotated, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-# A description is what an error message says was expected.
+# An error message takes the description for what was expected.
 Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
 Milliseconds = Annotated[int, Meta(gt=0, description="a whole number of milliseconds above 0")]
 Megabytes = Annotated[float, Meta(gt=0, description="a number of megabytes above 0")]
@@ -235,7 +235,7 @@ def from_mapping(tables: Mapping[str, object]) -> Config:
 def check_exposure(config: Config) -> None:
     """Refuse to start a daemon that anyone could reach without proving who they are.
 
-    Where tokens are asked for, the keys that verify them are looked at when they are read.
+    Where tokens are asked for, the keys that verify them are checked when they are read.
 
     Raises:
         ConfigError: no tokens are asked for, and the address is reachable from other machines.
@@ -258,7 +258,7 @@ class _Draft:
         self.problems: list[str] = []
 
     def take(self, section: str, key: str, value: object, *, variable: str | None = None) -> None:
-        """Convert one value to its field's type; `variable` names the one whose text it is."""
+        """Convert one value to its field's type; `variable` is the environment's name of it."""
         name = f"{section}.{key}"
         kind = _kinds(section)[key]
         try:
@@ -370,7 +370,7 @@ def _bare(kind: object) -> object:
 
 
 def _parse(text: str, kind: object) -> object:
-    """Say what an environment variable's text would be in TOML; numbers are left to msgspec."""
+    """Return an environment variable's text as TOML would have it; msgspec reads numbers."""
     kind = _bare(kind)
     if kind is bool:
         return _TRUTH.get(text.strip().lower(), text)

@@ -1,9 +1,9 @@
-"""The daemon: what runs, in what order it starts, how it is reloaded, and how it stops.
+"""The daemon: its parts, and how they start, reload and stop.
 
 ``hub`` before ``server`` (requests need it), the supervisor beside them, all in one nursery: a
 failure of any of the three ends the daemon, and the error goes up. A stop closes the listener,
-tells every subscriber to come back, gives requests ``shutdown_grace`` seconds, and resets what is
-left.
+tells every subscriber to come back, gives requests ``shutdown_grace`` seconds, and resets the
+connections that are left.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def _nothing_to_restore(_hub: Hub) -> None:
 
 
 class Daemon:
-    """The whole, in one Trio run; signals, systemd and the log are its caller's affair.
+    """The whole daemon, in one Trio run; signals, systemd and the log are its caller's affair.
 
     Args:
         config: all settings.
@@ -88,7 +88,7 @@ class Daemon:
         *,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve, until cancelled; it has started, with these URLs, when the port answers.
+        """Serve until cancelled; the start is told, with the URLs, once the port answers.
 
         Args:
             restore: called before the port answers, to put into the hub what another process left.
@@ -108,7 +108,7 @@ class Daemon:
         self._served.set()
 
     async def reconfigure(self, new: Config) -> None:
-        """Put other settings in force; first what may refuse them.
+        """Put other settings in force, first in the parts that may refuse them.
 
         Raises:
             ConfigError: they cannot be used. Nothing was changed.
@@ -159,9 +159,9 @@ def main(
     load: Callable[[], Config] | None = None,
     on_ready: OnReady | None = None,
 ) -> None:
-    """Run the daemon until SIGTERM or SIGINT; a second one ends the drain.
+    """Run the daemon until SIGTERM or SIGINT; a second signal ends the drain.
 
-    On SIGTERM, all that can be is handed over to the next process. SIGINT is an end for good.
+    SIGTERM hands all that can be over to the next process. SIGINT is an end for good.
 
     Args:
         config: all settings.
@@ -254,7 +254,7 @@ def listen(config: Config, handed: Sequence[HandedOver] = ()) -> list[socket.soc
     """Return the sockets that systemd handed over, or else those of the settings.
 
     Raises:
-        ConfigError: a socket that was handed over lets in whom the settings do not.
+        ConfigError: a socket that was handed over is more exposed than the settings allow.
         OSError: the address cannot be bound.
 
     """

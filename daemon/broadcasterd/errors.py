@@ -1,6 +1,6 @@
-"""Errors that have an answer: each carries the HTTP status and what to tell the client.
+"""Errors that have an answer: each carries the HTTP status and the words for the client.
 
-One shape for all, :class:`Problem` (RFC 9457). Any package raises them, and
+All of them are a :class:`Problem` (RFC 9457). Any package raises them, and
 ``api/problems.py`` is the one place that makes answers of them.
 """
 
@@ -106,7 +106,7 @@ RETRY_AFTER_S = 5
 """Seconds after which a client may come back that found no room, or a daemon that drains."""
 
 PRESSURE_RETRY_AFTER_S = 6
-"""The breaker does not close within less."""
+"""The wait in seconds for a publisher: the breaker does not close within less."""
 
 
 class Draining(Unavailable):
@@ -124,7 +124,7 @@ class ShortOfMemory(Unavailable):
 
 
 class UsedUp(TooMany):
-    """429: a client or a subject has all that it may have; ``setting`` says of what."""
+    """429: a client or a subject has used up its quota; ``setting`` says which."""
 
     def __init__(self, setting: str) -> None:
         detail = f"no more of these for you now (limits.{setting})"

@@ -1,4 +1,4 @@
-"""What SIGHUP does: read the configuration anew, and go on with it where that can be done live.
+"""A reload, on SIGHUP: read the configuration anew, and apply it where that can be done live.
 
 A configuration that cannot be used changes nothing: the old one stays, and the record says why.
 """
@@ -23,10 +23,10 @@ NEED_A_RESTART = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What comes of a new file.
+    """The outcome of a new file.
 
     Attributes:
-        config: what is in force from now on.
+        config: the configuration in force from now on.
         changed: the keys that are in force with another value.
         needs_restart: the keys whose other value waits for a restart.
 
@@ -38,7 +38,7 @@ class Settled:
 
 
 def settle(old: Config, new: Config) -> Settled:
-    """Return what of a new configuration can be in force at once."""
+    """Return the part of a new configuration that can be in force at once."""
     differing = list(_differing(old, new))
     fixed = NEED_A_RESTART
     if (old.server.tls_certificate is None) != (new.server.tls_certificate is None):
@@ -57,7 +57,7 @@ class Reloader:
     """Holds the configuration in force.
 
     Args:
-        config: what the daemon was started with.
+        config: the one that the daemon was started with.
         load: reads the configuration anew; raises ConfigError where it cannot be used.
         apply: tells each part of the daemon; raises ConfigError, before anything is changed,
             where a file that a setting names cannot be used.

@@ -70,7 +70,7 @@ def do(arguments: argparse.Namespace, layout: Layout) -> None:
 
 
 def test(releases: Releases, instance: Instance, *, url: str | None, thorough: bool) -> None:
-    """Make checks of an instance as it is: of this machine, or of another at a URL.
+    """Check an instance as it is: one of this machine, or another at a URL.
 
     Raises:
         DeploymentError: one of them failed.
@@ -87,7 +87,7 @@ def test(releases: Releases, instance: Instance, *, url: str | None, thorough: b
 
 
 def interrupt(*_: object) -> None:
-    """Be interrupted once."""
+    """Take one interruption; the next ones are ignored."""
     ignore_interruptions()
     raise KeyboardInterrupt
 

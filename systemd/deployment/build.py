@@ -28,7 +28,7 @@ DECLARED = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 DECLARED_IN = "daemon/broadcasterd/__init__.py"
 
 A_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]*")
-"""PEP 440 is stricter, and the build backend keeps to it. This much makes a name of a directory."""
+"""PEP 440 is stricter, and the build backend keeps to it. This much names a directory safely."""
 
 CATALOG = "systemd/broadcasterd.catalog"
 LAUNCHER = "systemd/launcher"
@@ -39,7 +39,7 @@ MADE_OF = (
     *(f"systemd/{unit}" for unit in (SERVICE, SOCKET)),
     *(f"systemd/deployment/{module}.py" for module in ("build", "layout", "units")),
 )
-"""What decides on the contents of a release, besides the version of Python."""
+"""The files that decide on the contents of a release, besides the version of Python."""
 
 DIGITS = 8
 COMPILED = "__pycache__"
@@ -129,7 +129,7 @@ class Checkout:
 
     def _make_environment(self, version: str, stage: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            # What an interrupted command leaves is removed with the rest.
+            # Leftovers of an interrupted command are removed with the rest.
             run_there = partial(run, environment=os.environ | {"TMPDIR": scratch})
             pip = partial(run_there, self._backend(run_there), "-m", "pip")
             wheel = self._make_wheel(pip, version, Path(scratch))
@@ -170,14 +170,14 @@ class Checkout:
 
 
 def release(checkout: Checkout, layout: Layout, version: str | None, say: Say) -> str:
-    """See to it that there is a release; return its version.
+    """Make sure that there is a release; return its version.
 
-    A release that is there is never made anew: a running daemon may import from it at any time.
+    An existing release is never made anew: a running daemon may import from it at any time.
 
     Args:
-        checkout: what the release is made of.
+        checkout: the sources of the release.
         layout: has the release's place.
-        version: a release that is there, or else a name for this checkout; without one it is the
+        version: an existing release, or else a name for this checkout; without one it is the
             checkout's own.
         say: is told if the release has to be made.
 
@@ -197,7 +197,7 @@ def release(checkout: Checkout, layout: Layout, version: str | None, say: Say) -
 
 
 def _forget_the_stage(stage: Path) -> None:
-    """Remove what was made for this place only: scripts with its path in them, and a note of it."""
+    """Remove the files for this place only: scripts with its path in them, and a note of it."""
     for script in (stage / "bin").iterdir():
         if not script.is_symlink():
             script.unlink()

@@ -18,11 +18,11 @@ Say = Callable[[str], None]
 def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> str:
     """Run a command; return what it prints.
 
-    An interruption ends the command with all processes that it started, before it goes on its way:
-    none of them writes to a directory that is removed then.
+    An interruption first ends the command with all processes that it started, so that none of them
+    writes to a directory that is removed next.
 
     Raises:
-        DeploymentError: it failed; the error has what it said.
+        DeploymentError: it failed; the error has its output.
 
     """
     with ExitStack() as running:
@@ -53,7 +53,7 @@ def _ended_with_all(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen
         except BaseException:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()  # until the last of them has let go of its output
+            process.communicate()  # until the last process has let go of the output
             raise
 
 

@@ -1,8 +1,8 @@
-"""What a deployment does in which order, and the way back.
+"""The steps of a deployment in their order, and the way back.
 
 The configuration is checked first, by the release that is to have it: as long as nothing was
-switched, nothing has to be undone. Whatever goes wrong from then on, an interruption too, leads
-back to the release before.
+switched, nothing has to be undone. From then on any failure, an interruption too, leads back to
+the release before.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def deploy(releases: Releases, instance: Instance, version: str, say: Say) -> No
 def rollback(releases: Releases, say: Say) -> None:
     """Have production go on with the release that was current before.
 
-    It does not come back by itself, whatever the smoke test says: who rolls back knows why.
+    A rollback is never undone, whatever the smoke test says: its operator knows the reason.
 
     Raises:
         DeploymentError: there is none, or it does not serve.
@@ -82,7 +82,7 @@ def install(releases: Releases, version: str) -> None:
 
 
 def ignore_interruptions() -> None:
-    """See to it that the way back is gone to its end."""
+    """Make sure that the way back is gone to its end."""
     for each in INTERRUPTIONS:
         signal.signal(each, signal.SIG_IGN)
 
@@ -96,7 +96,7 @@ def _go_on_with(releases: Releases, instance: Instance, version: str, say: Say) 
 
 
 def _go_back(releases: Releases, instance: Instance, before: str | None, say: Say) -> str:
-    """Go back, if there is where to; return what became of it."""
+    """Go back to the release before, if there is one; return the outcome in words."""
     if before is None:
         return f"and {instance.name} has no release to go back to"
     try:

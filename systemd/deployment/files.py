@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def replace_link(link: Path, target: str) -> None:
-    """Have a link lead to a target, instead of what has its place; that is no directory."""
+    """Have a link lead to a target; it replaces anything in its place but a directory."""
     new = _beside(link)
     new.unlink(missing_ok=True)
     new.symlink_to(target)

@@ -1,4 +1,4 @@
-"""What users rely on beyond that: the promises of docs/http.md, each asked for once."""
+"""The checks beyond the smoke test: the promises of docs/http.md, each asked for once."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of a stream. Those that the daemon itself makes have no id."""
+    """An event of a stream. The daemon's own have no id."""
 
     id: str
     type: str
@@ -98,7 +98,7 @@ class Stream:
         self._connection.close()
 
     def wait_until_open(self) -> None:
-        """Wait for what each stream begins with: what is published from now on is live."""
+        """Wait for the opening of the stream: events published from now on are live."""
         while not self._line().startswith(": stream "):
             pass
 

@@ -1,4 +1,4 @@
-"""An instance of broadcasterd as systemd runs it: how it is restarted, asked for, and let in."""
+"""An instance of broadcasterd under systemd: its restart, its address, and a token for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What an instance is called, here and there.
+    """The names of an instance: its link, its unit and its files.
 
     Attributes:
         link: leads to the release that it starts from.
@@ -39,7 +39,7 @@ class Instance:
     secret: Path
 
     def check_settings(self, release: Path) -> None:
-        """See whether a release takes the configuration.
+        """Check that a release takes the configuration.
 
         Raises:
             DeploymentError: it does not; the error has its reasons.
@@ -48,7 +48,7 @@ class Instance:
         self._broadcasterd(release, "check-config", "--config", str(self.settings))
 
     def token(self, release: Path, sessions: str) -> str | None:
-        """Return a token for all that can be done with some sessions; ``None`` if none is needed.
+        """Return a token for every action on some sessions; ``None`` if none is needed.
 
         Raises:
             DeploymentError: the configuration has no secret that could sign one.
@@ -67,7 +67,7 @@ class Instance:
             raise DeploymentError(f"$BROADCASTERD_TOKEN is not set, and {error}") from error
 
     def url(self) -> str:
-        """Return where it listens.
+        """Return the URL at which it listens.
 
         Raises:
             DeploymentError: systemd does not know.
@@ -81,10 +81,10 @@ class Instance:
         return f"{scheme}://{EVERY_ADDRESS.get(host, host)}:{port}"
 
     def restart(self) -> int:
-        """Have systemd restart it, with units and catalog as they are now; return the process.
+        """Have systemd restart it, with units and catalog as they are now; return its process id.
 
         Raises:
-            DeploymentError: it does not become ready; the error has what it said.
+            DeploymentError: it does not become ready; the error has its words.
 
         """
         since = time.time()
@@ -96,7 +96,7 @@ class Instance:
         return self.pid()
 
     def pid(self) -> int:
-        """Return its process; 0 if there is none."""
+        """Return its process id; 0 if there is none."""
         return int(run("systemctl", "show", "--property=MainPID", "--value", self.unit))
 
     def _settings(self, section: str, key: str) -> object:

@@ -1,4 +1,4 @@
-"""What lies on disk: releases side by side, and links that say which one is in use.
+"""The releases on disk, side by side, and the links to those in use.
 
 A release is never changed once it is there, because a running daemon may import from it at any
 time. All that is added is a link ``before``, to the release that production goes back to.
@@ -23,7 +23,7 @@ CURRENT = "current"
 STAGING = "staging"
 
 KEPT = 5
-"""The newest releases stay, beside those that are in use: so far back one can go."""
+"""The newest releases stay, beside those that are in use: one can go back so far."""
 
 ABANDONED_S = 3600.0
 """A release that was begun so long ago and is not finished never will be."""
@@ -52,7 +52,7 @@ class Releases:
         return (self._releases / version / "bin/broadcasterd").exists()
 
     def path(self, version: str) -> Path:
-        """Return where a release is.
+        """Return the path of a release.
 
         Raises:
             DeploymentError: it is not there.
@@ -65,7 +65,7 @@ class Releases:
         return path
 
     def contents(self, version: str) -> str | None:
-        """Return the hash of what a release was made of; ``None`` if there is no such release."""
+        """Return the hash of a release's contents; ``None`` if there is no such release."""
         try:
             return (self._releases / version / "contents").read_text("utf-8").strip()
         except FileNotFoundError:
@@ -73,7 +73,7 @@ class Releases:
 
     @contextmanager
     def staged(self, version: str) -> Iterator[Path]:
-        """Have a directory to make a release in; in the end it is put in its place, in one step.
+        """Provide a directory to make a release in; in the end it is put in its place, in one step.
 
         It is removed instead if making the release fails.
         """
@@ -96,10 +96,10 @@ class Releases:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep all others from switching meanwhile.
+        """Keep other deployments from switching meanwhile.
 
         Raises:
-            DeploymentError: another is at it, or there is nothing to switch.
+            DeploymentError: another is under way, or there is nothing to switch.
 
         """
         try:
@@ -118,7 +118,7 @@ class Releases:
     def use(self, link: str, version: str) -> None:
         """Have a link lead to a release, and install its units.
 
-        The link is replaced in one step: whoever dies in between leaves the old one.
+        The link is replaced in one step: a death in between leaves the old one.
         """
         release = self.path(version)
         self._units.mkdir(parents=True, exist_ok=True)
@@ -128,11 +128,11 @@ class Releases:
         replace_link(self._library / link, f"releases/{release.name}")
 
     def note_before(self, version: str, before: str) -> None:
-        """Note what to go back to from a release."""
+        """Note the release to go back to from another."""
         replace_link(self._releases / version / "before", f"../{before}")
 
     def prune(self) -> list[str]:
-        """Remove what is neither new nor in use; return the versions."""
+        """Remove releases that are neither new nor in use; return their versions."""
         newest = sorted(self._versions(), key=self._used_at, reverse=True)
         current = self.in_use(CURRENT)
         kept = {*newest[:KEPT], current, self.in_use(STAGING)}
@@ -149,7 +149,7 @@ class Releases:
         return [path.name for path in self._releases.glob("[!.]*")]
 
     def _used_at(self, version: str) -> float:
-        """Return when it was made, or deployed: that adds a link to it."""
+        """Return when a release was made, or deployed: a deployment adds a link to it."""
         return (self._releases / version).stat().st_mtime
 
     def _runs(self, version: str) -> bool:

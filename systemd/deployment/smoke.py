@@ -1,4 +1,4 @@
-"""The few things without which a release is not fit to serve: a deployment depends on them."""
+"""The few checks without which a release is not fit to serve: a deployment depends on them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_ANSWER = (OSError, http.client.HTTPException, ValueError, KeyError)
 
 
 def run(client: Client, checks: Iterable[Check], say: Callable[[str], None]) -> None:
-    """Make the checks, and say what each saw. What they leave behind is removed.
+    """Make the checks, and say what each saw. Their sessions are removed.
 
     Raises:
         DeploymentError: one of them failed.

@@ -13,7 +13,7 @@ from deployment.layout import Layout
 from deployment.releases import DeploymentError
 
 USUAL = Layout()
-"""The unit files of the checkout name the places of this one."""
+"""The layout whose places the unit files of the checkout name."""
 
 SERVICE = "broadcasterd.service"
 SOCKET = "broadcasterd.socket"
@@ -57,7 +57,7 @@ def units(sources: Path, layout: Layout) -> dict[str, str]:
         layout: the places that the units name.
 
     Raises:
-        DeploymentError: a template cannot be made, because what it changes is not in the unit.
+        DeploymentError: a template cannot be made: a text that it changes is not in the unit.
 
     """
     made = {}
@@ -75,7 +75,7 @@ def template(name: str, unit: str) -> str:
     """Make a template of a unit.
 
     Raises:
-        DeploymentError: the unit lacks what a template has another name for.
+        DeploymentError: the unit lacks a name that a template changes.
 
     """
     if name == SOCKET:

@@ -1,4 +1,4 @@
-"""What only a browser does: it keeps pages of other origins apart."""
+"""The task of a browser alone: it keeps pages of other origins apart."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What people use to read event streams: each client, on connections that break.
+"""The clients that people read event streams with, on connections that break.
 
-A client sees every event once and in order, however often its connection is cut, and leaves a
-session alone that has ended.
+A client sees every event once and in order, however often its connection is cut, and leaves an
+ended session alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tokens of what lasts: streams that expire, are renewed and revoked, tickets, browsers, limits."""
+"""Tokens and streams, which expire, are renewed and revoked; tickets, browsers, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every route with every kind of token, against a real daemon: one table says what is answered."""
+"""Every route with every kind of token, against a real daemon: one table holds the answers."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """No token, no cookie and no data of an event is in any record of the log, at any level.
 
 Canaries are in all that a client can send: on every route that is described, with good tokens and
-bad ones, and in what is no request at all. Then they are looked for in all that the daemon wrote.
-What a session or a subject is called may be logged. (After every other test, ``Daemon.stop`` looks
-for the canaries that the shared helpers send.)
+bad ones, and in bytes that are no request at all. Then they are looked for in all that the daemon
+wrote. The names of sessions and subjects may be logged. (After every other test, ``Daemon.stop``
+looks for the canaries that the shared helpers send.)
 """
 
 from __future__ import annotations

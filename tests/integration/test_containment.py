@@ -1,4 +1,4 @@
-"""What fails fails alone: one connection, request, stream or session, and nothing beside it.
+"""A failure stays alone: it ends one connection, request, stream or session, and nothing else.
 
 Each test injects an exception that nobody foresaw. It is logged and counted, and everybody else
 goes on: other streams of the same session, other sessions, connections that are still to come.

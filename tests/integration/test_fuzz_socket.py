@@ -1,7 +1,7 @@
 """Bytes that are no HTTP, or could be two things at once: refused, and nobody else takes notice.
 
 After each group the daemon has answered no 5xx and logged no exception, nothing is left of the
-connections, and the next client is served. What is random comes from fixed seeds.
+connections, and the next client is served. Random bytes come from fixed seeds.
 """
 
 from __future__ import annotations

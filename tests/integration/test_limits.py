@@ -1,6 +1,6 @@
-"""The limits, setting by setting: each bites at its value, and spares whoever stays within.
+"""The limits, setting by setting: each bites at its value, and spares clients that stay within.
 
-A real daemon and real sockets. What strangers come from is another address of the loopback network.
+A real daemon and real sockets. Strangers come from other addresses of the loopback network.
 """
 
 from __future__ import annotations

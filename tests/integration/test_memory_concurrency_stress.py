@@ -1,7 +1,7 @@
 """Memory and order when much happens at once: a real daemon, real sockets, exact delivery.
 
-Five scenarios; what goes on at a steady pace is in test_memory_sustained_load.py. In each of them
-every event has to arrive, once and in order, at every subscriber that it is for.
+Five scenarios; load at a steady pace is in test_memory_sustained_load.py. In each of them every
+event has to arrive, once and in order, at every subscriber that it is for.
 """
 
 from __future__ import annotations

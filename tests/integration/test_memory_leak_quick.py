@@ -1,7 +1,7 @@
-"""No leak, in less than a minute: what is done again and again does not take more and more.
+"""No leak, in less than a minute: work that is repeated does not take more and more memory.
 
-Judged by the slope of a line through the memory after each cycle, not by one threshold: a
-threshold tells a small leak from none only after hours.
+The slope of a line through the memory after each cycle is judged, not one threshold: a threshold
+tells a small leak from none only after hours.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Requests made from the description that the daemon serves get answers that it describes.
 
-schemathesis makes them: what the description allows and what it does not, each boundary, and
+schemathesis makes them: requests that the description allows and forbids, each boundary, and
 sequences in which one answer's id is the next request's parameter. It checks each answer's
 status, media type, header fields and schema, and that a request without its token is refused.
 """

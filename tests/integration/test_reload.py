@@ -1,4 +1,4 @@
-"""SIGHUP: settings change under streams that go on; a file that is no good changes nothing."""
+"""SIGHUP: settings change under streams that go on; a bad file changes nothing."""
 
 from __future__ import annotations
 

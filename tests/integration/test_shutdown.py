@@ -1,4 +1,4 @@
-"""SIGTERM, and what was under way: the daemon as a process, and clients of every bad kind."""
+"""SIGTERM with requests under way: the daemon as a process, and clients of every bad kind."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Heads that are slow, large or many, on each way that a connection can go: TLS, HTTP/2, neither.
 
-What the settings mean is tested in ``test_limits.py``; here it is that no protocol goes round them.
+``test_limits.py`` tests the meaning of the settings; here, that no protocol goes round them.
 """
 
 from __future__ import annotations

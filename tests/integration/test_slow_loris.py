@@ -1,7 +1,7 @@
 """1,000 connections that send byte by byte: an ordinary client does not notice.
 
-``BROADCASTERD_TEST_LORIS_S`` says how long they come again and again (60: with the default
-timeouts of the daemon).
+They come again and again for ``BROADCASTERD_TEST_LORIS_S`` seconds (60: with the default timeouts
+of the daemon).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Subscribing over HTTP: the first bytes, where a stream starts, and what else there is to get."""
+"""Subscribing over HTTP: the first bytes, the position of a stream, and the other answers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The stream over TLS and HTTP/2: the same promises as on a socket that was taken over.
 
-The first part runs on all four paths. The rest is what only TLS or HTTP/2 can get wrong: many
+The first part runs on all four paths. The rest is about faults of TLS or HTTP/2 alone: many
 streams share one connection there, and none may hurt another.
 """
 

@@ -1,4 +1,4 @@
-"""What the tests of memory share: how much an idle daemon has."""
+"""The fixture that the tests of memory share: the memory of an idle daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies: the memory of a publication before it is one."""
+"""Bodies: the memory of events before they are a publication."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each history, and the number of everything, is bounded by: with no pressure at all."""
+"""The bounds of each history, and of the number of everything: with no pressure at all."""
 
 from __future__ import annotations
 

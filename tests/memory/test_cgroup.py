@@ -1,4 +1,4 @@
-"""In a cgroup with a limit: the thresholds keep below it, and the kernel never has to kill."""
+"""A cgroup with a limit: the thresholds keep below it, and the kernel never has to kill."""
 
 from __future__ import annotations
 

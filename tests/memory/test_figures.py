@@ -1,4 +1,4 @@
-"""What /health says of memory is true."""
+"""The figures of /health about memory are true."""
 
 from __future__ import annotations
 

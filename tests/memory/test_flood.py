@@ -1,4 +1,4 @@
-"""A flood, three times over: what the bound, the publishers, the subscribers and the log see.
+"""A flood, three times over, as the bound, the publishers, the subscribers and the log see it.
 
 One daemon, one episode, recorded; each test looks at one side of it. The flood publishes 2 KB
 events into new sessions without a pause, whatever it is answered.

@@ -1,4 +1,4 @@
-"""15,000 who listen and hear nothing: one daemon, as it comes, carries them under its warning."""
+"""15,000 subscribers without events: one daemon, as it comes, carries them under its warning."""
 
 from __future__ import annotations
 

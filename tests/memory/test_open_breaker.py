@@ -1,7 +1,7 @@
-"""What the world is told while the breaker is open.
+"""The answers to the world while the breaker is open.
 
-The thresholds are below what the daemon has at its start, so that it opens with the first
-sample and stays open.
+The thresholds are below the memory of the daemon at its start, so that the breaker opens with the
+first sample and stays open.
 """
 
 from __future__ import annotations

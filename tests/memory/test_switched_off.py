@@ -1,4 +1,4 @@
-"""Without memory management: said so, and nothing is shed, whatever memory it takes."""
+"""No memory management: the daemon says so, and sheds nothing, whatever memory that takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark runs, and its tables say what was measured."""
+"""The benchmark runs, and its tables hold the measured figures."""
 
 from __future__ import annotations
 

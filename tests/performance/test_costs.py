@@ -1,4 +1,4 @@
-"""What a publish, a subscribe and a delivery cost does not grow unnoticed: counted, not timed.
+"""The cost of a publish, a subscribe and a delivery never grows unnoticed: counted, not timed.
 
 How long something takes depends on the machine and on what else it does; how many system calls, how
 many calls of functions and how much memory, hardly. So a regression fails here, within a minute,

@@ -1,4 +1,4 @@
-"""The load generator finds what it says it finds: the benchmark's exit status rests on it."""
+"""The load generator finds the faults that it claims to: the benchmark's status rests on it."""
 
 import socket
 from collections.abc import Iterator

@@ -42,7 +42,7 @@ _hubs: WeakKeyDictionary[Subscribers, ref[Hub]] = (
 
 
 def in_force(limits: Limits | None = None, /, **sessions: object) -> Settings:
-    """Return a cell with these ``[sessions]`` and ``[limits]`` settings."""
+    """Return settings in force with these ``[sessions]`` and ``[limits]``."""
     some = Sessions(**sessions)  # type: ignore[arg-type] # the test means what it writes
     return Settings(Config(sessions=some, limits=limits or Limits()))
 
@@ -67,7 +67,7 @@ async def start_hub(nursery: trio.Nursery, hub: Hub | None = None, /, **sessions
 
 
 def pass_time(hub: Hub, seconds: float) -> None:
-    """Put the hub's clock forward, without anybody being woken by that."""
+    """Put the hub's clock forward, without waking anybody."""
     now = hub.clock.now
     hub.clock.now = lambda: now() + seconds
 
@@ -85,12 +85,12 @@ def draft(data: str, *, ttl: float | None = None, key: str | None = None) -> Enc
 
 
 def drafts(*data: str) -> list[EncodedEvent]:
-    """Return several."""
+    """Return several events, as a session takes them."""
     return [draft(text) for text in data]
 
 
 def retained(session: Session) -> list[str]:
-    """Return the data of all that a session's log holds."""
+    """Return the data of all events in a session's log."""
     frames = b"".join(entry.frame for entry in session.log.since(0, max_bytes=ALL))
     return [event.data for event in events_of(frames)]
 
@@ -127,7 +127,7 @@ def events_of(taken: bytes) -> list[Seen]:
 class ThrottledSocket(socket.socket):
     """One end of a pair of sockets, which takes as much as the test lets it.
 
-    What it took is in ``taken``. Once ``window`` bytes were taken its kernel buffer is full, so
+    The bytes that it took are in ``taken``. After ``window`` bytes its kernel buffer is full, so
     that waiting for it really waits, until :meth:`allow` lets it take more.
 
     Args:
@@ -234,12 +234,12 @@ def data_of(subscriber: SocketSubscriber) -> list[str]:
 
 
 class Recorder(Subscriber):
-    """Remembers the data of what it is delivered, and what else is done to it.
+    """Remembers the data of the events that it is delivered, and every other call.
 
     Args:
         session: to attach it to.
         on_delivery: called with each batch; what it raises goes to the session.
-        grant: what lets it listen.
+        grant: lets it listen.
 
     """
 

@@ -52,7 +52,7 @@ class Certificate:
         return made
 
     def client_context(self, *protocols: str) -> ssl.SSLContext:
-        """Return what a client needs that trusts it, and offers these protocols (ALPN)."""
+        """Return the context of a client that trusts it and offers these protocols (ALPN)."""
         context = ssl.create_default_context(cafile=str(self.chain))
         if protocols:
             context.set_alpn_protocols(protocols)

@@ -60,7 +60,7 @@ class MemoryCgroup:
 
 @contextmanager
 def memory_cgroup(limit_bytes: int) -> Iterator[MemoryCgroup]:
-    """Make one, and remove it afterwards; skip the test, with the reason, where that cannot be.
+    """Make a cgroup, and remove it afterwards; skip the test, with the reason, if that cannot be.
 
     Where BROADCASTERD_TEST_STRICT is 1 the test fails instead.
     """
@@ -95,7 +95,7 @@ def _place() -> tuple[MemoryCgroup, str]:
 
 def _remove(cgroup: MemoryCgroup) -> None:
     deadline = time.monotonic() + REMOVE_S
-    while True:  # the kernel lets go of a process that ended a moment later
+    while True:  # the kernel forgets an ended process a moment later
         try:
             cgroup.path.rmdir()
         except OSError:

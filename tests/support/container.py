@@ -23,7 +23,7 @@ from typing import Any
 BOOT_S = 60.0
 STOP_S = 20.0
 SOON_S = 20.0
-"""What takes a second here may take this long on a loaded machine."""
+"""The time for a step that takes a second here, on a loaded machine."""
 
 POLL_S = 0.05
 
@@ -33,7 +33,7 @@ PROGRAMS = ("systemd-nspawn", "systemd-analyze", "journalctl", "unshare", "nsent
 SYSTEMD = Path("/lib/systemd/systemd")
 
 IN_ITS_PLACE = ["unshare", "-m", "--propagation", "private"]
-"""Mount what is wanted without the machine noticing."""
+"""Runs a command whose mounts the machine does not see."""
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
@@ -121,7 +121,7 @@ class Container:
     @classmethod
     @contextmanager
     def booted(cls) -> Iterator[Container]:
-        """Boot one, and halt it afterwards."""
+        """Boot a container, and halt it afterwards."""
         name = f"broadcasterd-test-{uuid.uuid4().hex[:8]}"
         cgroups = _cgroups(name)
         with tempfile.TemporaryDirectory(prefix=name) as directory:
@@ -149,8 +149,8 @@ class Container:
                     )
                 try:
                     leader = _wait_until_ready(process, notifications, console)
-                    # While a job takes its time, systemd tells so several times a second. Were
-                    # nobody to read that, nspawn would wait, and then all of the container.
+                    # While a job takes its time, systemd says so several times a second. If nobody
+                    # read that, nspawn would wait, and then the whole container.
                     notifications.close()
                     yield cls(leader)
                 finally:
@@ -158,7 +158,7 @@ class Container:
                     _remove(cgroups)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command inside, and return what became of it."""
+        """Run a command inside, and return the result."""
         enter = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-C", "--"]
         done = subprocess.run(
             [*enter, *command],
@@ -191,7 +191,7 @@ class Container:
         return [json.loads(line) for line in found.stdout.splitlines()]
 
     def pid_here(self, pid_inside: int) -> int:
-        """Return what a process inside is called out here."""
+        """Return the process id out here of a process inside."""
         for status in Path("/proc").glob("[0-9]*/status"):
             try:
                 [line] = [x for x in status.read_text().splitlines() if x.startswith("NSpid:")]
@@ -205,7 +205,7 @@ class Container:
 
 
 def until(condition: Callable[[], object], *, within: float = SOON_S) -> None:
-    """Wait until a condition holds that only asking tells; fail if it does not in time."""
+    """Ask until a condition holds; fail if it does not in time."""
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, f"not within {within} s"

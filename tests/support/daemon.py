@@ -30,7 +30,7 @@ STOP_S = 15.0
 """How long a stop may take: the default grace of 10 s, and some air."""
 
 CANARY = "canary-7f0b2d"
-"""Part of what is never logged: of the data, the keys and the cookies that these helpers send."""
+"""A part of all data, keys and cookies that these helpers send; none of them is ever logged."""
 
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "server": {"host": "127.0.0.1", "port": 0},
@@ -119,7 +119,7 @@ class Daemon:
     def stop(self) -> int:
         """Ask it to stop (SIGTERM), kill it if it does not, and return its exit status.
 
-        Its log is looked through for what the helpers of the tests sent it.
+        Its log is searched for the canary that the helpers of the tests sent it.
         """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

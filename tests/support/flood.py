@@ -1,8 +1,8 @@
-"""Load without manners: publishers that never pause, readers that stop, and what it costs.
+"""Load without manners: publishers that never pause, readers that stop, and its cost.
 
 The clients are as cheap as they can be, so that on a small machine the daemon has the processor:
 h11, with which tests/support/http1.py reads, takes several times as long as the daemon needs to
-answer. What they are told is taken apart all the same: every answer counts, and every event.
+answer. Their input is taken apart all the same: every answer counts, and every event.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ class Client:
         return (await self.ask("GET", "/health")).json()
 
     async def session(self, name: str) -> dict[str, Any]:
-        """Return what the daemon says of a session."""
+        """Return the daemon's description of a session."""
         return (await self.ask("GET", f"/v1/sessions/{name}")).json()
 
     async def sessions(self) -> dict[str, dict[str, Any]]:
-        """Return what the daemon says of each session, by name."""
+        """Return the daemon's description of each session, by name."""
         found: dict[str, dict[str, Any]] = {}
         cursor: str | None = ""
         while cursor is not None:
@@ -122,7 +122,7 @@ class Client:
             self._stream = await trio.open_tcp_stream("127.0.0.1", self._port)
         stream = self._stream
         with suppress(trio.BrokenResourceError):
-            # Refused before it was read: the answer may be there all the same.
+            # The request was refused before it was read: the answer may be there all the same.
             await stream.send_all(request)
         reply = await read_answer(stream)
         if reply.headers.get("connection") == "close":
@@ -166,7 +166,7 @@ async def client_of(daemon: Daemon) -> AsyncIterator[Client]:
 
 @dataclass(slots=True)
 class Flood:
-    """What publishers were answered.
+    """The answers to publishers.
 
     Attributes:
         answers: how many of each status.
@@ -212,7 +212,7 @@ async def flood(
 ) -> Flood:
     """Publish as fast as answers come, whatever they say.
 
-    For so many seconds; and then, up to a minute, until so many more were refused.
+    The flood lasts for so many seconds, and then, up to a minute, until so many more ``refusals``.
     """
     result = Flood() if into is None else into
 
@@ -292,7 +292,7 @@ class Reader:
             self._news.set()
 
     async def until(self, condition: Callable[[Reader], object], *, within: float) -> None:
-        """Wait until what came is what was waited for."""
+        """Wait until a condition on what came holds."""
         with trio.move_on_after(within):
             while not condition(self) and not self.ended.is_set():
                 self._news = trio.Event()
@@ -369,7 +369,7 @@ async def subscribe(
 async def reading(
     daemon: Daemon, session: str, query: str = "", *, count: int = 1, cursor: str | None = None
 ) -> AsyncIterator[list[Reader]]:
-    """Subscribe so many times, and read while inside; each has its opening before that."""
+    """Subscribe so many times, and read while inside; by then, each stream has its opening."""
     readers: list[Reader] = []
     async with trio.open_nursery() as nursery:
         try:

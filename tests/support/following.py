@@ -14,7 +14,7 @@ from tests.support.sse import Event, parse
 
 
 class Pieces:
-    """A body in pieces: no generator, for nobody reads those to their end, or closes them.
+    """A body in pieces: no generator, which nobody would read to its end, or close.
 
     Args:
         take: waits for the next piece; ``None`` is the end.
@@ -41,7 +41,7 @@ class Following:
         pieces: the body, in pieces of any size; what it raises at a broken end goes up.
 
     Attributes:
-        cursor: what the client would resume after.
+        cursor: the id that the client would resume after.
         heard: every line so far, without its line break.
 
     """

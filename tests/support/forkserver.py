@@ -1,13 +1,13 @@
 """A process that has imported the daemon already, and forks one whenever a test asks.
 
 Of the half second that ``broadcasterd serve`` needs until it is ready, nearly all is for importing
-what it is made of, twice: see broadcasterd/host/allocator.py. That is the same for all of the
-hundreds that the tests start. What is forked is a process as any other, with arguments,
-environment, signals, standard streams and an exit status of its own, and it runs
-``python -m broadcasterd`` from the first line.
+its modules, twice: see broadcasterd/host/allocator.py. That is the same for all of the hundreds
+that the tests start. A forked process is like any other, with arguments, environment, signals,
+standard streams and an exit status of its own, and it runs ``python -m broadcasterd`` from the
+first line.
 
-What it does not have is memory of its own from the start: where memory is measured, or charged to
-a cgroup, a test starts the real thing.
+But it has no memory of its own at the start: a test that measures memory, or charges it to a
+cgroup, starts the real thing.
 
 A request is a packet on a socket: arguments and environment as JSON, with three descriptors, which
 are standard output, standard error, and a socket. On that the server answers with the process id,
@@ -34,7 +34,7 @@ from typing import IO
 from broadcasterd.host.allocator import VARIABLE
 
 MODULES = ("broadcasterd.cli", "broadcasterd.daemon")
-"""What the server imports ahead."""
+"""The modules that the server imports ahead."""
 
 MESSAGE_BYTES = 65536
 START_S = 20.0
@@ -78,14 +78,14 @@ class Forked:
 
 @dataclass(slots=True)
 class ForkServer:
-    """The process that forks; it ends, with all that it started, when this does."""
+    """The process that forks; it ends, with all that it started, when this process does."""
 
     process: subprocess.Popen[bytes]
     requests: socket.socket
 
     @classmethod
     def start(cls) -> ForkServer:
-        """Start one."""
+        """Start a fork server."""
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             process = subprocess.Popen(
@@ -131,7 +131,7 @@ def main() -> None:
 
 
 def _serve() -> _Request | None:
-    """Fork on request until the tests are gone; in each process that is forked, return why."""
+    """Fork on request until the tests are gone; in each forked process, return its request."""
     children: dict[int, tuple[int, socket.socket]] = {}  # process id and control, by pidfd
     with (
         socket.socket(fileno=os.dup(0)) as requests,
@@ -164,7 +164,7 @@ def _serve() -> _Request | None:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What a new process is to have."""
+    """The properties of a new process."""
 
     arguments: list[str]
     environment: dict[str, str]
@@ -173,7 +173,7 @@ class _Request:
 
 
 def _become(request: _Request) -> None:
-    """Take on what the new process is to have, and let go of what the server has open."""
+    """Take on the properties of the new process, and let go of the server's open files."""
     for number, descriptor in enumerate(
         [os.open(os.devnull, os.O_RDONLY), request.stdout, request.stderr]
     ):

@@ -1,4 +1,4 @@
-"""Raw bytes at a socket, sent as they are; and what has to hold of a daemon after any of them."""
+"""Raw bytes at a socket, sent as they are; and a check that a daemon bears any of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [^\r\n]*\r\n")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back, and whether the server was the first to close."""
+    """The bytes that came back, and whether the server was the first to close."""
 
     raw: bytes
     closed: bool
@@ -42,9 +42,9 @@ class Reply:
 async def throw(port: int, data: bytes, *, quiet: float = QUIET_S, answers: int = 0) -> Reply:
     """Send bytes on a connection of their own, and see that it ends.
 
-    Reads until the server closes. Where it is ``quiet`` for so many seconds instead, the client
-    says that nothing more will come; then the server has to close. That may be before the server
-    came to it all: where a test counts on answers, it says how many are waited for before that.
+    The client reads until the server closes. If the server is silent for ``quiet`` seconds, the
+    client says that nothing more will come, and the server has to close. It may do so before it
+    came to all bytes: a test that counts on answers says how many to wait for before that.
     """
     received = bytearray()
     try:
@@ -82,7 +82,7 @@ async def _send(stream: trio.SocketStream, data: bytes) -> None:
 async def _read(
     stream: trio.SocketStream, received: bytearray, quiet: float, answers: int = 0
 ) -> bool:
-    """Read until the end, or until nothing comes any more; return whether it is the end."""
+    """Read until the end, or until nothing comes any more; return whether the end came."""
     try:
         while True:
             piece = None
@@ -125,7 +125,7 @@ TOKENS = (
     b"-",
     b"\r\n\r\n",
 )
-"""What a parser may trip over."""
+"""Bytes that a parser may trip over."""
 
 
 def mutated(data: bytes, seed: int) -> bytes:
@@ -148,7 +148,7 @@ def mutated(data: bytes, seed: int) -> bytes:
 
 
 def client_hello(context: ssl.SSLContext) -> bytes:
-    """Return what a TLS client says first."""
+    """Return the first bytes of a TLS client."""
     said = ssl.MemoryBIO()
     client = context.wrap_bio(ssl.MemoryBIO(), said, server_hostname="127.0.0.1")
     with suppress(ssl.SSLWantReadError):
@@ -163,11 +163,11 @@ def descriptors(daemon: Daemon) -> int:
 
 @asynccontextmanager
 async def unharmed(daemon: Daemon, context: ssl.SSLContext | None = None) -> AsyncIterator[None]:
-    """See that what happens inside leaves nothing behind, and that others are served after it.
+    """Check that the block inside leaves nothing behind, and that others are served after it.
 
     Args:
         daemon: the one it happens to.
-        context: what a client needs to talk to it, if it speaks TLS.
+        context: lets a client talk to it, if it speaks TLS.
 
     """
     await _is_served(daemon, context)

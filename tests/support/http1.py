@@ -25,7 +25,7 @@ class Answer:
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """Return what the body says; of an empty one, nothing."""
+        """Return the body's JSON object; an empty one if the body is empty."""
         document: dict[str, Any] = json.loads(self.body or b"{}")
         return document
 
@@ -106,7 +106,7 @@ class Http1:
         return Following(self.body())
 
     async def closed(self, *, within: float = SOON) -> None:
-        """Wait until the server closes the connection; what it still sends is not looked at."""
+        """Wait until the server closes the connection; bytes that it still sends are ignored."""
         with trio.fail_after(within):
             try:
                 while await self.stream.receive_some():

@@ -20,7 +20,7 @@ class Http2:
 
     Args:
         transport: connected, and HTTP/2 was agreed on.
-        authority: what requests are sent to.
+        authority: the host that requests name.
         window: bytes of each response that may come before more is asked for.
 
     Attributes:
@@ -106,7 +106,7 @@ class Http2:
         await self._flush()
 
     async def until(self, condition: Callable[[], object], *, within: float = SOON) -> None:
-        """Take what the server sends until ``condition`` holds."""
+        """Receive from the server until ``condition`` holds."""
         with trio.fail_after(within):
             while not condition():
                 await self._take()

@@ -28,10 +28,10 @@ from broadcasterd.server.serve import HttpServer
 from tests.support.certificate import Certificate
 
 SOON = 10.0
-"""Seconds, for a loaded machine; what is waited for takes milliseconds."""
+"""Seconds to wait on a loaded machine, for things that take milliseconds."""
 
 STOP_S = 5.0
-"""How long the end of a test waits for what still runs."""
+"""How long the end of a test waits for tasks that still run."""
 
 KEEP_ALIVE_TIMEOUT_S = 15.0
 """How long a connection may be idle, unless a test says otherwise."""
@@ -129,7 +129,7 @@ def _config(
         server["tls_certificate"] = str(certificate.chain)
         server["tls_key"] = str(certificate.key)
     server |= sections.get("server", {})
-    # What the tests themselves take is nothing to relieve.
+    # Without the breaker: memory that the tests themselves take cannot be relieved.
     without = {"memory": {"breaker": False}, "auth": {"mode": "none"}}
     return from_mapping({**without, **sections, "server": server})
 
@@ -163,7 +163,7 @@ class Footprint:
 
 
 async def until_back_to(before: Footprint) -> None:
-    """Wait until nothing is left of what was started since; fail, saying what is, if it stays."""
+    """Wait until all that was started since is gone; fail, and name the rest, if any stays."""
     try:
         await until(lambda: Footprint.now() == before)
     except trio.TooSlowError:

@@ -26,7 +26,7 @@ class Path(Enum):
 
     @property
     def protocol(self) -> str:
-        """What is agreed on by ALPN."""
+        """The protocol that ALPN agrees on."""
         return "h2" if self is Path.HTTP2 else "http/1.1"
 
 
@@ -39,7 +39,7 @@ class Stalled:
 
 
 class Clients:
-    """Clients of one daemon on one path: of HTTP/1.1 a connection each, of HTTP/2 one for all."""
+    """Clients of one daemon on one path: HTTP/1.1 has a connection for each, HTTP/2 one in all."""
 
     def __init__(self, daemon: Serving, path: Path, certificate: Certificate) -> None:
         self._daemon = daemon
@@ -128,7 +128,7 @@ class Clients:
         return self._shared
 
     async def connect(self, *, receive_buffer: int | None = None) -> trio.abc.Stream:
-        """Open a connection as this path has it; it is closed in the end."""
+        """Open a connection of this path's kind; it is closed in the end."""
         socket = await self._daemon.connect(receive_buffer=receive_buffer)
         await self._open.enter_async_context(socket)
         if self._path is Path.PLAIN:

@@ -1,6 +1,6 @@
-"""A TCP proxy that cuts connections, and remembers what was asked through it.
+"""A TCP proxy that cuts connections, and remembers the requests through it.
 
-It stands for everything between a client and the daemon that fails: Wi-Fi, NAT tables, load
+It stands for everything that fails between a client and the daemon: Wi-Fi, NAT tables, load
 balancers. It runs in a thread of its own, so that tests of any kind can use it.
 """
 
@@ -49,7 +49,7 @@ class Request:
 class CuttingProxy:
     """A context: inside it the proxy listens on ``url``, and after it all is cut.
 
-    Only requests without a body can pass: what follows a head is taken for the next head.
+    Only requests without a body can pass: bytes after a head are taken for the next head.
 
     Args:
         upstream: the port of the daemon, on loopback.

@@ -19,7 +19,7 @@ GROUPS = {
     "tests/integration/test_memory": "stress",  # more floods at a time would starve each other
     "tests/performance/test_soak": "stress",
 }
-"""The group of what lies under a path."""
+"""The group of the tests under a path."""
 
 
 def group_of(node_id: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What schemathesis cannot know of the interface; it imports this module by its name."""
+"""Facts of the interface that schemathesis cannot know; it imports this module by its name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def as_line(context: SerializationContext, value: object) -> bytes:
 
 @schemathesis.serializer("text/event-stream")
 def as_block(context: SerializationContext, value: object) -> bytes:
-    """Send an event as the fields of a block, and what is no event as it is."""
+    """Send an event as the fields of a block, and anything else as it is."""
     fields = value.items() if isinstance(value, dict) else [("data", value)]
     lines = "".join(f"{name}: {field}\n" for name, field in fields)
     return f"{lines}\n".encode(errors="surrogatepass")

@@ -34,7 +34,7 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 def make(*arguments: str) -> str:
     """Run make as an operator does: nothing of this test's own make or environment is inherited.
 
-    Returns what it says.
+    Returns its output.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
     environment.pop("VIRTUAL_ENV", None)
@@ -75,7 +75,7 @@ class Service:
 
     @contextmanager
     def installed(self) -> Iterator[Service]:
-        """Have a configuration and an address of its own; stop and forget it afterwards."""
+        """Give it a configuration and an address of its own; stop and forget it afterwards."""
         self.drop_in(self.socket, f"[Socket]\nListenStream=\nListenStream={self.host}:{PORT}\n")
         self.configure()
         self._began_at = time.time()
@@ -122,7 +122,7 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """The daemon's process, as it is called inside."""
+        """The daemon's process id inside the container."""
         return int(self.show("MainPID"))
 
     @property
@@ -171,7 +171,7 @@ class Service:
         return receipt
 
     def page(self, session: str, *, last_event_id: str) -> dict[str, Any]:
-        """Return what follows an event, as a client that comes back gets it."""
+        """Return the page after an event, as a client that comes back gets it."""
         answer = httpx.get(
             f"{self.url}/v1/sessions/{session}/events",
             params={"last_event_id": last_event_id},
@@ -206,8 +206,8 @@ class Service:
 class Listener:
     """A subscription, whose stream a thread reads.
 
-    What frames it in HTTP/1.1 (the head, and the sizes of chunks) is to a parser of event streams
-    a field that it does not know: it is left in.
+    The framing of HTTP/1.1 (the head, and the sizes of chunks) is left in: a parser of event
+    streams takes it for fields that it does not know.
     """
 
     def __init__(self, connection: socket.socket) -> None:

@@ -1,6 +1,6 @@
 """An event stream, parsed by the book (WHATWG HTML §9.2.6).
 
-The oracle: written from the standard, and shares no line with what the daemon uses.
+This is the oracle: it is written from the standard, and shares no line with the daemon's code.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a client dispatches. Its ``id`` is the client's cursor from then on."""
+    """An event that a client dispatches. Its ``id`` is the client's cursor from then on."""
 
     id: str
     data: str
@@ -21,7 +21,7 @@ class Event:
 def parse(lines: Iterable[str], *, last_event_id: str = "") -> Iterator[Event]:
     """Yield the events of a stream that is given as lines, without their line breaks.
 
-    What no blank line ended when the stream did is discarded, as the standard asks.
+    An event that lacks its blank line when the stream ends is discarded, as the standard asks.
     """
     data: list[str] = []
     kind = ""

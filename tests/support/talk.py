@@ -15,7 +15,7 @@ from tests.support.following import Following
 from tests.support.http1 import Answer, Http1
 
 SOON = 10.0
-"""Seconds, for a loaded machine; what is waited for takes milliseconds."""
+"""Seconds to wait on a loaded machine, for things that take milliseconds."""
 
 CONVERSATION_S = 20.0
 """How long a whole connection may take: on a stream with heartbeats, each line may come soon."""

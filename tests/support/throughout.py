@@ -1,7 +1,7 @@
 """Subscribers and publishers that go on while something happens to the daemon: nobody notices.
 
-What counts is the TCP connection of each subscriber: it is the same before and after, and every
-event that was acknowledged came on it once and in order.
+The TCP connection of each subscriber has to be the same before and after, and every acknowledged
+event has to come on it once and in order.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ SUBSCRIBERS = 1000
 SESSIONS = 10
 PUBLISH_S = 0.02
 EVENTS = 20
-"""What each subscriber gets before something happens, and between and after."""
+"""Events that each subscriber gets before something happens, and between and after."""
 
 CHANGE_S = 60.0
 FILES = 1000
-"""What a test has open besides."""
+"""Files that a test has open besides."""
 
 
 class Watcher(Reader):
-    """A subscriber that notes when something came."""
+    """A subscriber that notes the time of everything that came."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)

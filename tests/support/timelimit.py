@@ -1,9 +1,9 @@
 """A hung test ends: it fails, says what everything waited for, and cleans up after itself.
 
-A pytest plugin on top of pytest-timeout, which knows how long each test may take. What differs is
+A pytest plugin on top of pytest-timeout, which knows how long each test may take. The difference is
 how a test in a Trio run is ended. An exception out of the signal handler would come up wherever the
 loop happens to be, mostly in Trio itself, and no ``finally`` would run. So the run is cancelled
-first, and the exception is for what does not end by that.
+first, and the exception is for a test that does not end by that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CLEAN_UP_S = 10.0
 """How long a cancelled test may take to end by itself."""
 
 _TOO_LATE = pytest.StashKey[str]()
-"""In the stash of a test that was cancelled: why."""
+"""The key of the reason in the stash of a cancelled test."""
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: Settings) -> bool:
@@ -57,7 +57,7 @@ def pytest_timeout_cancel_timer(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Say of a test that was cancelled why, whatever it made of that."""
+    """Report why a test was cancelled, whatever it made of that."""
     try:
         return (yield)
     finally:

@@ -15,7 +15,7 @@ from jwt.algorithms import AllowedPrivateKeys, ECAlgorithm, OKPAlgorithm, RSAAlg
 SECRET = "a-secret-of-the-tests-and-of-no-use-elsewhere-0123456789-abcdefg"
 """64 bytes: long enough for each of the HS algorithms."""
 
-# Nobody here needs the time that better ones take to make.
+# Better keys take longer to make, and nobody here needs them.
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 EDWARDS_KEY = ed25519.Ed25519PrivateKey.generate()

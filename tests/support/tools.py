@@ -1,4 +1,4 @@
-"""What a test needs and a machine may lack: programs, npm packages, room."""
+"""Tools that a test needs and a machine may lack: programs, npm packages, room."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STRICT = "BROADCASTERD_TEST_STRICT"
 def require(tool: str) -> str:
     """Return the path of a program, of one of the project's own, or of an npm package.
 
-    Those are ``curl``, ``.venv-tools/bin/schemathesis`` and ``npm:eventsource``.
+    Examples are ``curl``, ``.venv-tools/bin/schemathesis`` and ``npm:eventsource``.
 
     A test whose tool is missing is skipped, or fails where ``BROADCASTERD_TEST_STRICT`` is 1.
     """

@@ -1,4 +1,4 @@
-"""`make install` into a directory: what is where, and that it works from wherever it is put."""
+"""`make install` into a directory: the place of each file, and that it works wherever it is put."""
 
 from __future__ import annotations
 

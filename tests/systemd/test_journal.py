@@ -1,4 +1,4 @@
-"""The journal: what an operator searches by is there, and journald never holds the daemon up."""
+"""The journal: the fields that operators search by, and that journald never holds the daemon up."""
 
 from __future__ import annotations
 

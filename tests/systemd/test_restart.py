@@ -1,4 +1,4 @@
-"""A daemon that hangs or dies is replaced, and whoever connects meanwhile is not refused."""
+"""A daemon that hangs or dies is replaced, and clients that connect meanwhile are not refused."""
 
 from __future__ import annotations
 

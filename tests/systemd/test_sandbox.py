@@ -1,4 +1,4 @@
-"""What the daemon cannot do, tried in its own place: with its namespaces and its user."""
+"""Acts forbidden to the daemon, tried in its own place: with its namespaces and its user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The account: what is taken is counted, and all of it is returned, whatever happens."""
+"""The account: bytes taken are counted, and all of them are returned, whatever happens."""
 
 from __future__ import annotations
 

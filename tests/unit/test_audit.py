@@ -1,4 +1,4 @@
-"""The audit of what the daemon runs on: what was not looked up is never taken for good."""
+"""The audit of the daemon's dependencies: one that was not looked up is never taken for good."""
 
 from __future__ import annotations
 

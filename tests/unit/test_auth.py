@@ -1,4 +1,4 @@
-"""The guard: what a request may carry, and what it is answered."""
+"""The guard: the tokens that a request may carry, and the answers to it."""
 
 from __future__ import annotations
 

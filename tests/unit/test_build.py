@@ -1,4 +1,4 @@
-"""Which release a checkout is; how one is made is seen where it is installed, in tests/systemd."""
+"""The release that a checkout is. Its making is tested with the installation, in tests/systemd."""
 
 from __future__ import annotations
 

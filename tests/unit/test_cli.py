@@ -1,4 +1,4 @@
-"""The command line: usage, exit statuses, and what a person reads."""
+"""The command line: usage, exit statuses, and its texts for a person."""
 
 from __future__ import annotations
 

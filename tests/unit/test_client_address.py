@@ -1,4 +1,4 @@
-"""Whose request it is, behind proxies that are trusted and before strangers who are not."""
+"""The address of a client, behind proxies that are trusted and strangers that are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration: defaults, files, the environment, and what an operator is told."""
+"""The configuration: defaults, files, the environment, and the messages to an operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the daemon listens: on systemd's sockets, if there are any, or on its own."""
+"""The sockets of the daemon: systemd's, if there are any, or its own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The descriptor store: what is kept with a manager, and taken again, by real descriptors.
+"""The descriptor store: real descriptors are kept with a manager, and taken again.
 
-The manager is a task of the test. It does with messages what systemd does: keeps descriptors by
+The manager is a task of the test. It treats messages as systemd does: it keeps descriptors by
 name, closes those that are to be forgotten, and takes a barrier by closing its end.
 """
 

@@ -1,4 +1,4 @@
-"""An event is checked when it is made, so that whoever holds one need not check it."""
+"""An event is checked when it is made, so that no holder of one need check it."""
 
 from __future__ import annotations
 

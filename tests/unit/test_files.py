@@ -1,4 +1,4 @@
-"""A handover in files: read once, then gone, and of nobody else's business."""
+"""A handover in files: read once, then gone, and open to nobody else."""
 
 from __future__ import annotations
 

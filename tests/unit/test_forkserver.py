@@ -1,4 +1,4 @@
-"""What the fork server starts is a process like one that a shell starts."""
+"""A process of the fork server is like one that a shell starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A handover as bytes: what was packed is unpacked, in segments, and damage is noticed."""
+"""A handover as bytes: packed records are unpacked, in segments, and damage is noticed."""
 
 from __future__ import annotations
 

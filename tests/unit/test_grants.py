@@ -1,4 +1,4 @@
-"""Grants: what a token's claims allow, and which names a glob covers."""
+"""Grants: the rights in a token's claims, and the names that a glob covers."""
 
 from __future__ import annotations
 

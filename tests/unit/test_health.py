@@ -1,4 +1,4 @@
-"""What ``/health`` says: the verdict for each combination of figures, and the contract's shape."""
+"""``/health``: the verdict for each combination of figures, and the contract's shape."""
 
 from __future__ import annotations
 

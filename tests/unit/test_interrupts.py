@@ -1,4 +1,4 @@
-"""Waits that end early: each by what it names, and by nothing else."""
+"""Waits that end early: each by the cause that it names, and by no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records on their way to journald: the fields, and what happens when it takes none."""
+"""Records on their way to journald: the fields, and a journald that takes none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log: who writes never waits, what is dropped is counted, and no secret gets into it."""
+"""The log: writers never wait, dropped records are counted, and no secret gets into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop watch: its lag on a clock of the test's own, and the name of who holds it up."""
+"""The loop watch: its lag on the test's own clock, and the name of the task that holds it up."""
 
 from __future__ import annotations
 

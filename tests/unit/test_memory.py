@@ -1,4 +1,4 @@
-"""The host's memory: what both versions of cgroups say, what psutil says, and giving some back."""
+"""The host's memory: figures of both versions of cgroups and of psutil, and giving some back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The poller: a socket's holder is told when it is ready, and suffers its own failures only."""
+"""The poller: a holder is told when its socket is ready, and suffers its own failures only."""
 
 from __future__ import annotations
 

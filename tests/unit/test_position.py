@@ -1,4 +1,4 @@
-"""Where a request wants to start: the header, the query, and who wins."""
+"""The place where a request wants to start: the header, the query, and which of them wins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishing: which bodies are events, what is said of the others, and what of a stream stands."""
+"""Publishing: bodies that are events, answers to others, and the part of a stream that stands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quotas: what a client and a subject have is counted exactly, however it comes and goes."""
+"""Quotas: the streams and sessions of clients and subjects are counted exactly, come what may."""
 
 from __future__ import annotations
 

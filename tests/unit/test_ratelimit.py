@@ -1,4 +1,4 @@
-"""The rate limiter: what a bucket grants over time, and a table that stays small."""
+"""The rate limiter: the amount that a bucket grants over time, and a table that stays small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links to releases: moved in one step, whenever the mover dies; and what is removed in the end."""
+"""Links to releases: moved in one step, whenever the mover dies; and releases that are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reloading: what changes at once, what has to wait, and what is refused."""
+"""Reloading: settings that change at once, that have to wait, and that are refused."""
 
 from __future__ import annotations
 

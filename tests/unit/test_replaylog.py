@@ -1,4 +1,4 @@
-"""The replay log: examples of what it promises, and a model that it has to agree with."""
+"""The replay log: examples of its promises, and a model that it has to agree with."""
 
 from __future__ import annotations
 

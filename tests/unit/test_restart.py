@@ -1,4 +1,4 @@
-"""How a restart is arranged: where a handover waits, by what the service manager offers."""
+"""The arrangement of a restart: a handover waits where the service manager allows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What systemd is told of the daemon, and that a ping is evidence of progress."""
+"""The daemon's messages to systemd, and that a ping is evidence of progress."""
 
 from __future__ import annotations
 

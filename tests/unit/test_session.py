@@ -1,4 +1,4 @@
-"""A session: one order for all who publish, everything once for all who listen."""
+"""A session: one order for all publishers, every event once for all subscribers."""
 
 from __future__ import annotations
 

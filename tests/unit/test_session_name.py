@@ -1,4 +1,4 @@
-"""Session names: what is one, and what is refused."""
+"""Session names: texts that are one, and texts that are refused."""
 
 from __future__ import annotations
 

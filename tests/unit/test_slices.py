@@ -1,4 +1,4 @@
-"""The loop over thousands: each is acted on, and others run in between."""
+"""The loop over thousands of items: each is acted on, and other tasks run in between."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Every way in which a session, an event or a subscriber is forgotten, and that nothing is left.
 
-Not by thresholds: objects, bytes, tasks, registrations and file descriptors are counted before
-and after, and have to be the same. The second half keeps the scenarios of the system that this
-one replaces, by its own terms.
+There are no thresholds: objects, bytes, tasks, registrations and file descriptors are counted
+before and after, and have to be the same. The second half keeps the scenarios of the system that
+this one replaces, by its own terms.
 """
 
 from __future__ import annotations

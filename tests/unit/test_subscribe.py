@@ -1,4 +1,4 @@
-"""Asking for a stream: where it starts, and what its first bytes are."""
+"""Asking for a stream: its position, and its first bytes."""
 
 from __future__ import annotations
 

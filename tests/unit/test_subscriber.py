@@ -1,4 +1,4 @@
-"""What both kinds of subscriber share: batches, last words, and where they start."""
+"""The common part of both kinds of subscriber: batches, last words, and positions."""
 
 from __future__ import annotations
 

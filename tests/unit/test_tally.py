@@ -1,4 +1,4 @@
-"""The tally: exact, and of no size for those who have nothing."""
+"""The tally: exact, and without an entry for a key that has none."""
 
 from __future__ import annotations
 

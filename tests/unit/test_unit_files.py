@@ -1,4 +1,4 @@
-"""The unit files as texts: what systemd cannot know about them."""
+"""The unit files as texts: facts about them that systemd cannot know."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Why it cannot deadlock, held to the source: who waits for whom, and that no cycle can close.
+"""The proof against deadlocks, held to the source: each wait, and that no cycle can close.
 
 Every ``await``, ``async for`` and ``async with`` of ``broadcast/`` and ``memory/`` is found in the
-syntax tree. One that is new, or gone, has to be looked at: it fails here until the table says what
-it waits for.
+syntax tree. A wait that is new, or gone, has to be looked at: it fails here until the table says
+what it waits for.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Who may do what, and how much of it: tokens, tickets, quotas, rates. Pure but for key files."""
+"""Permissions and their limits: tokens, tickets, quotas, rates. Pure but for key files."""

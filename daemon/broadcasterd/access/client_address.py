@@ -1,9 +1,9 @@
-"""Whose request it is: the peer's, or a client's for whom a trusted proxy speaks.
+"""The client of a request: the peer, or a client for whom a trusted proxy speaks.
 
-A proxy adds to the right of ``Forwarded`` (RFC 7239) or ``X-Forwarded-For`` the address that it was
-called from. Whatever stands to the left of what a trusted proxy added is a stranger's claim. So the
-list is walked from right to left, each entry being believed only if the one before it (at first the
-peer) is a trusted proxy. What cannot be read ends the walk, and the request counts as that of the
+A proxy adds the address of its caller to the right of ``Forwarded`` (RFC 7239) or
+``X-Forwarded-For``. Everything to the left of a trusted proxy's entry is a stranger's claim. So the
+list is walked from right to left, and an entry is believed only if the one before it (at first the
+peer) is a trusted proxy. An unreadable entry ends the walk, and the request counts as that of the
 proxy that passed it on.
 """
 
@@ -24,13 +24,13 @@ Address = IPv4Address | IPv6Address
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
 MAX_HOPS = 16
-"""Trusted proxies in a row. What is longer is no chain but somebody's attempt to keep us busy."""
+"""Trusted proxies in a row. A longer chain is somebody's attempt to keep us busy."""
 
 MAX_ENTRY_CHARS = 512
 """Characters of one ``Forwarded`` element: ``for``, ``by``, ``host`` and ``proto`` take fewer."""
 
 CLIENT_PREFIX_BITS = 64
-"""A site gets at least a /64 of IPv6 (RFC 6177), of which a host makes up addresses as it likes
+"""A site gets at least a /64 of IPv6 (RFC 6177), and a host makes up addresses in it as it likes
 (RFC 8981): a limit on single addresses would be none."""
 
 _PAIR = re.compile(
@@ -46,7 +46,7 @@ def parse_networks(texts: Iterable[str]) -> Networks:
     """Return networks and single addresses as networks.
 
     Raises:
-        ValueError: one is neither.
+        ValueError: a text is neither.
 
     """
     return tuple(ip_network(text) for text in texts)
@@ -58,11 +58,11 @@ def is_trusted(address: str, trusted: Networks) -> bool:
 
 
 def client_address(peer: str, headers: Mapping[str, str], trusted: Networks) -> str:
-    """Return the address of the client; that of ``peer``, where no trusted proxy names another.
+    """Return the address of the client: ``peer``, unless a trusted proxy names another.
 
     Args:
         peer: the other end of the connection.
-        headers: the header fields by lower-case name; of a repeated one, all values, by comma.
+        headers: the header fields by lower-case name; a repeated one has all values, by comma.
         trusted: the networks of trusted proxies.
 
     """
@@ -82,12 +82,12 @@ def client_address(peer: str, headers: Mapping[str, str], trusted: Networks) -> 
         )
         if entries is not None
     }
-    # A proxy adds to one of them, and may pass the other on as a stranger wrote it.
+    # A proxy adds to one of the fields, and may pass the other on as a stranger wrote it.
     return str(found.pop() if len(found) == 1 else address)
 
 
 def client_group(address: str) -> str:
-    """Return what counts as one client for limits: an IPv4 address, or a /64 of IPv6."""
+    """Return the group that limits count as one client: an IPv4 address, or a /64 of IPv6."""
     if ":" not in address:
         return address
     found = _parse(address)
@@ -122,10 +122,10 @@ def _forwarded(value: str) -> Iterable[Address | None]:
 
 
 def _start_of_last(value: str, end: int) -> int | None:
-    """Return where the last entry of ``value[:end]`` starts; ``None`` if that is not to be told.
+    """Return where the last entry of ``value[:end]`` starts; ``None`` if that is unclear.
 
-    Read from the right: what a trusted proxy wrote there is well-formed, while a quotation mark
-    that a stranger left open on the left would swallow it.
+    The value is read from the right: a trusted proxy's entry there is well-formed, while a
+    quotation mark that a stranger left open on the left would swallow it.
     """
     comma = end
     oldest = max(0, end - MAX_ENTRY_CHARS)

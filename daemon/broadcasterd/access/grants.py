@@ -1,8 +1,7 @@
-"""What a token allows: which sessions to listen and to publish to, for whom, and until when.
+"""Grants: the sessions that a token's holder may listen and publish to, and until when.
 
 A glob is a session name in which each ``*`` stands for any run of characters, also for none:
-``chat:*`` covers ``chat:42`` and ``chat:``. A name has no parts, so that there is one kind of
-star.
+``chat:*`` covers ``chat:42`` and ``chat:``. A name has no parts, so one kind of star is enough.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ MAX_SUBJECT_CHARS = 256
 
 
 class Action(StrEnum):
-    """What a request wants to do."""
+    """The actions that a request may want to do."""
 
     SUBSCRIBE = "subscribe"
     PUBLISH = "publish"
@@ -36,14 +35,14 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What the holder of a token may do.
+    """The rights of a token's holder.
 
     Attributes:
-        subject: for whom it was issued (``sub``), if it says so.
+        subject: the one that the token was issued for (``sub``), if it names any.
         subscribe: globs of the sessions to listen to.
         publish: globs of the sessions to publish to, and to close.
-        admin: whether it may look at all sessions and end a subject's streams. It does not
-            imply the other two.
+        admin: whether the holder may look at all sessions and end a subject's streams. This
+            does not imply the other two.
         expires_at: Unix time in seconds; ``None`` is never.
 
     """
@@ -69,7 +68,7 @@ class Grant:
         return cls(found.sub, granted.subscribe, granted.publish, granted.admin, found.exp)
 
     def allows(self, action: Action, session: str | None = None) -> bool:
-        """Whether it covers an action; all but ``ADMIN`` are done to a session."""
+        """Whether the grant covers an action; every action but ``ADMIN`` concerns a session."""
         if action is Action.ADMIN:
             return self.admin
         globs = self.subscribe if action is Action.SUBSCRIBE else self.publish
@@ -79,14 +78,14 @@ class Grant:
 
 
 EVERYONE = Grant(subscribe=("*",), publish=("*",), admin=True)
-"""What anyone may do where no tokens are asked for."""
+"""The grant of everyone where no tokens are asked for."""
 
 
 def matches(glob: str, name: str) -> bool:
     """Whether ``glob`` covers ``name``.
 
-    The parts between stars are looked for from left to right, each once: there is nothing that
-    a hostile glob could make it try again and again.
+    The parts between stars are looked for from left to right, each once, so that a hostile glob
+    cannot make this try again and again.
     """
     first, *rest = glob.split("*")
     if not rest:

@@ -1,7 +1,7 @@
 """Quotas: how much of the daemon each client and each subject has, and may have.
 
-A client is an address, or a /64 of IPv6; a subject is whom a token was issued for. Who has no
-subject is counted as a client alone.
+A client is an address, or a /64 of IPv6; a subject is the one that a token was issued for.
+Requests without a subject are counted by their client alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from broadcasterd.access.tally import Tally
 from broadcasterd.config import Limits, Settings
 
 MAX_PUBLISHERS = 10_000
-"""Subjects of whom it is known how much they published just now: 2 MB at most."""
+"""Subjects whose recent publishing is remembered: 2 MB at most."""
 
 
 class Quotas:
@@ -42,7 +42,7 @@ class Quotas:
         return self._settings.limits
 
     def reconfigure(self) -> None:
-        """Go on with the settings now in force; what is more than they allow stays."""
+        """Go on with the settings now in force; streams and sessions above them stay."""
         self._published.reconfigure(self.limits.publish_rate, self.limits.publish_burst)
 
     def stream_opened(self, peer: str, subject: str | None) -> None:
@@ -51,12 +51,12 @@ class Quotas:
         self.streams_of_subject.add(subject)
 
     def stream_ended(self, peer: str, subject: str | None) -> None:
-        """Count it no more."""
+        """Stop counting a stream."""
         self.streams_of_client.remove(client_group(peer))
         self.streams_of_subject.remove(subject)
 
     def used_up_by_streams(self, peer: str, subject: str | None) -> str | None:
-        """Return which setting allows no further stream from an address, or of a subject."""
+        """Return the setting that allows no further stream of an address or a subject, if any."""
         if self.streams_of_client[client_group(peer)] >= self.limits.max_subscribers_per_address:
             return "max_subscribers_per_address"
         if self.streams_of_subject[subject] >= self.limits.max_subscribers_per_subject:
@@ -64,13 +64,13 @@ class Quotas:
         return None
 
     def used_up_by_sessions(self, subject: str | None) -> str | None:
-        """Return which setting allows a subject to open no further session."""
+        """Return the setting that allows a subject to open no further session, if any."""
         if self.sessions_of_subject[subject] >= self.limits.max_sessions_per_subject:
             return "max_sessions_per_subject"
         return None
 
     def take_events(self, subject: str | None, events: int) -> float:
-        """Let a subject publish so many events, and return 0; or else the seconds to wait."""
+        """Let a subject publish so many events and return 0, or else return the seconds to wait."""
         return 0.0 if subject is None else self._published.take(subject, events)
 
     def wait_for_events(self, subject: str | None) -> float:

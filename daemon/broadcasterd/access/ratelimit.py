@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 LOOKED_AT = 8
-"""Buckets that each take looks at, in turn, for one to forget: what it costs has a limit too."""
+"""Buckets that each take looks at, in turn, for one to forget: its cost has a limit too."""
 
 
 class RateLimiter:
@@ -17,8 +17,8 @@ class RateLimiter:
     among those looked at is forgotten, so that debtors stay.
 
     Args:
-        rate: what a key regains in a second.
-        burst: what a key may take at once after a pause. More than that is granted to a full
+        rate: the amount that a key regains in a second.
+        burst: the amount that a key may take at once after a pause. More is granted to a full
             bucket, which then owes the rest.
         max_keys: how many buckets are kept.
         clock: seconds on a monotonic clock.
@@ -32,13 +32,13 @@ class RateLimiter:
         self._burst = burst
         self._max_keys = max_keys
         self._clock = clock
-        self._full_at: dict[str, float] = {}  # those looked at longest ago come first
+        self._full_at: dict[str, float] = {}  # the ones looked at longest ago come first
 
     def __len__(self) -> int:
         return len(self._full_at)
 
     def reconfigure(self, rate: float, burst: float) -> None:
-        """Go on with another rate and burst: what each key owes, it owes still."""
+        """Go on with another rate and burst; the debts of all keys stay."""
         now = self._clock()
         stretch = self._rate / rate
         for key, full_at in self._full_at.items():
@@ -62,7 +62,7 @@ class RateLimiter:
         granted_at = self._full_at.get(key, now) - spared
         if granted_at <= now:
             return 0.0
-        # Rounded up: who waits for so long is not to be told to wait for another instant.
+        # Rounded up: a client that waits for so long is not to be told to wait another instant.
         return math.nextafter(granted_at, math.inf) - now
 
     def _forget_some(self, now: float) -> None:

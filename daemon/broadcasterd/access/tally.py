@@ -1,4 +1,4 @@
-"""How many of something each of many has at the moment."""
+"""Counts by key: how many of something each of many holders has at the moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tally:
             self._counts[key] = self[key] + 1
 
     def remove(self, key: str | None) -> None:
-        """Count one less. It was added before."""
+        """Count one less, which was added before."""
         if key is None:
             return
         left = self._counts.pop(key) - 1

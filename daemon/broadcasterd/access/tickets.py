@@ -1,4 +1,4 @@
-"""Tickets: what a page that can send neither header nor cookie opens one stream with.
+"""Tickets: with one, a page that can send neither header nor cookie opens a stream.
 
 A ticket stands in a URL, and URLs end up in logs. So it opens one stream of one session, once,
 and soon.
@@ -15,10 +15,10 @@ from broadcasterd.access.grants import Grant
 from broadcasterd.errors import Unavailable
 
 TICKET_TTL_S = 30
-"""From one request of a page to its next."""
+"""The time from one request of a page to its next."""
 
 MAX_TICKETS = 10_000
-"""Issued and not used yet: some 5 MB."""
+"""Tickets that were issued and not used yet: some 5 MB."""
 
 TICKET_BYTES = 24
 """Random bytes in a ticket: nobody guesses one of 10,000 among 2**192."""
@@ -34,8 +34,8 @@ class _Ticket:
 class Tickets:
     """The tickets that were issued and not used yet.
 
-    Only their hashes are kept: nothing that is in memory, or that the time of a look-up tells,
-    is a ticket.
+    Only their hashes are kept, so that neither memory nor the time of a look-up reveals a
+    ticket.
 
     Args:
         clock: seconds on a monotonic clock.
@@ -53,7 +53,7 @@ class Tickets:
         """Return a ticket for one stream of ``session``, for as long as ``grant`` holds.
 
         Raises:
-            Unavailable: there are ``MAX_TICKETS``. Those who have one keep it.
+            Unavailable: there are ``MAX_TICKETS`` already. These stay valid.
 
         """
         self._forget_expired()

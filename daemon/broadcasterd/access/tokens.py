@@ -2,7 +2,7 @@
 
 Each key is pinned to the algorithms that its type and the configuration allow, and a token is
 verified only with keys that fit what its header names: a public key can never be taken for a
-secret. What else a header says (``jwk``, ``jku``, ``x5u``) is not looked at.
+secret. The rest of a header (``jwk``, ``jku``, ``x5u``) is not looked at.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """The keys of this moment, and what a token has to say besides. To be replaced as a whole."""
+    """The keys in force, and the claims that a token needs besides. To be replaced as a whole."""
 
     keys: tuple[Key, ...]
     audience: str | None
@@ -121,10 +121,10 @@ class KeyRing:
         return cls(tuple(keys), auth.audience, auth.issuer, auth.leeway)
 
     def verify(self, token: str) -> Grant:
-        """Return what a token grants.
+        """Return the grant of a token.
 
-        It is refused from ``leeway`` seconds after its ``exp`` on, but for those who come with
-        it in time its grant ends at ``exp`` on the dot: the leeway is for clocks that differ.
+        A token is refused from ``leeway`` seconds after its ``exp`` on: the leeway is for clocks
+        that differ. The grant of a token that comes before ``exp`` ends at ``exp`` on the dot.
 
         Raises:
             InvalidToken: it grants nothing; the error says why.
@@ -159,7 +159,7 @@ class KeyRing:
             except jwt.MissingRequiredClaimError as error:
                 raise InvalidToken(_MISSING.get(error.claim, TokenFault.CLAIMS)) from error
             except (jwt.PyJWTError, ValueError, RecursionError) as error:
-                # The signature is right, so that no other key is worth a try.
+                # The signature is right, so no other key is worth a try.
                 raise InvalidToken(_FAULTS.get(type(error), TokenFault.CLAIMS)) from error
             else:
                 return claims
@@ -208,7 +208,7 @@ def _read_secret(auth: Auth, credentials: Path | None) -> Key | None:
     name, secret = "$CREDENTIALS_DIRECTORY/secret", b""
     if credentials is not None and (credentials / "secret").exists():
         secret = _read(name, credentials / "secret").rstrip(b"\r\n")
-    if not secret:  # the unit has an empty one where there is none
+    if not secret:  # the unit has an empty secret where there is none
         if auth.secret_file is None:
             return None
         name, secret = _SECRET_FILE, _read(_SECRET_FILE, auth.secret_file).rstrip(b"\r\n")
@@ -253,7 +253,7 @@ class _JwkSet(msgspec.Struct, frozen=True):
 
 
 def _key(name: str, jwk: dict[str, object], auth: Auth) -> Key:
-    """Make a key of a JWK. What is wrong is told in our words: the library's repeat the key."""
+    """Make a key of a JWK. Errors are told in our words: the library's repeat the key."""
     kind, kid = jwk.get("kty"), jwk.get("kid")
     if kid is not None and not isinstance(kid, str):
         raise ConfigError(f"{name}: kid: expected a text")
@@ -278,7 +278,7 @@ def _key(name: str, jwk: dict[str, object], auth: Auth) -> Key:
 
 
 def _pinned(name: str, auth: Auth, fitting: frozenset[str], size: int | None) -> frozenset[str]:
-    """Return which of the accepted algorithms a key is for; ``size`` is a secret's, in bytes."""
+    """Return the accepted algorithms that a key is for; ``size`` is a secret's, in bytes."""
     algorithms = fitting.intersection(auth.algorithms)
     if not algorithms:
         accepted, suits = ", ".join(auth.algorithms), ", ".join(sorted(fitting)) or "no signature"

@@ -1,1 +1,1 @@
-"""What requests mean: plain functions of a head and a body. It knows no framework and no server."""
+"""The meaning of requests: plain functions of a head and a body, without framework or server."""

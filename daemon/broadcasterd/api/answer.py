@@ -1,4 +1,4 @@
-"""What a request gets: an answer that is whole, or a stream. Neither knows how it is sent."""
+"""The response to a request: a whole answer, or a stream. Neither knows how it is sent."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ NOTHING = Answer(HTTPStatus.NO_CONTENT)
 
 
 def json_answer(document: object, status: int = HTTPStatus.OK) -> Answer:
-    """Return a document as JSON, which nobody is to keep."""
+    """Return a document as JSON that no cache is to keep."""
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
     return Answer(status, headers, msgspec.json.encode(document))

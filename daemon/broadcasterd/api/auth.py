@@ -1,8 +1,8 @@
 """Authentication and authorization: each request for a session, stream or subject passes the guard.
 
-What a request may carry is one token (in ``Authorization``, in the cookie, or where that is
-allowed in the query), or on a stream a ticket. Whatever it carries has to be good: nothing bad
-is passed over for something better, and there is no anonymous access to fall back to.
+A request may carry one token (in ``Authorization``, in the cookie, or where that is allowed in
+the query), or for a stream a ticket. All that it carries has to be good: a bad token is never
+passed over for a better one, and there is no anonymous access to fall back to.
 
 ====== ================================================================================
 401    no token (``Bearer realm=…`` alone), or a bad one (``error="invalid_token"``)
@@ -70,7 +70,7 @@ class Guard:
     def reconfigure(self, keys: KeyRing) -> None:
         """Go on with other keys, and the settings now in force.
 
-        Streams that are open stay, and so do tickets, and bad tokens are not forgotten.
+        Open streams and tickets stay, and bad tokens are not forgotten.
         """
         self.keys = keys
         self._verified = VerifiedTokens(self._clock.unix_now)
@@ -82,7 +82,7 @@ class Guard:
         return self._settings.auth.mode == "none"
 
     def authorize(self, head: Head, *actions: Action, session: str | None = None) -> Grant:
-        """Return what the request's token grants, if that covers one of ``actions``.
+        """Return the grant of the request's token, if it covers one of ``actions``.
 
         Raises:
             Problem: 401, 400 or 429 as :meth:`authenticate`; then 400 for a name that no session
@@ -96,7 +96,7 @@ class Guard:
         return grant
 
     def authorize_stream(self, head: Head, session: str) -> Grant:
-        """Do so for a request to listen, which may carry a ticket. It is used up by that.
+        """Return the grant of a request to listen: its token's, or its ticket's, which is used up.
 
         Raises:
             Problem: as :meth:`authorize`.
@@ -116,7 +116,7 @@ class Guard:
         return grant
 
     def authenticate(self, head: Head) -> Grant:
-        """Return what the request's token grants.
+        """Return the grant of the request's token.
 
         Raises:
             Problem: 401 without a token or with a bad one, 400 with two, 429 after too many bad
@@ -175,13 +175,13 @@ class Guard:
             )
 
     def _check_origin(self, head: Head) -> None:
-        """Refuse what the page of another site has a browser do, which adds the cookie itself."""
+        """Refuse a request of another site's page, to which the browser itself adds the cookie."""
         origin = head.headers.get("origin", "")
         if head.method in _SAFE_METHODS:
             return
         if origin != "*" and origin in self._settings.server.cors_origins:
             return
-        # Not the scheme: whether a proxy speaks TLS with the browser is not known here.
+        # The scheme is not compared: whether a proxy speaks TLS with the browser is not known here.
         host = origin.partition("://")[2]
         if not host or host.lower() != head.headers.get("host", "").lower():
             raise Problem(

@@ -1,7 +1,7 @@
-"""Reading a request's body: in pieces, each waited for no longer than the daemon would like.
+"""Reading a request's body: in pieces, with a limit on the wait for each.
 
-A body ends early when its time is up, when the daemon drains, when memory gets short, and when what
-lets its sender send it expires.
+A body is cut short when its time is up, when the daemon drains, when memory gets short, and when
+its sender's grant expires.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ async def next_piece(
     """Wait for the next piece of a body; empty at its end.
 
     Raises:
-        Unavailable: the daemon drains; a stream may last for ever, and this is not waited for.
-        TooSlow: ``too_slow``, there was none by the deadline.
+        Unavailable: the daemon drains, and does not wait for a stream that may last for ever.
+        TooSlow: ``too_slow``, if no piece came by the deadline.
         Problem: 401, the grant has expired.
 
     """

@@ -1,4 +1,4 @@
-"""What pages of other origins may do, as the configuration says (Fetch §3.2)."""
+"""The rights of pages of other origins, as the configuration gives them (Fetch §3.2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_AGE_S = 600
 
 
 def is_preflight(method: str, headers: Mapping[str, str], allowed: Sequence[str]) -> bool:
-    """Whether a browser asks first, and is to be told.
+    """Whether a browser asks before its request, and any origin is allowed.
 
     ``allowed`` are origins; ``*`` is any, and lets none of them bring a cookie.
     """

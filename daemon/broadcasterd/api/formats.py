@@ -1,4 +1,4 @@
-"""The formats of a body: how each becomes events, and an event what a session takes.
+"""The formats of a body: how each becomes events, and how an event is encoded for a session.
 
 ============================ ===========================================================
 ``application/json``         one event or an array of them, all or nothing
@@ -34,8 +34,8 @@ from broadcasterd.core.wire import Received, StreamDecoder, encode_block
 from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
 
 MAX_ARRAY_EVENTS = 10_000
-"""An array is taken apart in memory, and of tiny events that takes fifty times its bytes; a stream
-has no such limit."""
+"""An array is taken apart in memory: if its events are tiny, that takes fifty times its bytes. A
+stream has no such limit."""
 
 JSON_TYPE = "application/json"
 NDJSON_TYPE = "application/x-ndjson"
@@ -84,7 +84,7 @@ def media_type_of(head: Head) -> str:
     """Return the type of a body, in lower case and without parameters.
 
     Raises:
-        Problem: 415, it is none that can be published, or encoded in a way that is not taken.
+        Problem: 415, the type cannot be published, or the body has an encoding that is not taken.
 
     """
     media_type, charset = _content_type(head.headers.get("content-type", ""))
@@ -116,7 +116,7 @@ def encode(event: Event, *, max_history_bytes: int) -> EncodedEvent:
     """Return an event as a session takes it.
 
     Raises:
-        InvalidEvent: it is no text that UTF-8 can encode.
+        InvalidEvent: UTF-8 cannot encode its text.
         TooLarge: no log of ``max_history_bytes`` could retain it.
 
     """
@@ -142,11 +142,11 @@ def parse_json(body: bytes) -> Iterator[Event]:
 
     Raises:
         BadRequest: it is not JSON.
-        InvalidEvent: an event is none; of an array, ``index`` says which.
+        InvalidEvent: an event is not valid; in an array, ``index`` says which.
         TooLarge: there are more than ``MAX_ARRAY_EVENTS``.
 
     """
-    _decode_text(body)  # the data of an event is not looked into by the JSON decoder
+    _decode_text(body)  # the JSON decoder does not look into the data of an event
     if body.lstrip()[:1] != b"[":
         yield _decode(body, _one).to_event()
         return
@@ -172,7 +172,7 @@ class EventStream(Protocol):
         """Yield the events that a piece completes."""
 
     def finish(self) -> Iterator[Event]:
-        """Yield what the end of the body completes."""
+        """Yield the events that the end of the body completes."""
 
     def where(self) -> dict[str, object]:
         """Say which part of the body was being read."""
@@ -183,7 +183,7 @@ class EventStream(Protocol):
 
 
 def stream_of(media_type: str, *, max_event_bytes: int) -> EventStream | None:
-    """Return what reads a body of that type as a stream; ``None`` where it is read whole."""
+    """Return the reader of a body of that type; ``None`` if such a body is read whole."""
     match media_type:
         case "application/x-ndjson":
             return NdjsonEvents(max_event_bytes)
@@ -235,7 +235,7 @@ class NdjsonEvents:
 
 
 class RelayedEvents:
-    """The events of another SSE stream. Their ids are its own affair: ours are new."""
+    """The events of another SSE stream. Its ids are not taken over: each event gets a new one."""
 
     def __init__(self, max_event_chars: int) -> None:
         self._decoder = StreamDecoder(max_event_chars=max_event_chars)
@@ -245,7 +245,7 @@ class RelayedEvents:
         """Yield the events that a piece completes."""
         for received in self._decoder.feed(piece):
             yield self._relayed(received)
-            self._events += 1  # not before: it may be this one that is refused
+            self._events += 1  # not before: this event may be the refused one
 
     def finish(self) -> Iterator[Event]:
         """Yield nothing: an event without its blank line is none, by the standard."""

@@ -1,4 +1,4 @@
-"""Keeping streams allowed: tickets to open one with, newer tokens, and their end by subject."""
+"""Grants of streams: tickets that open one, newer tokens that prolong it, an end by subject."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from broadcasterd.core.session_name import NAME_PATTERN, check_session_name
 from broadcasterd.errors import BadRequest, Problem
 
 MAX_TICKET_REQUEST_BYTES = 1024
-"""A session's name, and what stands around it."""
+"""Room for a session's name, and for the JSON around it."""
 
 
 class TicketRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a request for a ticket."""
 
-    # Checked after the token, and said in the description of the interface.
+    # The name is checked after the token; the pattern is for the description of the interface.
     session: Annotated[str, Meta(extra_json_schema={"pattern": f"^{NAME_PATTERN}$"})]
 
 
@@ -82,7 +82,7 @@ def renew(stream_id: str, *, grant: Grant, hub: Hub) -> dict[str, object]:
 async def revoke(subject: str, *, guard: Guard, hub: Hub) -> dict[str, object]:
     """End all that the tokens of a subject hold open, and forget its tickets.
 
-    Its tokens are still good: whoever issues them has to stop first.
+    The tokens are still good: their issuer has to stop first.
     """
     guard.revoke(subject)
     return {"subject": subject, "ended": await hub.revoke(subject)}

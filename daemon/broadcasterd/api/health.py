@@ -1,4 +1,4 @@
-"""What ``/health`` says: figures, and a verdict that is a pure function of them."""
+"""The answer of ``/health``: figures, and a verdict that is a pure function of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Vitals:
     """The figures of one moment. Bytes, and seconds.
 
     Attributes:
-        used_bytes: what counts against the thresholds.
+        used_bytes: bytes that count against the thresholds.
         breaker: its state; ``None`` where it is switched off.
         trend: megabytes used over the last minutes, oldest first, one a step of 10 s.
         trend_per_minute: the slope of that, in megabytes.

@@ -1,7 +1,7 @@
 """The description of the HTTP interface: an OpenAPI 3.1 document, as plain data.
 
-``docs/http.md`` is for people, this for their tools. Tests hold it to the routes of ``app.py``, and
-to the answers that a running daemon gives to requests that are made from it.
+``docs/http.md`` is for people, this document for their tools. Tests hold it to the routes of
+``routes.py``, and to the answers that a running daemon gives to requests made from it.
 """
 
 from __future__ import annotations
@@ -250,13 +250,13 @@ def _operation(
     """Return an operation.
 
     Args:
-        name: unique among all of them.
+        name: unique among all operations.
         summary: what it does, for people.
         responses: those that are no problems.
-        problems: the statuses of those that are, but for what a token can be refused with.
-        needs: a token has to allow one of these; none is needed where there are none.
-        carriers: what the token may come in.
-        members: those that only some operations have.
+        problems: the statuses of problems, but for those of a refused token.
+        needs: actions of which a token has to allow one; without any, no token is needed.
+        carriers: the places that the token may come in.
+        members: further members, which only some operations have.
 
     """
     statuses = sorted({*problems, *(_REFUSALS if needs else ())})
@@ -338,7 +338,7 @@ def _problem(status: int) -> Schema:
 
 
 def _schemes(auth: Auth) -> dict[str, Schema]:
-    """Return what a token, or a ticket for one, may come in; nothing where none is asked for."""
+    """Return the places of a token, or of a ticket for one; none where no token is asked for."""
     if auth.mode == "none":
         return {}
     schemes: dict[str, Schema] = {
@@ -352,7 +352,7 @@ def _schemes(auth: Auth) -> dict[str, Schema]:
 
 
 def _let_in(paths: dict[str, Schema], schemes: Mapping[str, Schema]) -> None:
-    """Take out what is said of tokens in what they cannot come in here."""
+    """Remove the places of tokens that this daemon does not offer from all operations."""
     for operations in paths.values():
         for operation in operations.values():
             if isinstance(operation, dict) and "security" in operation:

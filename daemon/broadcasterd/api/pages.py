@@ -49,9 +49,9 @@ async def page(
     ``gap`` is there when events were lost.
 
     Raises:
-        BadRequest: a query field has no form that it can have.
+        BadRequest: a query field has no known form.
         Unavailable: a bad moment.
-        TooMany: the client or the subject has its share.
+        TooMany: the client or the subject has used up its quota.
         Problem: 401, the grant expired while the answer was held back.
 
     """
@@ -60,7 +60,7 @@ async def page(
     start = start_of(head)
     if hub.was_ended(name):
         return None
-    if not wait and name not in hub.sessions:  # only to look makes no session
+    if not wait and name not in hub.sessions:  # a mere look opens no session
         asked = Gap(start.event_id, None) if isinstance(start, ById) else None
         return _page(name, [], next_id=None, gap=asked)
     session = find_room(head, name, grant, hub)
@@ -97,7 +97,7 @@ async def _wait_for_news(head: Head, session: Session, grant: Grant, hub: Hub, w
                 pass
         finally:
             waiter.close(EndReason.CLIENT_GONE)
-    if granted.cancel_called:  # the stream may have been told first
+    if granted.cancel_called:  # the waiter may have been ended first
         raise token_expired()
 
 

@@ -1,6 +1,6 @@
 """Publishing: a request's body becomes events, and the session takes them.
 
-A body that is not a stream is limited by ``server.max_body_bytes``; of a stream, each event is.
+``server.max_body_bytes`` limits a body that is not a stream; in a stream, it limits each event.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class Published:
     last_id: str | None = None
 
     def add(self, receipt: Receipt) -> None:
-        """Count in the receipt of what came next."""
+        """Add the receipt of the next events."""
         self.accepted += receipt.accepted
         self.duplicates += receipt.duplicates
         self.first_id = self.first_id or receipt.first_id
         self.last_id = receipt.last_id or self.last_id
 
     def document(self) -> dict[str, object]:
-        """Return it as the JSON answer; duplicates are named only where there are any."""
+        """Return the JSON answer; duplicates are named only where there are any."""
         answer: dict[str, object] = {
             "session": self.session,
             "accepted": self.accepted,
@@ -76,12 +76,12 @@ async def publish(
         head: the request's head.
         name: the session, already checked.
         body: the request's body in pieces, as they arrive.
-        grant: covers this, while it lasts.
+        grant: covers the publication, while it lasts.
         hub: has the session, or opens it.
 
     Raises:
-        Problem: the body is refused. Of a stream, the events before the refused one stand; the
-            problem says how many those are and, of NDJSON, which line it is.
+        Problem: the body is refused. In a stream, the events before the refused one stand; the
+            problem says how many they are and, in NDJSON, the line of the refused one.
 
     """
     if hub.draining:
@@ -117,7 +117,7 @@ def _check_rate(wait: float) -> None:
 
 
 async def _encode_all(events: Iterable[Event], hub: Hub, held: Holding) -> list[EncodedEvent]:
-    """Encode all events or none; let others run in between, for there may be thousands."""
+    """Encode all events or none; let other tasks run in between, for there may be thousands."""
     encoded: list[EncodedEvent] = []
     most = hub.settings.sessions.max_history_bytes
 
@@ -172,7 +172,7 @@ async def _publish_stream(
 async def _encode_some(
     stream: EventStream, events: Iterable[Event], hub: Hub
 ) -> tuple[list[EncodedEvent], Problem | None]:
-    """Encode events up to the first that is refused; return them, and why."""
+    """Encode events up to the first that is refused; return them, and its problem."""
     encoded: list[EncodedEvent] = []
     most = hub.settings.sessions.max_history_bytes
     try:
@@ -191,7 +191,7 @@ async def _hold_back(events: int, grant: Grant, hub: Hub) -> None:
     """Wait until the grant's subject may publish so many events of a stream.
 
     Raises:
-        Problem: 401 or 503, as where a piece is waited for.
+        Problem: 401 or 503, as in the wait for a piece.
 
     """
     while wait := hub.quotas.take_events(grant.subject, events):

@@ -1,4 +1,4 @@
-"""A request's head as all decisions see it: no framework's object."""
+"""A request's head as all decisions see it, independent of any framework."""
 
 from __future__ import annotations
 

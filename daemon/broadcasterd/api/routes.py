@@ -1,6 +1,6 @@
-"""The one table of routes: what there is, what it takes to be let in, and what answers.
+"""The one table of routes: the path of each, the rights that it needs, and its handler.
 
-Whoever serves HTTP looks here, and so do the description (``openapi.py``) and the tests of tokens.
+The HTTP server looks here, and so do the description (``openapi.py``) and the tests of tokens.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _describe = lru_cache(maxsize=1)(openapi.document)
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """What the handlers work on.
+    """The objects that the handlers work on.
 
     Attributes:
-        hub: whose sessions are served.
-        guard: asked first, by every route that is not for anyone.
+        hub: has the sessions that are served.
+        guard: asked first, by every route that is not open to everyone.
         settings: those in force.
         vitals: returns the daemon's figures of this moment.
 
@@ -45,7 +45,7 @@ class Api:
     vitals: Callable[[], health.Vitals]
 
     async def answer(self, route: Route, call: Call) -> Answer | Stream:
-        """Return what a request gets. A problem is an answer; so is a failure, after its record."""
+        """Return the response to a request. A problem is an answer; so is a logged failure."""
         try:
             return await route.handler(self, call, route.admit(self.guard, call))
         except Problem as problem:
@@ -83,10 +83,10 @@ class Route:
 
     Attributes:
         path: with its parameters in braces; ``{subject...}`` may have slashes, others may not.
-        handler: answers.
-        needs: a token has to cover one of these, on the session that ``{session}`` names;
-            ``None``: anyone may, and no token is looked at. Empty: any good token.
-        takes_ticket: whether a ticket does as well as a token.
+        handler: makes the response.
+        needs: a token has to cover one of these, on the session that ``{session}`` names.
+            ``None``: open to everyone, and no token is looked at. Empty: any good token.
+        takes_ticket: whether a ticket serves as well as a token.
 
     """
 
@@ -97,10 +97,10 @@ class Route:
     takes_ticket: bool = False
 
     def admit(self, guard: Guard, call: Call) -> Grant:
-        """Return what lets a request in.
+        """Return the grant that lets a request in.
 
         Raises:
-            Problem: nothing does.
+            Problem: there is none.
 
         """
         if self.needs is None:
@@ -113,7 +113,7 @@ class Route:
         return guard.authenticate(call.head)
 
 
-# --- what each does --------------------------------------------------------------------------
+# --- handlers --------------------------------------------------------------------------------
 
 
 async def _listen(api: Api, call: Call, grant: Grant) -> Answer | Stream:

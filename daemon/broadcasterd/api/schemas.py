@@ -1,6 +1,6 @@
-"""JSON Schemas of what the HTTP interface takes and gives; ``openapi.py`` puts them in place.
+"""JSON Schemas of the bodies of requests and answers; ``openapi.py`` puts them in place.
 
-The objects of answers are left open: a client is to bear a member that it does not know.
+The objects of answers are left open: a client has to accept members that it does not know.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def record(required: Schema, optional: Schema | None = None) -> Schema:
 
 
 def or_null(schema: Schema) -> Schema:
-    """Return the schema of what may be missing."""
+    """Return the schema of a value that may be null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
@@ -114,7 +114,7 @@ _NAMED: dict[str, Schema] = {
             "version": TEXT,
         }
     ),
-    # RFC 9457, and what says how far a publisher came.
+    # RFC 9457, and the members that say how far a publisher came.
     "Problem": record(
         {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "detail": TEXT},
         {**_PROGRESS, "duplicates": COUNT, "index": COUNT, "line": COUNT, "event": COUNT},

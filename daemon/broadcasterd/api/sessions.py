@@ -30,7 +30,7 @@ def list_sessions(head: Head, hub: Hub) -> dict[str, object]:
 
 
 def describe(session: Session) -> dict[str, object]:
-    """Return what an operator wants to know of a session; ages in seconds."""
+    """Return a session's figures for an operator; ages in seconds."""
     statistics = session.statistics()
     oldest_at = statistics.log.oldest_at
     return {

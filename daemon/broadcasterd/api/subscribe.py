@@ -1,4 +1,4 @@
-"""Subscribing: who may listen from where, and the bytes that a stream opens with."""
+"""Subscribing: whether a request gets a stream, from which position, and its first bytes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ STREAM_HEADERS = {
 }
 
 MAX_ID_CHARS = 256
-"""Ours have fewer than 30. A longer one is somebody's mistake, and would be echoed in the gap."""
+"""Our ids have fewer than 30. A longer one is somebody's mistake, and the gap would echo it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that gets a stream: of which session, from where, and its first bytes.
+    """A request that gets a stream: its session, its position, and its first bytes.
 
-    ``expires_at`` is the moment at which what lets it listen expires.
+    ``expires_at`` is the moment at which its grant expires.
     """
 
     session: Session
@@ -49,7 +49,7 @@ class Admission:
 class TurnedAway:
     """A request that may listen, but not now: the reason as a stream that ends at once.
 
-    An EventSource never comes back from an answer other than 200, so that is no error.
+    An EventSource never comes back after an answer other than 200, so this is no error.
     """
 
     body: bytes
@@ -61,10 +61,10 @@ class Over:
 
 
 def admit(head: Head, name: str, grant: Grant, hub: Hub) -> Admission | TurnedAway | Over:
-    """Decide what a request to listen gets, whose ``grant`` covers it.
+    """Decide the response to a request to listen, which ``grant`` covers.
 
     Raises:
-        BadRequest: the starting point has no form that it can have.
+        BadRequest: the starting point has no known form.
         Unavailable: a bad moment, and the request asked for ``overload=status``.
         TooMany: the client or the subject has its share, and the request asked for that status.
 
@@ -95,14 +95,14 @@ def admit(head: Head, name: str, grant: Grant, hub: Hub) -> Admission | TurnedAw
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """Why there is none, as a stream tells it and as an answer does."""
+    """The reason why there is no room, as a stream tells it and as an answer does."""
 
     reason: EndReason
     problem: Problem
 
 
 def find_room(head: Head, name: str, grant: Grant, hub: Hub) -> Session | NoRoom:
-    """Return the session if there is room for a stream, or who waits like one."""
+    """Return the session if it has room for a stream, or for a page that waits like one."""
     if hub.draining:
         return _no_room(EndReason.DRAINING)
     if hub.pressure.refuses_subscriber():
@@ -129,7 +129,7 @@ def start_of(head: Head) -> Start:
     """Return where a request wants to start.
 
     Raises:
-        BadRequest: it says so in no form that it can have.
+        BadRequest: the starting point has no known form.
 
     """
     # Header values arrive as Latin-1, but this one is UTF-8 (WHATWG HTML §9.2.2).

@@ -1,4 +1,4 @@
-"""Tasks and channels: who owns which state, and how an event reaches its subscribers.
+"""Tasks and channels: the owner of each state, and the way of an event to its subscribers.
 
 A session task owns one session: its log and its subscribers. Publishers reach it through a
 bounded channel, everything else through synchronous methods, which no other task can

@@ -1,7 +1,7 @@
 """The daemon's clock: a monotonic one for every duration, and the wall's to name moments.
 
-A wall clock may be set back, so nothing is ever measured by it. It is only read to translate: what
-clients and tokens name are Unix times.
+A wall clock may be set back, so nothing is ever measured by it. It is only read to translate the
+Unix times that clients and tokens name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Clock:
         self.unix_now = wall
 
     def moment(self, unix_time: float | None) -> float:
-        """Return the moment of a Unix time; that of ``None``, never, is infinitely far away."""
+        """Return the moment of a Unix time; ``None`` is never, a moment infinitely far away."""
         return inf if unix_time is None else self.now() + unix_time - self.unix_now()
 
     def unix_time(self, moment: float) -> float | None:

@@ -1,7 +1,7 @@
-"""Waits that end early: a request that waits for its client, or for room, is not waited for.
+"""Waits that end early: nobody waits for a request that waits for its client, or for room.
 
-Each wait names what ends it, and is a cancel scope. What happens is said here once, and cancels the
-scopes of everyone concerned.
+Each wait is a cancel scope, and names the cause that ends it: a drain, short memory, an expired
+grant. A cause is reported here once, and cancels all scopes that name it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from broadcasterd.broadcast.clock import Clock
 
 
 class Interrupts:
-    """Cancel scopes, by what ends them.
+    """Cancel scopes, by the cause that ends them.
 
     Args:
         clock: knows when a grant expires.
 
     Attributes:
-        draining: whether the daemon drains: what waits until then does not even begin to.
+        draining: whether the daemon drains: a wait until then does not even begin.
 
     """
 
@@ -31,13 +31,13 @@ class Interrupts:
         self.draining = False
         self._until_drain: set[trio.CancelScope] = set()
         self._until_short: set[trio.CancelScope] = set()
-        self._until_expired: dict[trio.CancelScope, str | None] = {}  # and whose grant it is
+        self._until_expired: dict[trio.CancelScope, str | None] = {}  # and the grant's subject
 
-    # For those who wait
+    # Called by requests that wait
 
     @contextmanager
     def until_drain(self) -> Iterator[trio.CancelScope]:
-        """Cancel what is inside when the daemon drains: waits that only a client can end."""
+        """Cancel the wait inside when the daemon drains: for waits that only a client can end."""
         with trio.CancelScope() as scope, _listed(scope, self._until_drain):
             if self.draining:
                 scope.cancel()
@@ -45,13 +45,13 @@ class Interrupts:
 
     @contextmanager
     def until_short_of_memory(self) -> Iterator[trio.CancelScope]:
-        """Cancel what is inside when the breaker opens: waits that hold memory meanwhile."""
+        """Cancel the wait inside when the breaker opens: for waits that hold memory meanwhile."""
         with trio.CancelScope() as scope, _listed(scope, self._until_short):
             yield scope
 
     @contextmanager
     def until_expired(self, grant: Grant) -> Iterator[trio.CancelScope]:
-        """Cancel what is inside when a grant expires, or its subject is revoked."""
+        """Cancel the wait inside when a grant expires, or its subject is revoked."""
         with trio.CancelScope(deadline=self._clock.moment(grant.expires_at)) as scope:
             self._until_expired[scope] = grant.subject
             try:
@@ -59,19 +59,19 @@ class Interrupts:
             finally:
                 del self._until_expired[scope]
 
-    # For those who know that it has happened
+    # Called when a cause has come
 
     def drain(self) -> None:
-        """End what waits until the daemon drains."""
+        """End the waits until the daemon drains."""
         self.draining = True
         _cancel(self._until_drain)
 
     def short_of_memory(self) -> None:
-        """End what waits until the breaker opens."""
+        """End the waits until the breaker opens."""
         _cancel(self._until_short)
 
     def revoke(self, subject: str) -> None:
-        """End what waits by the grants of a subject."""
+        """End the waits under the grants of a subject."""
         _cancel({scope for scope, whose in self._until_expired.items() if whose == subject})
 
 

@@ -2,7 +2,7 @@
 
 A task of its own for each would take three times the memory of all else that a stream needs, and
 its objects would keep the garbage collector busy. So there is one epoll(7) for them: Trio waits for
-it, as it would for a socket, and what is ready is handled some at a time, so that thousands of
+it, as it would for a socket, and ready sockets are handled some at a time, so that thousands of
 clients that hang up or catch up at once do not stall the rest.
 """
 
@@ -31,7 +31,7 @@ class Polled(Protocol):
         """Write on: there is room again."""
 
     def on_failure(self, error: Exception) -> None:
-        """Close: one of the above raised; the others are not to suffer for it."""
+        """Close: a method above raised; other streams are not to suffer for it."""
 
 
 class Poller:
@@ -42,7 +42,7 @@ class Poller:
         self._polled: dict[int, Polled] = {}
 
     def add(self, sock: socket.socket, polled: Polled) -> None:
-        """Begin to wait for what the client says."""
+        """Begin to wait for data from the client."""
         self._epoll.register(sock.fileno(), _HEARING)
         self._polled[sock.fileno()] = polled
 
@@ -51,7 +51,7 @@ class Poller:
         self._epoll.modify(sock.fileno(), _WRITING if wanted else _HEARING)
 
     def remove(self, sock: socket.socket) -> None:
-        """Wait no longer. Before the socket is closed: its number is given to another."""
+        """Wait no longer. Call it before the socket is closed: its number is given to another."""
         if self._polled.pop(sock.fileno(), None) is not None:
             self._epoll.unregister(sock.fileno())
 
@@ -61,7 +61,7 @@ class Poller:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             for number, ready in self._epoll.poll(0, READY_SLICE):
                 polled = self._polled.get(number)
-                if polled is not None:  # not closed by one that was told before it
+                if polled is not None:  # not closed by one that was called before it
                     self._tell(polled, number, ready)
 
     def close(self) -> None:

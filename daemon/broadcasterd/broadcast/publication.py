@@ -13,7 +13,7 @@ from broadcasterd.errors import Problem
 
 @dataclass(frozen=True, slots=True)
 class EncodedEvent:
-    """An event as a session takes it: encoded but for its id."""
+    """An event as a session takes it: encoded as a block."""
 
     block: bytes
     ttl: float | None = None
@@ -22,7 +22,7 @@ class EncodedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a publication. Ids are ``None`` only where it held no event.
+    """The outcome of a publication. Ids are ``None`` only where it held no event.
 
     A duplicate counts under ``duplicates`` and has the id of the event that is retained, so
     that a retry is answered as the first try was.
@@ -56,7 +56,7 @@ class Publication:
 
 
 class ReceiptBook:
-    """Counts what is accepted of one publication."""
+    """Counts the accepted events of one publication."""
 
     def __init__(self, log: ReplayLog) -> None:
         self._log = log
@@ -72,7 +72,7 @@ class ReceiptBook:
         self._last = seq
 
     def issue(self) -> Receipt:
-        """Return the receipt for what was counted."""
+        """Return the receipt for the events that were counted."""
         return Receipt(
             accepted=self._accepted,
             duplicates=self._duplicates,

@@ -28,9 +28,9 @@ class ResponseSubscriber(Subscriber):
     """A stream whose response body asks for its bytes, and frames and sends them its own way.
 
     Args:
-        response: the scope in which the body asks and its bytes are sent. Cancelled, it ends the
+        response: the scope in which the body asks and its bytes are sent. Cancelling it ends the
             response at once, whatever that waits for.
-        opening: is given first, before the history.
+        opening: given first, before the history.
 
     """
 
@@ -70,7 +70,7 @@ class ResponseSubscriber(Subscriber):
         self._opening = opening
         self._ring, self._bell = trio.open_memory_channel[None](1)
         self._beats = False
-        self._is_cut = False  # what is published from now on is not for it
+        self._is_cut = False  # it gets no more events
         self._with_us = False  # the body waits here, it is not busy sending
         self._sending = 0  # bytes that the body took last
         self._took_at = self.opened_at
@@ -140,7 +140,7 @@ class ResponseSubscriber(Subscriber):
         if not self.closed:
             self.closed = True
             self._ring.close()
-            # Where its time for the last bytes was over, that is no hang-up of the client.
+            # If the time for its last bytes was over, that is no hang-up of the client.
             self.feed.closed(self, self._ending.reason if self._is_cut and self._ending else reason)
             if not self._with_us:
                 self._response.cancel()

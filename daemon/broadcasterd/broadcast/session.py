@@ -62,7 +62,7 @@ class Session:
         registry: told of every stream that opens and ends.
         settings: those in force.
         clock: the daemon's.
-        subject: on whose account it was opened.
+        subject: the one on whose account it was opened.
 
     """
 
@@ -143,7 +143,7 @@ class Session:
     # Subscribing
 
     def resolve(self, start: Start) -> Position:
-        """Return where a stream or a page starts that asks for ``start``."""
+        """Return the position of a stream or a page that asks for ``start``."""
         self.active_at = self.now()
         self.log.expire(self.active_at)
         if isinstance(start, Since):
@@ -151,13 +151,13 @@ class Session:
         return self.log.resolve(start)
 
     def attach(self, subscriber: Subscriber) -> None:
-        """Take a subscriber in and start to deliver; it gets all after its cursor."""
+        """Take a subscriber in and start to deliver; it gets all events after its cursor."""
         self.active_at = self.now()
         had_room = len(self.subscribers) < self.limits.max_subscribers_per_session
         had_room &= self._registry.opened(subscriber)
         self.subscribers[subscriber] = None
         if self.ending is EndReason.CRASHED:
-            subscriber.close(self.ending)  # it comes back, to a new session
+            subscriber.close(self.ending)  # its client comes back, to a new session
         elif self.ending is not None:
             subscriber.disconnect(self.ending)
         elif not had_room:
@@ -202,16 +202,16 @@ class Session:
             try:
                 self._inbox.send_nowait(Heartbeat())
             except trio.WouldBlock:
-                pass  # it is busy writing: that is better than a heartbeat
+                pass  # the session is busy writing: better than a heartbeat
             except (trio.ClosedResourceError, trio.BrokenResourceError):
-                pass  # it is ending
+                pass  # the session is ending
 
     def has_expired(self, now: float) -> bool:
         """Whether nobody has listened or published for ``session_ttl``."""
         return not self.subscribers and now - self.active_at >= self.limits.session_ttl
 
     def end(self, reason: EndReason) -> None:
-        """End the session: what was accepted is still delivered, then each stream is told."""
+        """End the session: accepted events are still delivered, then each stream is told."""
         if self.ending is None:
             self.ending = reason
             self._inbox.close()
@@ -229,11 +229,11 @@ class Session:
         self.log.trim(0)
 
     async def run(self) -> None:
-        """Serve publishers until the session is ended and its subscribers have what is owed."""
+        """Serve publishers until the session is ended and its subscribers have all events."""
         try:
             async for message in self._outlet:
                 await self._handle(message)
-                del message  # or it is kept, with its receipt, until the next one comes
+                del message  # else it is kept, with its receipt, until the next comes
             await self._finish()
         finally:
             self.close()

@@ -1,4 +1,4 @@
-"""The one loop over thousands: it lets all other tasks run every few steps."""
+"""The one loop over thousands of items: it lets all other tasks run every few steps."""
 
 from __future__ import annotations
 

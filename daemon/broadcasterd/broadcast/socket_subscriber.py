@@ -1,7 +1,7 @@
 """A stream on a socket of its own, plain or TLS: one non-blocking write delivers.
 
-It has no task: the poller tells it when the client hangs up, and, while it catches up, when the
-socket takes more.
+The stream has no task: the poller tells it when the client hangs up, and, while it catches up,
+when the socket takes more.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ MAX_HEARD_BYTES = 16 * 1024
 """A client has nothing to say on a stream; a pipelined request or two may be on its way."""
 
 LAST_WORDS_BUFFER_BYTES = 1024 * 1024
-"""The send buffer while the reason is written: room behind whatever a stuck reader left."""
+"""The send buffer while the reason is written: room behind the bytes that a stuck reader left."""
 
 
 _HEARTBEAT = chunk(HEARTBEAT)
-_NOTHING = memoryview(b"")  # one for all: there are many streams, and nothing pends at most
+_NOTHING = memoryview(b"")  # one for all: most of the many streams have nothing pending
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stream has come: what another process needs, beside the socket, to go on with it.
+    """The progress of a stream: beside its socket, all that another process needs to go on with it.
 
     Attributes:
         cursor: the last event that was sent whole.
-        pending: what is left of a write that was cut short.
+        pending: the rest of a write that was cut short.
         asked: the id that was asked for, where a gap is still to be told.
         max_lag: events that it may be behind now.
         opened_s: for how many seconds it has been open.
@@ -100,7 +100,7 @@ class SocketSubscriber(Subscriber):
         self._pending = memoryview(head + chunk(opening)) if opening else _NOTHING
         self._catching_up = False
         self._heard = 0
-        self._took_at = self.opened_at  # of a write while it catches up
+        self._took_at = self.opened_at  # when it last had room, while it catches up
 
     @classmethod
     def restored(
@@ -223,10 +223,10 @@ class SocketSubscriber(Subscriber):
         self._pending = _NOTHING
         self.feed.closed(self, reason)
 
-    # What the poller tells
+    # Called by the poller
 
     def on_readable(self) -> None:
-        """Notice a hang-up; what the client says otherwise is nothing to us."""
+        """Notice a hang-up; anything else from the client is ignored, up to a limit."""
         try:
             data = self._socket.recv(MAX_HEARD_BYTES)
         except BlockingIOError:
@@ -246,7 +246,7 @@ class SocketSubscriber(Subscriber):
             self._poller.await_room(self._socket, wanted=False)
 
     def on_failure(self, error: Exception) -> None:
-        """Have it recorded."""
+        """Have the failure recorded."""
         self.feed.failed(self, error)
 
     def _catch_up_soon(self) -> None:
@@ -279,7 +279,7 @@ class SocketSubscriber(Subscriber):
             if sent < len(batch.frames) or batch.end < log.last:
                 return not self.closed
         self._catching_up = False
-        self._pending = _NOTHING  # an empty view would keep the whole frame that it is of
+        self._pending = _NOTHING  # an empty view would keep its whole frame
         self._is_up_to_date()
         if self._ending is not None:
             self.disconnect(self._ending.reason, retry_ms=self._ending.retry_ms)

@@ -1,9 +1,9 @@
 """One open stream as its session sees it: a cursor on the log, and a way to write.
 
-A subscriber holds no events. While it is *live* the session hands it each batch of frames as
-that is encoded, and one write takes it all. When its client takes less, it reads the log from
-its cursor by itself until it is live again. Replay, catching up and live delivery are so one
-path, and a slow reader costs no more than a quick one.
+A subscriber holds no events. While it is *live* the session hands it each batch of frames once
+encoded, and one write takes the batch. When its client takes less, it reads the log from its
+cursor by itself until it is live again. So replay, catching up and live delivery are one path,
+and a slow reader costs no more than a quick one.
 
 There are two: a socket of its own (``socket_subscriber.py``, HTTP/1.1), and one that a response
 body asks for its bytes (``response_subscriber.py``, HTTP/2).
@@ -60,7 +60,7 @@ class Ending:
     retry_ms: int | None
 
     def encode(self) -> bytes:
-        """Return what the client is told."""
+        """Return the bytes that tell the client."""
         return encode_end(self.reason, retry_ms=self.retry_ms)
 
 
@@ -81,7 +81,7 @@ class Feed(Protocol):
         """Return seconds on a monotonic clock."""
 
     def closed(self, subscriber: Subscriber, reason: EndReason) -> None:
-        """Note that a subscriber has closed. Told once."""
+        """Note that a subscriber has closed. Called once."""
 
     def failed(self, subscriber: Subscriber, error: Exception) -> None:
         """Record that a subscriber failed, and close it."""
@@ -91,11 +91,11 @@ class Subscriber(ABC):
     """One open stream, from its place in the log to its end.
 
     Args:
-        feed: whose events it reads.
+        feed: has the events that it reads.
         stream_id: names the stream in its opening comment and in the log.
         peer: the client's address, for the log.
         position: where it starts.
-        subject: for whom the stream is open, if the grant that opened it says so.
+        subject: the one whom the stream is open for, if the grant that opened it names any.
         expires_at: the moment on the feed's clock at which that grant expires.
 
     """
@@ -142,7 +142,7 @@ class Subscriber(ABC):
         self.closed = False
         self._gap = position.gap
         self._ending: Ending | None = None
-        # One that replays starts far behind, and is slow only if it falls back from there.
+        # A replay starts far behind, and is slow only if it falls back from there.
         self._max_lag = log.last - self.cursor + feed.limits.max_lag_events
 
     @property
@@ -152,7 +152,7 @@ class Subscriber(ABC):
 
     @abstractmethod
     def open(self) -> None:
-        """Begin to deliver. Called once, when the session has it."""
+        """Begin to deliver. Called once, when the session has the subscriber."""
 
     @abstractmethod
     def deliver(self, batch: Batch) -> None:
@@ -177,7 +177,7 @@ class Subscriber(ABC):
     @property
     @abstractmethod
     def pending_bytes(self) -> int:
-        """Bytes that it alone keeps in memory: what is left of a write that was cut short."""
+        """Bytes that it alone keeps in memory: the rest of a write that was cut short."""
 
     @property
     @abstractmethod
@@ -185,12 +185,12 @@ class Subscriber(ABC):
         """Whether events wait for it and its client has taken nothing for ``LAGGING_S``."""
 
     def _is_up_to_date(self) -> None:
-        """Note that it has all there is: from now on the ordinary limit holds."""
-        self.cursor = self.feed.log.last  # what is missing at the end expired by itself
+        """Note that it has all events: from now on the ordinary limit holds."""
+        self.cursor = self.feed.log.last  # events missing at the end expired by themselves
         self._max_lag = self.feed.limits.max_lag_events
 
     def _check_lag(self) -> None:
-        """End it, or skip events, if it is too far behind."""
+        """End the stream, or skip events, if it is too far behind."""
         log, limits = self.feed.log, self.feed.limits
         if log.last - self.cursor <= self._max_lag and self.cursor >= log.floor:
             return

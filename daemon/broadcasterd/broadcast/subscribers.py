@@ -23,12 +23,12 @@ class Subscribers:
 
     Args:
         settings: those in force.
-        quotas: counts what a client and a subject have.
+        quotas: counts the streams of a client and of a subject.
         clock: tells when a grant has expired.
 
     Attributes:
         by_id: the open streams.
-        ended_by_reason: how many have ended, and why.
+        ended_by_reason: how many have ended for each reason.
 
     """
 
@@ -46,25 +46,25 @@ class Subscribers:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of writes that were cut short."""
+        """Bytes left of writes that were cut short."""
         return sum(subscriber.pending_bytes for subscriber in self.by_id.values())
 
     @property
     def are_full(self) -> bool:
-        """Whether there are as many as there may be in all."""
+        """Whether there are as many streams as there may be in all."""
         return len(self.by_id) >= self._settings.sessions.max_subscribers
 
     def jittered_retry_ms(self) -> int:
-        """Return a reconnection time that spreads those who come back together."""
+        """Return a reconnection time that spreads clients that come back together."""
         retry_ms = self._settings.sessions.retry_ms
         return retry_ms + random.randrange(retry_ms + 1)  # noqa: S311
 
-    # What sessions tell
+    # Called by sessions
 
     def opened(self, subscriber: Subscriber) -> bool:
         """Count a stream; return whether there was room for it.
 
-        Others were admitted at the same time, and may have come first.
+        Others that were admitted at the same time may have come first.
         """
         used_up = self._quotas.used_up_by_streams(subscriber.peer, subscriber.subject)
         had_room = used_up is None and not self.are_full
@@ -89,7 +89,7 @@ class Subscribers:
         )
 
     def moved(self, subscriber: Subscriber) -> None:
-        """Count a stream no more, without a word: it goes on in another process."""
+        """Stop counting a stream, without a record: it goes on in another process."""
         if self.by_id.pop(subscriber.stream_id, None) is not None:
             self._quotas.stream_ended(subscriber.peer, subscriber.subject)
         self._to_drain.discard(subscriber.stream_id)

@@ -14,19 +14,19 @@ MAX_IDEMPOTENCY_KEY_CHARS = 256
 """A UUID or a hash fits many times over; each retained event keeps its key."""
 
 MAX_RETRY_MS = 24 * 60 * 60 * 1000
-"""A day: longer only means never, and ``event: end`` is how that is said."""
+"""A day. A longer time would mean never, and ``event: end`` says that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What is broadcast: a text, its type, and how long it lives.
+    """An event to broadcast: a text, its type, and how long it lives.
 
     Attributes:
         data: the payload, any text. Line breaks become several ``data:`` lines.
         event: the type that browsers dispatch on; ``None`` is ``message``.
         retry: the reconnection time to tell clients, in milliseconds.
-        ttl: seconds that it may be replayed; ``None`` is the session's ``event_ttl``.
-        idempotency_key: a key that is retained already makes this a duplicate.
+        ttl: seconds for which it may be replayed; ``None`` is the session's ``event_ttl``.
+        idempotency_key: makes this a duplicate if a retained event has the same key.
 
     Raises:
         InvalidEvent: a field is out of bounds, or ``event`` holds CR, LF or NUL.

@@ -1,4 +1,4 @@
-"""Where a subscriber wants to start, as it says so in a header or a query."""
+"""The place where a subscriber wants to start, as a header or the query names it."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _LAST = re.compile(r"last:([0-9]{1,9})")
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """With the oldest retained event."""
+    """Start with the oldest retained event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """With the next event."""
+    """Start with the next event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """With the ``count`` newest retained events."""
+    """Start with the ``count`` newest retained events."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """With what came at ``moment`` or later.
+    """Start with the events that came at ``moment`` or later.
 
-    As parsed it is Unix time in seconds; the session makes its own clock's time of it.
+    The parser gives Unix time in seconds; the session translates it to its own clock.
     """
 
     moment: float
@@ -47,7 +47,7 @@ class Since:
 
 @dataclass(frozen=True, slots=True)
 class ById:
-    """After the event of this id."""
+    """Start after the event with this id."""
 
     event_id: str
 
@@ -63,7 +63,7 @@ def parse_start(last_event_id: str | None, query: Iterable[tuple[str, str]]) -> 
     one each time); then ``from``; else everything that is retained.
 
     Raises:
-        BadRequest: ``from`` is none of the forms it can have.
+        BadRequest: ``from`` has no known form.
 
     """
     if last_event_id:

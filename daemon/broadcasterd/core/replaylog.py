@@ -7,8 +7,8 @@ Goals: every bound is exact at every moment; appending and expiring cost the sam
 retained; a reader holds a cursor and nothing else, so a slow one costs no memory here.
 
 A *cursor* is the sequence number of the last event that its holder has seen. Sequence numbers
-start at 1 and have no holes, but what is retained can have: an event with a shorter ``ttl`` of
-its own leaves from the middle. That is what its publisher asked for, and no gap. ``floor`` is
+start at 1 and have no holes, but the retained events can have holes: one with a shorter ``ttl``
+of its own leaves from the middle. Its publisher asked for that, so it is no gap. ``floor`` is
 the newest event that left because of a bound of the log: a cursor below it has lost something.
 
 WARNING: not safe for concurrent use, and needs none: one session task owns it, and no method
@@ -28,7 +28,7 @@ from broadcasterd.errors import TooLarge
 from broadcasterd.memory.account import Account
 
 ENTRY_OVERHEAD_BYTES = 320
-"""What CPython 3.11 keeps for an entry beside the frame's text: the object (88), its two floats
+"""The memory of an entry in CPython 3.11 beside the frame's text: the object (88), its two floats
 (48), its number (32), the bytes header (33), its dict slot (about 100, with room to grow)."""
 
 KEY_OVERHEAD_BYTES = 100
@@ -58,7 +58,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Told to a client whose starting point is not in the log."""
+    """The news for a client whose starting point is not in the log."""
 
     asked: str
     oldest: str | None
@@ -66,7 +66,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a reader starts: after ``cursor``; ``gap`` where it has lost something."""
+    """The place where a reader starts: after ``cursor``; ``gap`` if it has lost something."""
 
     cursor: int
     gap: Gap | None = None
@@ -91,7 +91,7 @@ class ReplayLog:
         max_events: events retained at most.
         max_bytes: bytes accounted at most.
         max_age: seconds that an event is retained at most.
-        account: where the bytes of all logs are counted together.
+        account: counts the bytes of all logs together.
 
     """
 
@@ -115,13 +115,13 @@ class ReplayLog:
         self._head = 1  # the lowest sequence number that may be retained
         self._entries: dict[int, Entry] = {}
         self._keys: dict[str, int] = {}
-        self._short_lived: list[tuple[float, int]] = []  # a heap of those with a ttl of their own
+        self._short_lived: list[tuple[float, int]] = []  # a heap of events with their own ttl
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def statistics(self) -> LogStatistics:
-        """Return what is retained, in figures."""
+        """Return figures of the retained events."""
         oldest = self._oldest()
         return LogStatistics(
             events=len(self._entries),
@@ -132,7 +132,7 @@ class ReplayLog:
         )
 
     def id_of(self, seq: int) -> str:
-        """Return the id of an event: the incarnation, and the place in its order."""
+        """Return the id of an event: the incarnation, and the sequence number in it."""
         return f"{self.incarnation}-{seq}"
 
     def seq_of(self, event_id: str) -> int | None:
@@ -164,7 +164,7 @@ class ReplayLog:
         frame = encode_frame(self.id_of(self.last), block)
         entry = self._retain(self.last, frame, appended_at=now, ttl=ttl, key=key)
         if self._over_bounds():
-            self.expire(now)  # what is over anyway makes room first: that is nobody's loss
+            self.expire(now)  # expired events make room first: nobody loses them
         while self._over_bounds():
             self._evict_oldest()
         return entry
@@ -172,8 +172,8 @@ class ReplayLog:
     def since(self, cursor: int, *, max_bytes: int, max_events: int | None = None) -> list[Entry]:
         """Return the retained events after ``cursor``, oldest first.
 
-        At least one if there is any; then as many as stay within ``max_bytes`` of frames (and
-        ``max_events``).
+        There is at least one if any is retained; then as many as stay within ``max_bytes`` of
+        frames (and ``max_events``).
         """
         found: list[Entry] = []
         size = 0
@@ -185,7 +185,7 @@ class ReplayLog:
         return found
 
     def resolve(self, start: Start) -> Position:
-        """Return where a reader starts that asks for ``start``."""
+        """Return the position of a reader that asks for ``start``."""
         match start:
             case First():
                 return Position(self.floor)
@@ -203,18 +203,18 @@ class ReplayLog:
                 return Position(seq)
 
     def gap(self, asked: str, *, after: int | None = None) -> Gap:
-        """Return what to tell a reader that asked for ``asked`` and goes on after a cursor.
+        """Return the gap of a reader that asked for ``asked`` and goes on after a cursor.
 
-        Without a cursor: with all that is retained.
+        Without a cursor, the reader goes on with all retained events.
         """
         following = self.since(self.floor if after is None else after, max_bytes=0)
         return Gap(asked, self.id_of(following[0].seq) if following else None)
 
     def resize(self, *, max_events: int, max_bytes: int, max_age: float) -> None:
-        """Set other bounds, and evict what is over them.
+        """Set other bounds, and evict the events that exceed them.
 
-        What is too old by the new ``max_age`` goes with the next :meth:`expire`. An event whose
-        own ttl was longer than the old one has none.
+        Events that are too old by the new ``max_age`` go with the next :meth:`expire`. An event
+        whose own ttl was longer than the old ``max_age`` counts as one without a ttl.
         """
         self._max_events = max_events
         self._max_bytes = max_bytes
@@ -223,7 +223,7 @@ class ReplayLog:
             self._evict_oldest()
 
     def trim(self, to_bytes: int) -> int:
-        """Evict the oldest until no more than so many bytes are left; return how many events."""
+        """Evict the oldest events until ``to_bytes`` or fewer are left; return how many."""
         before = len(self._entries)
         while self._entries and self.bytes > to_bytes:
             self._evict_oldest()
@@ -231,9 +231,9 @@ class ReplayLog:
         return self._evicted_since(before)
 
     def expire(self, now: float, *, share: float = 1.0) -> int:
-        """Drop what is too old at ``now``; return how many events that were.
+        """Drop the events that are too old at ``now``; return how many.
 
-        ``share`` of a lifetime counts as all of it, where memory is needed.
+        Where memory is needed, ``share`` of a lifetime counts as all of it.
         """
         before = len(self._entries)
         while self._short_lived and self._short_lived[0][0] <= now:
@@ -247,24 +247,24 @@ class ReplayLog:
     # Handing over
 
     def __iter__(self) -> Iterator[Entry]:
-        """Iterate over what is retained, oldest first."""
+        """Iterate over the retained events, oldest first."""
         return iter(self._entries.values())
 
     def go_on_from(self, *, floor: int, last: int) -> None:
-        """Begin, empty, where another log of this incarnation ended. Once, before all else."""
+        """Begin, empty, where another log of this incarnation ended. Call it once, first of all."""
         self.floor, self.last = floor, last
         self._head = floor + 1
 
     def restore(
         self, seq: int, frame: bytes, *, appended_at: float, ttl: float | None, key: str | None
     ) -> None:
-        """Retain an event of the log that this one goes on from; the oldest come first."""
+        """Retain an event of the log that this one goes on from; call it oldest first."""
         self._retain(seq, frame, appended_at=appended_at, ttl=ttl, key=key)
-        while self._over_bounds():  # they may be tighter now
+        while self._over_bounds():  # the bounds may be tighter now
             self._evict_oldest()
 
     def ttl_of(self, entry: Entry) -> float | None:
-        """Return the time in seconds that an entry has of its own; ``None``: as long as any."""
+        """Return an entry's own ttl in seconds; ``None`` if it lives as long as any."""
         lifetime = entry.expires_at - entry.appended_at
         return lifetime if entry.expires_at < entry.appended_at + self._max_age else None
 
@@ -287,7 +287,7 @@ class ReplayLog:
             for seq in range(first, self.last + 1):
                 if (entry := self._entries.get(seq)) is not None:
                     yield entry
-        else:  # mostly holes, maybe millions: look at what there is instead
+        else:  # mostly holes, maybe millions: look at the entries instead
             yield from (entry for seq, entry in self._entries.items() if seq >= first)
 
     def _over_bounds(self) -> bool:
@@ -299,14 +299,14 @@ class ReplayLog:
             self._prune_short_lived()
 
     def _prune_short_lived(self) -> None:
-        """Forget those that were evicted before their time."""
+        """Forget the short-lived events that were evicted before their time."""
         self._short_lived = [item for item in self._short_lived if item[1] in self._entries]
         heapify(self._short_lived)
 
     def _evicted_since(self, before: int) -> int:
-        """Return how many events fewer there are; give an empty log's tables back."""
+        """Return how many events were evicted; give an empty log's tables back."""
         if before and not self._entries:
-            self._entries, self._keys, self._short_lived = {}, {}, []  # the old ones keep theirs
+            self._entries, self._keys, self._short_lived = {}, {}, []  # emptied ones keep memory
         return before - len(self._entries)
 
     def _before(self, seqs: list[int]) -> int:
@@ -337,7 +337,7 @@ class ReplayLog:
 
 
 def _key_cost(key: str | None) -> int:
-    # At most: a text of one wide character is wide throughout.
+    # The most: one wide character makes the whole text wide.
     if key is None:
         return 0
     return KEY_OVERHEAD_BYTES + len(key) * (1 if key.isascii() else 4)

@@ -1,8 +1,8 @@
 r"""The event-stream format, both ways (WHATWG HTML §9.2, Server-sent events).
 
-A *block* is what one event looks like without its id; a *frame* is a block with its id, once
-more inside an HTTP/1.1 chunk (RFC 9112 §7.1), so that what the fan-out writes to a socket is
-encoded once per event, whatever the number of subscribers::
+A *block* is one event without its id; a *frame* is a block with its id, inside an HTTP/1.1 chunk
+(RFC 9112 §7.1), so that the bytes that the fan-out writes to a socket are encoded once per event,
+whatever the number of subscribers::
 
     "2d\r\nevent: greeting\ndata: hello\nid: 7f3c9a1b-42\n\n\r\n"
 
@@ -37,7 +37,7 @@ def encode_block(event: Event) -> bytes:
     are all line breaks, and arrive as LF: the format can carry no other.
 
     Raises:
-        UnicodeEncodeError: half of a surrogate pair, which a str can hold and UTF-8 cannot.
+        UnicodeEncodeError: the text has half of a surrogate pair, which UTF-8 cannot hold.
 
     """
     lines = []
@@ -53,8 +53,8 @@ def encode_block(event: Event) -> bytes:
 def encode_frame(event_id: str, block: bytes) -> bytes:
     """Put the id into a block, as its last line, and the whole into one HTTP/1.1 chunk.
 
-    Last, because at least one popular client library takes an id for seen as soon as it has read
-    that line: where the connection is cut inside an event, it would never ask for it again.
+    The id is last because at least one popular client library takes an event for seen as soon as
+    it has read that line: cut off inside an event, it would never ask for that event again.
     """
     return chunk(b"%bid: %b\n\n" % (block[:-1], event_id.encode()))
 
@@ -70,7 +70,7 @@ def unchunk(frame: bytes) -> bytes:
 
 
 def encode_opening(stream_id: str, *, retry_ms: int) -> bytes:
-    """Encode the first bytes of a stream: no blank line, so that no client makes an event."""
+    """Encode the first bytes of a stream, without a blank line, which some clients dispatch."""
     return b"retry: %d\n: stream %b\n" % (retry_ms, stream_id.encode())
 
 
@@ -91,13 +91,13 @@ def encode_end(reason: EndReason, *, retry_ms: int | None = None) -> bytes:
 
 
 def _own_event(name: str, data: dict[str, object]) -> bytes:
-    # No id: what the daemon itself says must not move the client's cursor.
+    # No id: an event of the daemon's own must not move the client's cursor.
     return encode_block(Event(json.dumps(data, separators=(",", ":")), name))
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An event as a client sees it: what EventSource would dispatch."""
+    """An event as a client sees it, and as EventSource would dispatch it."""
 
     data: str
     event: str
@@ -118,7 +118,7 @@ class StreamDecoder:
         self._text = codecs.getincrementaldecoder("utf-8")()
         self._rest: list[str] = []  # an unfinished line, as it came
         self._rest_size = 0
-        self._after_cr = False  # a LF that follows belongs to it
+        self._after_cr = False  # a LF that follows belongs to the CR
         self._at_start = True  # a BOM is dropped only there
         self._size = 0  # characters of the unfinished event, in whole lines
         self._last_event_id = ""
@@ -129,7 +129,7 @@ class StreamDecoder:
     def feed(self, data: bytes) -> Iterator[Received]:
         """Decode a piece and yield the events that it completes.
 
-        What has no blank line after it when the stream ends is no event, by the standard.
+        An event that lacks its blank line when the stream ends is none, by the standard.
 
         Raises:
             BadRequest: the stream is not UTF-8.
@@ -157,7 +157,7 @@ class StreamDecoder:
             text = text.removeprefix("\n")
         self._after_cr = text.endswith("\r")
         first, *more = _LINE_BREAK.split(text)
-        self._keep(first)  # no copy and no search of what is kept: pieces may be tiny
+        self._keep(first)  # neither copy nor search the kept part: pieces may be tiny
         if not more:
             return
         *lines, rest = "".join(self._rest), *more

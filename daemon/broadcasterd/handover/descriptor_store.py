@@ -1,11 +1,11 @@
-"""systemd's descriptor store: what a process leaves there, the next start of the service is given.
+"""systemd's descriptor store: it gives one process's descriptors to the service's next process.
 
-It keeps any open descriptor (sd_notify(3), FDSTORE=1): each segment of a handover as a sealed
-memfd_create(2), and all sockets together as one, the *parcel*. That is a pair of Unix sockets: one
-end is kept, with the sockets on their way to it (unix(7), SCM_RIGHTS). One by one, thousands would
-take systemd half a minute: it compares each with all that it has.
+The store keeps any open descriptor (sd_notify(3), FDSTORE=1): each segment of a handover as a
+sealed memfd_create(2), and all sockets together as one, the *parcel*. The parcel is one end of a
+pair of Unix sockets, kept with the sockets on their way to it (unix(7), SCM_RIGHTS). Thousands of
+sockets one by one would take systemd half a minute: it compares each with all that it has.
 
-Nothing is told back; a *barrier* (sd_notify_barrier(3)) says that all sent before it was taken.
+systemd does not answer; a *barrier* (sd_notify_barrier(3)) says that it took all sent before.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class DescriptorStore:
             self._parcel, theirs = socket.socketpair()
             self._parcel.settimeout(0)
             with theirs:
-                # Unwatched: that our end closes does not mean that nobody wants theirs.
+                # Unwatched: when our end closes, systemd still has to keep theirs.
                 await self._send("FDSTORE=1", f"FDNAME={PARCEL}", "FDPOLL=0", fds=[theirs.fileno()])
         for start in range(0, len(sockets), FDS_PER_MESSAGE):
             some = [sock.fileno() for sock in sockets[start : start + FDS_PER_MESSAGE]]
@@ -153,7 +153,7 @@ class Stored:
         return len(self._segments)
 
     async def take_segment(self, index: int) -> bytes:
-        """Return a segment; nothing, where it is missing.
+        """Return a segment; empty if it is missing.
 
         Raises:
             OSError: systemd cannot be told.
@@ -194,7 +194,7 @@ def _unpack(parcel: socket.socket) -> Iterator[socket.socket]:
         try:
             data, fds, _, _ = socket.recv_fds(parcel, 1, FDS_PER_MESSAGE, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
-            return  # it was not closed: whoever filled it was interrupted
+            return  # it was not closed: the process that filled it was interrupted
         for fd in fds:
             sock = socket.socket(fileno=fd)
             sock.settimeout(0)

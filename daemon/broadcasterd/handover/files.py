@@ -1,7 +1,7 @@
 """A handover in files: where systemd keeps no descriptors, the logs survive a restart all the same.
 
-The directory is the service's own, and in memory (``RuntimeDirectory=``, tmpfs). What is read is
-removed at once: a handover is taken up once, or never.
+The directory is the service's own, and in memory (``RuntimeDirectory=``, tmpfs). A segment is
+removed as it is read: a handover is taken up once, or never.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class HandoverFiles:
         await trio.lowlevel.checkpoint()
 
     async def keep_sockets(self, sockets: Sequence[socket.socket]) -> None:
-        """Keep none."""
+        """Keep none: files cannot hold sockets."""
 
     async def settle(self) -> None:
-        """Do nothing: what is written is there."""
+        """Do nothing: all segments are written already."""
 
     async def take_segment(self, index: int) -> bytes:
-        """Return a segment, and remove it; nothing, where it is missing.
+        """Return a segment, and remove it; empty if it is missing.
 
         Raises:
             OSError: it cannot be read.
@@ -66,7 +66,7 @@ class HandoverFiles:
         return segment
 
     async def take_sockets(self) -> list[socket.socket]:
-        """Return none; remove what is left of a handover that could not be read."""
+        """Return none; remove the rest of a handover that could not be read."""
         await trio.lowlevel.checkpoint()
         for path in self._directory.glob(f"*{_SUFFIX}"):
             path.unlink()

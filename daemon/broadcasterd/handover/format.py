@@ -1,10 +1,10 @@
-"""What a process leaves to the one that replaces it, as bytes: sessions, events, and streams.
+"""The format of a handover: sessions, events and streams, as bytes for the next process.
 
 A handover is a row of *segments*, each small enough to be written, read and given up while the rest
 waits: no process needs room for all of it twice. A segment begins with a line that names the format
 and its version; then come *records*, each with its length before it (4 bytes, big-endian), as
 MessagePack. The events of a session follow it. A record may gain fields at its end without a new
-version: those who do not know them skip them, and those who miss them have a default.
+version: a reader skips fields that it does not know, and has a default for fields that it misses.
 
 Times are ages, in seconds before :attr:`Segment.at`: a monotonic clock ends with its process.
 """
@@ -19,7 +19,7 @@ import msgspec
 MAGIC = b"broadcasterd handover 1\n"
 
 SEGMENT_BYTES = 8 * 1024 * 1024
-"""A segment is closed once it has so many: what a handover takes beside what it hands over."""
+"""A segment is closed once it has so many: a handover needs as much memory of its own."""
 
 _LENGTH_BYTES = 4
 
@@ -32,7 +32,7 @@ class Segment(_Record, frozen=True, tag="segment"):
     """The first record of each segment.
 
     Attributes:
-        handover: the same in all segments of one, and in no other.
+        handover: names the handover: the same in all of its segments, and in no other.
         index: from 0.
         at: when the handover was begun, Unix time in seconds.
 
@@ -44,7 +44,7 @@ class Segment(_Record, frozen=True, tag="segment"):
 
 
 class SessionLeft(_Record, frozen=True, tag="session"):
-    """A session: what its log has been through, and how long ago things happened to it."""
+    """A session: the state of its log, and how long ago things happened to it."""
 
     name: str
     incarnation: str
@@ -57,7 +57,7 @@ class SessionLeft(_Record, frozen=True, tag="session"):
 
 
 class EventLeft(_Record, frozen=True, tag="event"):
-    """A retained event of the session before it: its frame as it is sent, and how old it is."""
+    """A retained event of the preceding session: its frame as it is sent, and how old it is."""
 
     seq: int
     frame: bytes
@@ -70,11 +70,11 @@ class StreamLeft(_Record, frozen=True, tag="stream"):
     """A stream whose socket is handed over too.
 
     Attributes:
-        inode: of the socket (fstat(2)): it tells which one it is.
+        inode: identifies the socket (fstat(2)).
         cursor: the last event that the client was sent, ``pending`` included.
-        pending: the rest of what was written in part.
-        max_lag: how many events it may be behind, as things stand.
-        asked: the id of a gap that it is still to be told of.
+        pending: the rest of a write that was cut short.
+        max_lag: how many events it may be behind now.
+        asked: the id that the client asked for, if it is still to be told of a gap.
 
     """
 
@@ -117,10 +117,10 @@ class HandoverError(ValueError):
 def pack(
     records: Iterable[Record], *, handover: str, at: float, segment_bytes: int = SEGMENT_BYTES
 ) -> Iterator[bytearray]:
-    """Yield the segments of a handover, with :class:`Done` at its end: one record in each, or more.
+    """Yield the segments of a handover, each of one record or more; the last is :class:`Done`.
 
-    ``records`` is asked for one only when there is room for it, so that what was packed can be
-    forgotten by then.
+    A record is taken from ``records`` only when there is room for it, so that packed records can
+    be forgotten by then.
     """
     remaining = iter(records)
     done = False

@@ -1,4 +1,4 @@
-"""Restarts that nobody notices: what was left is taken up, and all is left to the next process.
+"""Restarts that nobody notices: a process takes up sessions and streams, and leaves them again.
 
 Under systemd, sockets and logs wait in its descriptor store. Without one, the logs wait in the
 service's runtime directory, and clients come back to them. Otherwise a restart is a new beginning.
@@ -21,11 +21,11 @@ from broadcasterd.host.systemd import HandedOver, Notifier
 log = structlog.stdlib.get_logger(__name__)
 
 SPARE_DESCRIPTORS = 4
-"""In the store, for the parcel of sockets and the segment that is not full; and some air."""
+"""Room in the store for the parcel of sockets, the segment that is not full, and some air."""
 
 
 class Restart:
-    """Takes up, and leaves.
+    """Takes up a handover at the start, and leaves one at the end.
 
     Args:
         handed: the descriptors that this process was started with.
@@ -53,16 +53,16 @@ class Restart:
             self._keeper = self._left = HandoverFiles(Path(directory.partition(":")[0]))
 
     def keeps_streams(self, hub: Hub) -> bool:
-        """Whether streams can go on in the next process: with their logs, or not at all."""
+        """Whether streams can go on in the next process: only if the store has room for logs."""
         if not isinstance(self._keeper, DescriptorStore):
             return False
         return hub.logs.bytes // SEGMENT_BYTES + SPARE_DESCRIPTORS <= self._keeper.room
 
     async def restore(self, hub: Hub) -> None:
-        """Go on with what was left, if anything was."""
+        """Go on with the handover that was left, if there is one."""
         if not self._left.segments:
             for sock in await self._left.take_sockets():
-                sock.close()  # whose place in which log nobody knows
+                sock.close()  # nobody knows its session and its cursor
             return
         try:
             moved = await restore(hub, self._left)

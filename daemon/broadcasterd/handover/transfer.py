@@ -89,7 +89,7 @@ async def hand_over(hub: Hub, keeper: Keeper) -> Moved:
 
 
 def _leaving(hub: Hub, taken: list[socket.socket], moved: Moved) -> Iterator[Record]:
-    """Yield what the hub has, and take it from the hub; the sockets go to ``taken``."""
+    """Yield the hub's sessions and streams, and empty it; the sockets go to ``taken``."""
     now = hub.clock.now()
     for name, ended_at in hub.ended_names():
         yield NameEnded(name, now - ended_at)
@@ -102,7 +102,7 @@ def _leaving(hub: Hub, taken: list[socket.socket], moved: Moved) -> Iterator[Rec
             if isinstance(subscriber, SocketSubscriber) and subscriber.can_move
         ]
         left = _describe(session)
-        hub.drop(session, EndReason.DRAINING)  # those who still listen are told so
+        hub.drop(session, EndReason.DRAINING)  # subscribers that stayed are told so
         moved.sessions += 1
         moved.events += len(entries)
         moved.streams += len(streams)
@@ -159,14 +159,14 @@ class Left(Protocol):
         """How many segments there are."""
 
     async def take_segment(self, index: int) -> bytes:
-        """Return a segment; nothing, where it is missing."""
+        """Return a segment; empty if it is missing."""
 
     async def take_sockets(self) -> list[socket.socket]:
         """Return all sockets, non-blocking."""
 
 
 async def restore(hub: Hub, left: Left) -> Moved:
-    """Go on with what another process left, or with nothing of it where it cannot be read.
+    """Go on with all that another process left, or with nothing if it cannot be read.
 
     Raises:
         HandoverError: it cannot be read, or is not whole. The hub is empty, and the sockets are
@@ -182,8 +182,8 @@ async def restore(hub: Hub, left: Left) -> Moved:
                 arrival.take(await left.take_segment(index))
             arrival.finish()
         finally:
-            # Before anything is written to them: were they handed over once more, that would be
-            # written twice.
+            # Taken before anything is written to the streams: handed over once more, they would
+            # write it twice.
             for sock in await left.take_sockets():
                 sockets[os.fstat(sock.fileno()).st_ino] = sock
         await for_each(
@@ -266,7 +266,7 @@ class _Arrival:
         if self._handover is None:
             self._handover = record.handover
             self.moved.seconds = max(0.0, self._hub.clock.unix_now() - record.at)
-            self._now -= self.moved.seconds  # ages are of when it was begun
+            self._now -= self.moved.seconds  # ages are as of its beginning
         self._index += 1
 
     def _open(self, left: SessionLeft) -> Session:

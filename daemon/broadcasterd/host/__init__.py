@@ -1,1 +1,1 @@
-"""What the machine tells about this process."""
+"""The machine that this process runs on: memory, the allocator, systemd."""

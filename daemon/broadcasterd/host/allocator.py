@@ -1,4 +1,4 @@
-"""Which allocator this process runs on: one that gives memory back.
+"""The allocator of this process: one that gives memory back.
 
 CPython's own serves small objects from arenas of a megabyte, and one object that stays keeps the
 whole arena: after a flood of small sessions 40 MB of 50 stayed with the process (measured). The C
@@ -17,8 +17,8 @@ VARIABLE = "PYTHONMALLOC"
 def use_allocator_that_gives_back() -> None:
     """Start this program again, as the same process, with ``PYTHONMALLOC=malloc``.
 
-    Returns if it is set already, to whatever: then that is what the operator wants, or this was
-    done before. Call it before anything is opened.
+    Returns if the variable is set already, to whatever value: the operator wants that, or this
+    was done before. Call it before anything is opened.
     """
     if VARIABLE in os.environ:
         return

@@ -1,7 +1,7 @@
-"""How much memory this process has and may have, as the kernel counts it; how to give some back.
+"""The memory of this process and its limit, as the kernel counts them; a way to give some back.
 
-The cgroup counts what RSS does not: the kernel's socket buffers. Both versions of the hierarchy
-are read (cgroups(7)); of nested limits, the tightest.
+The cgroup counts the kernel's socket buffers, which RSS does not. Both versions of the hierarchy
+are read (cgroups(7)); the tightest of nested limits counts.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _UNLIMITED_BYTES = 2**60  # version 1 says "no limit" with a number next to 2**6
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look. Bytes; ``None`` where there is no such figure.
+    """The figures of one look, in bytes; ``None`` where there is no such figure.
 
     Attributes:
         rss: the resident set of this process.
-        cgroup_used: what the limited cgroup uses, without the page cache.
-        cgroup_limit: what it may use.
+        cgroup_used: the use of the limited cgroup, without the page cache.
+        cgroup_limit: its limit.
         stalled: percent of the last 10 s in which some task waited for memory (PSI).
 
     """
@@ -91,9 +91,9 @@ class MemoryProbe:
 
 
 def release_free_memory(*, thorough: bool) -> None:
-    """Collect what requests left in cycles, and give freed pages to the kernel: some 20 ms.
+    """Collect the cycles that requests left, and give freed pages to the kernel: some 20 ms.
 
-    malloc_trim(3), where libc has it.
+    Pages are given back by malloc_trim(3), where libc has it.
 
     Args:
         thorough: look at all objects, not only at the young, and give up the interpreter's own free

@@ -1,7 +1,7 @@
-"""The daemon as a service of systemd: what the manager is told of it, and when.
+"""The daemon as a service of systemd: the messages to the manager, and their times.
 
-It pings the watchdog from evidence only: the loop runs this task, and the supervisor has finished
-another step since the last ping. A supervisor that is stuck means no ping, and so a restart.
+The watchdog is pinged on evidence only: the loop runs this task, and the supervisor has finished
+another step since the last ping. A stuck supervisor means no ping, and so a restart.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ STATUS_S = 1.0
 """How old the status line of ``systemctl status`` may be."""
 
 PINGS_PER_PERIOD = 4
-"""Looks for progress in one period of the watchdog: late by a supervisor's step, never by two."""
+"""Checks for progress in one period of the watchdog: late by a supervisor's step, never by two."""
 
 EXTENSION_S = 5.0
 """While the daemon drains and makes progress, systemd waits so much longer for its end."""
 
 RETRY_S = 0.05
 ANNOUNCE_S = 5.0
-"""A change of state should arrive: where the manager is too busy to take it, it is told again, for
-so long. It is not what the daemon lives for."""
+"""A change of state should arrive: a manager that is too busy to take it is told again, for so
+long. After that, the daemon goes on all the same."""
 
 
 class Service:
     """Tells systemd of every change of state, and all the time that the daemon is alive.
 
     Args:
-        notifier: sends it.
-        watchdog: within how many seconds the manager wants a ping; ``None`` if it wants none.
+        notifier: sends the messages.
+        watchdog: the seconds within which the manager wants a ping; ``None`` if it wants none.
         status: returns the line that an operator shall see.
         progress: returns a number that changes with each step that the supervisor finishes.
 
@@ -55,7 +55,7 @@ class Service:
         self._status_told: str | None = None
         self._stopping = False
         self.remark = ""
-        """Said behind the status until it is changed: why a reload was refused."""
+        """A text added to the status until it is changed: why a reload was refused."""
 
     async def ready(self) -> None:
         """Say that the daemon serves, on its start or after a reload."""
@@ -83,7 +83,7 @@ class Service:
             await trio.sleep(interval)
 
     def beat(self) -> None:
-        """Tell what is new since the last time; nothing, if nothing is."""
+        """Tell the manager what is new since the last time, if anything is."""
         progress, status = self._progress(), self._status_line()
         news = []
         if progress != self._progress_told:

@@ -1,7 +1,7 @@
-"""What systemd and a service say to each other.
+"""The protocols between systemd and a service.
 
-The protocols are those of sd_notify(3), sd_listen_fds(3) and sd_watchdog_enabled(3). Where systemd
-did not start the daemon there is no socket, no descriptor and no watchdog: nothing is done.
+They are those of sd_notify(3), sd_listen_fds(3) and sd_watchdog_enabled(3). If systemd did not
+start the daemon, there is no socket, no descriptor and no watchdog, and nothing is done.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FIRST_FD = 3
 
 
 class Notifier:
-    """Tells the service manager what the service does. It never waits: who calls has a loop.
+    """Tells the service manager what the service does. It never waits: its caller runs in the loop.
 
     Args:
         address: ``$NOTIFY_SOCKET``; ``None`` where nobody listens.
@@ -31,7 +31,7 @@ class Notifier:
         """Send ``NAME=value`` assignments, and with them descriptors (``FDSTORE=1``).
 
         Returns:
-            False where the manager is too busy to take it just now, and shall be told again.
+            False if the manager is too busy to take them just now, and shall be told again.
 
         Raises:
             OSError: the descriptors cannot be sent, and the caller has to know.
@@ -48,7 +48,7 @@ class Notifier:
         except OSError:
             if fds:
                 raise
-            # It is gone, or never was: nothing that telling it again would change
+            # The manager is gone, or never was: telling it again would change nothing
         return True
 
 
@@ -79,7 +79,7 @@ def take_listen_fds(environ: MutableMapping[str, str]) -> list[HandedOver]:
 
 
 def watchdog_period(environ: MutableMapping[str, str]) -> float | None:
-    """Return within how many seconds systemd wants to hear of the service, if it watches it."""
+    """Return the seconds within which systemd wants to hear of the service, if it watches it."""
     meant_for = environ.get("WATCHDOG_PID", str(os.getpid()))
     period = int(environ.get("WATCHDOG_USEC") or 0) / 1e6
     return period if period and meant_for == str(os.getpid()) else None

@@ -16,7 +16,7 @@ class Account:
 
     @contextmanager
     def holding(self) -> Iterator[Holding]:
-        """Count what is taken inside; all of it is returned on the way out."""
+        """Count the bytes taken inside; all of them are returned on the way out."""
         holding = Holding(self)
         try:
             yield holding
@@ -34,10 +34,10 @@ class Holding:
         self.bytes = 0
 
     def take(self, size: int) -> None:
-        """Take some more."""
+        """Take ``size`` bytes more."""
         self.hold(self.bytes + size)
 
     def hold(self, size: int) -> None:
-        """Hold so much from now on."""
+        """Hold ``size`` bytes from now on."""
         self._account.bytes += size - self.bytes
         self.bytes = size

@@ -18,8 +18,8 @@ half-open    closed       used < critical                                  30 s
 ============ ============ ================================================ =======
 
 ``recover`` lies below ``warning``: between the two nothing changes (hysteresis). The rules of 30 s
-are what keeps the breaker from latching: a daemon whose live subscribers alone take more than
-``recover`` would otherwise never accept an event again.
+keep the breaker from latching: a daemon whose live subscribers alone take more than ``recover``
+would otherwise never accept an event again.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ SETTLED_S = 3.0
 """Memory that is back only for a moment is not back: several samples have to agree."""
 
 PATIENCE_S = 30.0
-"""After so long of shedding, what still is used is in use."""
+"""Memory that is still used after so long of shedding is in real use."""
 
 CRITICAL_SHARE = 0.8
 WARNING_SHARE = 0.5
-"""Of a cgroup's limit: what is left is for the kernel's buffers, and for the time to act."""
+"""Shares of a cgroup's limit: the rest is for the kernel's buffers, and for the time to act."""
 
 
 class State(StrEnum):
@@ -78,7 +78,7 @@ class Thresholds:
 def bytes_used(
     *, rss: int, cgroup_used: int | None, limit: int | None, thresholds: Thresholds
 ) -> int:
-    """Return what counts against the thresholds: this process, or a cgroup that gets full.
+    """Return the bytes to hold against the thresholds: this process's, or a full cgroup's.
 
     A cgroup holds other processes too, so its use counts only near its limit: what is above a
     slack as large as the difference between that limit and our own critical threshold.
@@ -113,7 +113,7 @@ RULES = (
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A change of state, at ``now``, with so many bytes used."""
+    """A change of state at ``now``, with ``used`` bytes in use."""
 
     before: State
     after: State

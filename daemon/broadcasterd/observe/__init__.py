@@ -1,1 +1,1 @@
-"""What the daemon tells its operator. Handed in by ``daemon``, never imported by ``broadcast``."""
+"""Reports to the operator. ``daemon`` hands them in; ``broadcast`` never imports them."""

@@ -1,8 +1,8 @@
-"""Records for systemd's journal, each key of a record a field that journalctl finds it by.
+"""Records for systemd's journal: each key of a record is a field that journalctl finds it by.
 
-Sent over journald's native protocol by the listener's thread of ``log.py``. A journald that takes
-nothing, as it does for a while when its disk is slow, costs that thread a second per record and the
-event loop nothing.
+The listener's thread of ``log.py`` sends them over journald's native protocol. A journald that
+takes nothing, as it does for a while when its disk is slow, costs that thread a second per record
+and the event loop nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class JournalHandler(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record, or drop it and count it; how many were dropped is told before the next."""
+        """Send a record, or drop and count it; the count is told before the next record."""
         if time.monotonic() >= self._give_up_at:
             self._untold += 1
             return
@@ -71,7 +71,7 @@ class JournalHandler(logging.Handler):
             self.handleError(record)
 
     def give_up_after(self, seconds: float) -> None:
-        """Drop what could not be sent by then: the daemon wants to stop."""
+        """Drop all records that could not be sent by then: the daemon wants to stop."""
         self._give_up_at = time.monotonic() + seconds
 
     @override
@@ -137,5 +137,5 @@ def _text(value: object) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return what can be encoded: a lone surrogate cannot."""
+    """Return the text without lone surrogates, which cannot be encoded."""
     return text.encode(errors="backslashreplace").decode()

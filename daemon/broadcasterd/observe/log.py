@@ -1,4 +1,4 @@
-"""Logging: structlog for those who write, a bounded queue and one thread for those who read.
+"""Logging: structlog writes records to a bounded queue, and one thread reads them from it.
 
 A record is formatted and written by the listener's thread, so that a slow terminal, pipe, disk
 or journald never stalls the event loop. When the queue is full, records are dropped and counted.
@@ -33,7 +33,7 @@ FLUSH_S = 3.0
 
 
 class DroppingQueueHandler(QueueHandler):
-    """Drops what finds the queue full, counts it, and says so as soon as there is room."""
+    """Drops records if the queue is full, counts them, and says so as soon as there is room."""
 
     def __init__(self, records: queue.Queue[logging.LogRecord]) -> None:
         super().__init__(records)
@@ -56,7 +56,7 @@ class DroppingQueueHandler(QueueHandler):
             self.untold += 1
 
     def tell(self) -> None:
-        """Log how many were dropped, if any were."""
+        """Log how many records were dropped, if any were."""
         if self.untold:
             count, self.untold = self.untold, 0
             log.error("log records were dropped", count=count, why="the queue was full")
@@ -115,7 +115,7 @@ def set_level(level: str) -> None:
 
 
 def _writer(config: Log, shared: list[Processor]) -> logging.Handler:
-    """Return what writes the records: to the journal, or to standard error."""
+    """Return the handler that writes the records: to the journal, or to standard error."""
     if config.format == "journal" and not journal.SOCKET.exists():
         raise ConfigError(f'log.format = "journal": there is no journald at {journal.SOCKET}')
     if config.format == "journal" or (config.format == "auto" and check_journal_stream()):
@@ -126,7 +126,7 @@ def _writer(config: Log, shared: list[Processor]) -> logging.Handler:
     else:
         console = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
-            # The pretty one prints local variables: event data must not reach a log.
+            # The pretty formatter prints local variables: event data must not reach a log.
             exception_formatter=structlog.dev.plain_traceback,
         )
         renderers = [console]

@@ -1,4 +1,4 @@
-"""Is the event loop free? Its lag, always; and the name of any task that holds it up.
+"""The lag of the event loop, always; and the name of any task that holds it up.
 
 In one Trio run, everything waits for the step that is being run. A step that takes long is a
 defect somewhere, and the figure alone would not say where.
