@@ -30,7 +30,7 @@ ANSWER_S = 30.0
 """How long an answer may take on a loaded machine, under a flood."""
 
 CYCLE_S = 30.0
-"""The issue's promise: so long after a flood the breaker is closed again."""
+"""The promise: so long after a flood the breaker is closed again."""
 
 PATIENCE_S = 60.0
 """How long a flood may take to have an effect, on a machine that has other things to do."""

@@ -41,7 +41,11 @@ class Watcher(Reader):
 
 
 class Publisher:
-    """Publishes numbers to a session, each until it is acknowledged: as a program that retries."""
+    """Publishes numbers to a session, each until it is acknowledged: as a program that retries.
+
+    A connection for each try, as cheap as those of :mod:`tests.support.flood`: ten of these and a
+    thousand watchers share two cores with the daemon.
+    """
 
     def __init__(self, service: Service, session: str) -> None:
         self.session = session
