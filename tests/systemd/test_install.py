@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -137,7 +138,9 @@ def test_a_release_that_is_there_is_not_made_anew(tree: Path, local: Path) -> No
     ]
 
 
-def test_uninstall_leaves_the_configuration_alone(local: Path) -> None:
-    make("uninstall", f"DESTDIR={local}", "PREFIX=/usr/local")
+def test_uninstall_leaves_the_configuration_alone(local: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"  # the others need theirs
+    shutil.copytree(local, copy, symlinks=True)
+    make("uninstall", f"DESTDIR={copy}", "PREFIX=/usr/local")
 
-    assert {CONFIGURATION, SECRET} == files(local)
+    assert {CONFIGURATION, SECRET} == files(copy)
