@@ -47,17 +47,21 @@ class RateLimiter:
 
     def take(self, key: str, amount: float = 1.0) -> float:
         """Take ``amount``; return 0.0, or the seconds to wait where it is refused."""
-        if wait := self.would_wait(key, amount):
-            return wait
         now = self._clock()
-        full_at = max(self._full_at.pop(key, now), now)
-        self._forget_some(now)
-        self._full_at[key] = full_at + amount / self._rate
+        if wait := self._wait(key, amount, now):
+            return wait
+        full_at = self._full_at.get(key)
+        if full_at is None:
+            self._forget_some(now)
+            full_at = now
+        self._full_at[key] = max(full_at, now) + amount / self._rate
         return 0.0
 
     def would_wait(self, key: str, amount: float = 1.0) -> float:
         """Return what :meth:`take` would return, and take nothing."""
-        now = self._clock()
+        return self._wait(key, amount, self._clock())
+
+    def _wait(self, key: str, amount: float, now: float) -> float:
         spared = max(self._burst - amount, 0.0) / self._rate
         granted_at = self._full_at.get(key, now) - spared
         if granted_at <= now:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import msgspec
@@ -11,27 +10,26 @@ import msgspec
 from broadcasterd.api.subscribe import Admission
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A status, fields and a body. The server adds the fields that all answers have."""
 
     status: int = HTTPStatus.OK
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True):
     """A stream that was admitted; it begins with ``headers`` and its opening."""
 
     admission: Admission
     headers: Mapping[str, str]
 
 
+_JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+
 NOTHING = Answer(HTTPStatus.NO_CONTENT)
 
 
 def json_answer(document: object, status: int = HTTPStatus.OK) -> Answer:
     """Return a document as JSON that no cache is to keep."""
-    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return Answer(status, headers, msgspec.json.encode(document))
+    return Answer(status, _JSON, msgspec.json.encode(document))

@@ -126,11 +126,12 @@ class Guard:
         if self._is_open:
             return EVERYONE
         sent, ambient = self._tokens(head)
-        tokens = list(dict.fromkeys(sent + ambient))
+        tokens = sent + ambient
         if not tokens:
             raise unauthorized(None)
-        grant, *others = [self._verify(token, head) for token in tokens[:2]]
-        if others:
+        grant = self._verify(tokens[0], head)
+        if len(tokens) > 1 and (others := set(tokens[1:]) - {tokens[0]}):
+            self._verify(others.pop(), head)
             raise _two_tokens()
         if not sent:
             self._check_origin(head)
@@ -159,9 +160,11 @@ class Guard:
         if (field := head.headers.get("authorization")) is not None:
             scheme, _, token = field.partition(" ")
             sent.append(token.strip() if scheme.lower() == "bearer" else "")
-        if self._settings.auth.allow_query_token:
+        if head.query and self._settings.auth.allow_query_token:
             sent += [value for name, value in head.query if name == "token"]
-        cookies = [pair.partition("=") for pair in head.headers.get("cookie", "").split(";")]
+        if (field := head.headers.get("cookie")) is None:
+            return sent, []
+        cookies = [pair.partition("=") for pair in field.split(";")]
         ambient = [
             value for name, _, value in cookies if name.strip() == self._settings.auth.cookie
         ]
@@ -203,8 +206,9 @@ def require(grant: Grant, *actions: Action, session: str | None = None) -> None:
         Problem: 403.
 
     """
-    if any(grant.allows(action, session) for action in actions):
-        return
+    for action in actions:
+        if grant.allows(action, session):
+            return
     where = "" if session is None else f" on session {session}"
     why = f"the token does not cover {' or '.join(actions)}{where}"
     raise Problem(HTTPStatus.FORBIDDEN, why, headers=_challenge("insufficient_scope", why))

@@ -12,7 +12,7 @@ Nothing here waits, and nothing knows a session.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from email.message import Message
 from functools import lru_cache
 from http import HTTPStatus
@@ -67,8 +67,8 @@ class Posted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def to_event(self) -> Event:
         """Return the event: a string as it is, anything else as compact JSON."""
         raw = bytes(self.data)
-        if raw.lstrip()[:1] == b'"':
-            data = msgspec.json.decode(raw, type=str)
+        if raw.startswith(b'"'):
+            data = _text.decode(raw)
         else:
             data = msgspec.json.format(raw, indent=-1).decode()
         return Event(data, self.event, self.retry, self.ttl, self.idempotency_key)
@@ -76,6 +76,7 @@ class Posted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 T = TypeVar("T")
 
+_text = msgspec.json.Decoder(str)
 _one = msgspec.json.Decoder(Posted)
 _many = msgspec.json.Decoder(list[Posted])
 
@@ -137,8 +138,8 @@ def parse_text(body: bytes, head: Head) -> Event:
     return Event(_decode_text(body), head.parameter("event"))
 
 
-def parse_json(body: bytes) -> Iterator[Event]:
-    """Parse one event or an array of them.
+def parse_json(body: bytes) -> Iterable[Event]:
+    """Parse one event or an array of them, whose events are made one by one.
 
     Raises:
         BadRequest: it is not JSON.
@@ -148,12 +149,15 @@ def parse_json(body: bytes) -> Iterator[Event]:
     """
     _decode_text(body)  # the JSON decoder does not look into the data of an event
     if body.lstrip()[:1] != b"[":
-        yield _decode(body, _one).to_event()
-        return
+        return (_decode(body, _one).to_event(),)
     posts: list[Posted] = _decode(body, _many)
     if len(posts) > MAX_ARRAY_EVENTS:
         msg = f"an array has at most {MAX_ARRAY_EVENTS} events: send more as application/x-ndjson"
         raise TooLarge(msg)
+    return _events_of(posts)
+
+
+def _events_of(posts: list[Posted]) -> Iterator[Event]:
     for index, posted in enumerate(posts):
         try:
             yield posted.to_event()

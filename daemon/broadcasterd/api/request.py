@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from broadcasterd.errors import BadRequest
 
@@ -16,8 +17,7 @@ MAX_QUERY_FIELDS = 64
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """Method, path, query and header fields; field names in lower case.
 
     Attributes:
@@ -36,6 +36,8 @@ class Head:
 
     def parameter(self, name: str) -> str | None:
         """Return the last non-empty value of a query field."""
+        if not self.query:
+            return None
         return next((v for n, v in reversed(self.query) if n == name and v), None)
 
     def number(self, name: str, *, default: int, low: int, high: int) -> int:

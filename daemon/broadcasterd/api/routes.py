@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
+
+import msgspec
 
 from broadcasterd.access.grants import EVERYONE, Action, Grant
 from broadcasterd.api import grants, health, openapi, pages, sessions
@@ -56,8 +58,7 @@ class Api:
             return problem_answer(from_crash(error))
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A request for a route.
 
     Attributes:
@@ -70,7 +71,7 @@ class Call:
 
     head: Head
     body: AsyncIterable[bytes]
-    path: Mapping[str, str] = field(default_factory=dict)
+    path: Mapping[str, str] = msgspec.field(default_factory=dict)
     until_gone: Callable[[], AbstractContextManager[object]] = nullcontext
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.errors import Problem
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedEvent:
+class EncodedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event as a session takes it: encoded as a block."""
 
     block: bytes
@@ -20,8 +19,7 @@ class EncodedEvent:
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The outcome of a publication. Ids are ``None`` only where it held no event.
 
     A duplicate counts under ``duplicates`` and has the id of the event that is retained, so

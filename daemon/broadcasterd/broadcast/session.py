@@ -8,7 +8,7 @@ checkpoints of this task nothing else can run, which is all the mutual exclusion
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -16,7 +16,7 @@ import trio
 
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.publication import EncodedEvent, Publication, Receipt, ReceiptBook
-from broadcasterd.broadcast.slices import for_each
+from broadcasterd.broadcast.slices import SLICE, for_each
 from broadcasterd.broadcast.subscriber import Batch, Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Sessions, Settings
@@ -257,7 +257,7 @@ class Session:
         following: Publication | Heartbeat | None = message
         while following is not None:
             if isinstance(following, Heartbeat):
-                await self._to_each(lambda subscriber: subscriber.heartbeat())
+                await self._heartbeat()
             else:
                 fresh = await self._accept(following, fresh)
             following = self._next()
@@ -303,17 +303,26 @@ class Session:
         return entry
 
     async def _broadcast(self, entries: Sequence[Entry]) -> None:
+        """Deliver to every subscriber; let others run in between."""
+        self._written_at = self.now()
         batch = Batch(entries)
-        await self._to_each(lambda subscriber: subscriber.deliver(batch))
+        # The loop of `for_each`, without a call of its own for each of all deliveries.
+        for count, subscriber in enumerate(tuple(self.subscribers), start=1):
+            if not subscriber.closed:
+                try:
+                    subscriber.deliver(batch)
+                except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
+                    self.failed(subscriber, error)
+            if count % SLICE == 0:
+                await trio.lowlevel.checkpoint()
 
-    async def _to_each(self, act: Callable[[Subscriber], None]) -> None:
-        """Do something synchronous with every subscriber; let others run in between."""
+    async def _heartbeat(self) -> None:
         self._written_at = self.now()
 
         def contained(subscriber: Subscriber) -> None:
             if not subscriber.closed:
                 try:
-                    act(subscriber)
+                    subscriber.heartbeat()
                 except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
                     self.failed(subscriber, error)
 

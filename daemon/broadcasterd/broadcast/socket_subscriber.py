@@ -174,8 +174,12 @@ class SocketSubscriber(Subscriber):
         if self._catching_up:
             self._check_lag()
         elif self.cursor == batch.start:
-            sent = self._send(batch.frames)
-            if sent == len(batch.frames):
+            try:  # as `_send`, without a call of its own: this is the inner loop of all
+                sent = self._socket.send(batch.frames)
+            except OSError as error:
+                sent = self._not_sent(error)
+            self.sent_bytes += sent
+            if sent == batch.size:
                 self.cursor = batch.end
                 self.sent_events += len(batch.entries)
             else:
@@ -276,7 +280,7 @@ class SocketSubscriber(Subscriber):
             batch = Batch(entries)
             sent = self._send(batch.frames)
             self._leave_off(entries, sent)
-            if sent < len(batch.frames) or batch.end < log.last:
+            if sent < batch.size or batch.end < log.last:
                 return not self.closed
         self._catching_up = False
         self._pending = _NOTHING  # an empty view would keep its whole frame
@@ -298,10 +302,13 @@ class SocketSubscriber(Subscriber):
     def _send(self, data: bytes | memoryview) -> int:
         try:
             sent = self._socket.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            self.close(EndReason.CLIENT_GONE)
-            return 0
+        except OSError as error:
+            sent = self._not_sent(error)
         self.sent_bytes += sent
         return sent
+
+    def _not_sent(self, error: OSError) -> int:
+        """Note why nothing was sent: there is no room, or the client is gone."""
+        if not isinstance(error, BlockingIOError):
+            self.close(EndReason.CLIENT_GONE)
+        return 0

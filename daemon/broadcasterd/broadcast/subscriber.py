@@ -39,15 +39,17 @@ class Batch:
         entries: one or more, in order.
         frames: their frames, joined.
         start: the cursor of a reader that has everything before them.
+        size: the bytes of ``frames``.
         end: the cursor of a reader that has them.
 
     """
 
-    __slots__ = ("end", "entries", "frames", "start")
+    __slots__ = ("end", "entries", "frames", "size", "start")
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
         self.frames = b"".join([entry.frame for entry in entries])
+        self.size = len(self.frames)
         self.start = entries[0].seq - 1
         self.end = entries[-1].seq
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from http import HTTPStatus
+
+import msgspec
 
 from broadcasterd.errors import InvalidEvent
 
@@ -17,8 +18,7 @@ MAX_RETRY_MS = 24 * 60 * 60 * 1000
 """A day. A longer time would mean never, and ``event: end`` says that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """An event to broadcast: a text, its type, and how long it lives.
 
     Attributes:
@@ -41,7 +41,7 @@ class Event:
 
     def __post_init__(self) -> None:
         if self.event is not None:
-            if any(c in self.event for c in "\r\n\0"):
+            if "\r" in self.event or "\n" in self.event or "\0" in self.event:
                 msg = "event: a type cannot hold CR, LF or NUL"
                 raise InvalidEvent(msg, status=HTTPStatus.BAD_REQUEST)
             if len(self.event) > MAX_EVENT_NAME_CHARS:

@@ -40,14 +40,12 @@ def encode_block(event: Event) -> bytes:
         UnicodeEncodeError: the text has half of a surrogate pair, which UTF-8 cannot hold.
 
     """
-    lines = []
-    if event.event and event.event != "message":
-        lines.append(f"event: {event.event}\n")
-    if event.retry is not None:
-        lines.append(f"retry: {event.retry}\n")
-    lines.extend(f"data: {line}\n" for line in _LINE_BREAK.split(event.data))
-    lines.append("\n")
-    return "".join(lines).encode()
+    kind = "" if event.event in {None, "", "message"} else f"event: {event.event}\n"
+    retry = "" if event.retry is None else f"retry: {event.retry}\n"
+    data = event.data
+    if "\n" in data or "\r" in data:
+        data = "\ndata: ".join(_LINE_BREAK.split(data))
+    return f"{kind}{retry}data: {data}\n\n".encode()
 
 
 def encode_frame(event_id: str, block: bytes) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 
 class Account:
@@ -14,24 +14,30 @@ class Account:
     def __init__(self) -> None:
         self.bytes = 0
 
-    @contextmanager
-    def holding(self) -> Iterator[Holding]:
-        """Count the bytes taken inside; all of them are returned on the way out."""
-        holding = Holding(self)
-        try:
-            yield holding
-        finally:
-            self.bytes -= holding.bytes
+    def holding(self) -> Holding:
+        """Return a holder: the bytes taken inside its block are returned on the way out."""
+        return Holding(self)
 
 
 class Holding:
-    """The bytes that one holder has taken so far."""
+    """The bytes that one holder has taken so far; a context manager that returns them."""
 
     __slots__ = ("_account", "bytes")
 
     def __init__(self, account: Account) -> None:
         self._account = account
         self.bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.hold(0)
 
     def take(self, size: int) -> None:
         """Take ``size`` bytes more."""

@@ -7,10 +7,12 @@ it answers the same.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
+
+import msgspec
 
 from broadcasterd.api.answer import Answer, Stream
 from broadcasterd.api.bodies import ClientDisconnected
@@ -29,15 +31,14 @@ from broadcasterd.server.requests import RequestHead
 from broadcasterd.server.responses import encode_head
 
 _PATHS = {"/v1/sessions/{session}/events", "/agent_network_sse/{session}"}
-_ROUTES = [
-    (route.method, re.compile(route.path.replace("{session}", f"({NAME_PATTERN})")), route)
-    for route in ROUTES
-    if route.path in _PATHS
-]
+_ROUTES: dict[str, list[tuple[re.Pattern[str], Route]]] = defaultdict(list)
+for _route in ROUTES:
+    if _route.path in _PATHS:
+        _pattern = re.compile(_route.path.replace("{session}", f"({NAME_PATTERN})"))
+        _ROUTES[_route.method].append((_pattern, _route))
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, gc=False):
     """A route, and the session that its path names."""
 
     route: Route
@@ -49,8 +50,8 @@ def find(head: RequestHead) -> Found | None:
     if head.http_version != "1.1":
         return None  # its answer has another form
     path = head.target.partition("?")[0]
-    for method, pattern, route in _ROUTES:
-        if method == head.method and (found := pattern.fullmatch(path)):
+    for pattern, route in _ROUTES.get(head.method, ()):
+        if found := pattern.fullmatch(path):
             return Found(route, found[1])
     return None
 
@@ -113,9 +114,9 @@ def _detach(
 
 def encode(headers: Mapping[str, str]) -> RawHeaders:
     """Return an answer's fields as they are sent."""
-    return [_encode(name, value) for name, value in headers.items()]
+    return [*_encode(tuple(headers.items()))]
 
 
 @lru_cache(maxsize=256)  # most are always the same
-def _encode(name: str, value: str) -> tuple[bytes, bytes]:
-    return name.lower().encode(), value.encode("latin-1")
+def _encode(fields: tuple[tuple[str, str], ...]) -> RawHeaders:
+    return [(name.lower().encode(), value.encode("latin-1")) for name, value in fields]

@@ -81,6 +81,7 @@ class Http1:
         self._scope = trio.CancelScope()
         self._is_aborted = False
         self._phase = Phase.IDLE
+        self._idle_since = trio.current_time()
         self._requests = 0
 
     async def run(self) -> bool:
@@ -124,6 +125,18 @@ class Http1:
         if self._phase in {Phase.IDLE, Phase.HEAD}:
             self._scope.cancel()
 
+    def end_if_unused(self, now: float) -> None:
+        """Close the connection if for ``server.keep_alive_timeout`` nobody has asked for anything.
+
+        That is looked at now and then, from outside: a deadline that every request moves would
+        cost it as much as its head does.
+        """
+        if (
+            self._phase is Phase.IDLE
+            and now - self._idle_since >= self._settings.server.keep_alive_timeout
+        ):
+            self._scope.cancel()
+
     # Reading
 
     async def _serve_all(self) -> bool:
@@ -132,7 +145,9 @@ class Http1:
                 if head.http_version == "2.0":
                     return True
                 self._requests += 1
-                self._enter(Phase.SERVING, inf)
+                if self._phase is Phase.HEAD:
+                    self._scope.deadline = inf
+                self._phase = Phase.SERVING
                 most = self._settings.limits.max_requests_per_connection
                 exchange = Exchange(self, head, is_last=self._requests >= most)
                 await self._serve(exchange)
@@ -151,14 +166,15 @@ class Http1:
 
     async def _next_head(self) -> RequestHead | None:
         """Wait for the next request; ``None`` when the client says that there is none."""
-        self._phase = Phase.SERVING
         while (head := self.reader.next_head()) is None:
             if self._phase is not Phase.HEAD:  # however it goes on, byte by byte or not at all
                 if self.reader.rest:
                     self._enter(Phase.HEAD, self._settings.limits.head_timeout)
+                elif self.draining:
+                    return None
                 elif self._phase is not Phase.IDLE:
-                    idle = 0.0 if self.draining else self._settings.server.keep_alive_timeout
-                    self._enter(Phase.IDLE, idle)
+                    self._phase = Phase.IDLE
+                    self._idle_since = trio.current_time()
             data = await self.stream.receive_some()
             if data:
                 self.reader.feed(data)
@@ -275,12 +291,9 @@ class Exchange(Arriving):
 
     async def answer(self, status: int, fields: RawHeaders, body: bytes) -> None:
         """Send a whole response."""
-        length = (b"content-length", b"%d" % len(body))
-        if has_no_body(self.head.method, status):
-            body = b""
-        if status != HTTPStatus.NO_CONTENT and not _has_length(fields):
-            fields = [*fields, length]
-        await self.connection.send(self._encode_head(status, fields) + body)
+        is_said = status == HTTPStatus.NO_CONTENT or _has_length(fields)
+        head = self._encode_head(status, fields, None if is_said else len(body))
+        await self.connection.send(head if has_no_body(self.head.method, status) else head + body)
 
     async def begin(self, status: int, fields: RawHeaders, body: bytes) -> None:
         """Send the beginning of a response."""
@@ -298,18 +311,18 @@ class Exchange(Arriving):
         end = LAST_CHUNK if self._is_chunked and not more else b""
         await self.connection.send(self._framed(body) + end)
 
-    def _encode_head(self, status: int, fields: RawHeaders) -> bytes:
+    def _encode_head(self, status: int, fields: RawHeaders, length: int | None = None) -> bytes:
         self.has_begun = True
         self.is_last = (
             self.is_last or CLOSE in fields or self.connection.draining or not self._is_read()
         )
-        return encode_head(status, fields, closes=self.is_last)
+        return encode_head(status, fields, closes=self.is_last, length=length)
 
     def _is_read(self) -> bool:
         """Whether all of the request has come; what has come of it by now is passed over."""
         reader = self.connection.reader
         try:
-            while reader.next_piece():
+            while not reader.body_is_read and reader.next_piece():
                 pass
         except Problem:
             return False
@@ -322,7 +335,7 @@ class Exchange(Arriving):
 
 
 def _has_length(fields: RawHeaders) -> bool:
-    return b"content-length" in dict(fields)
+    return b"content-length" in [name for name, _ in fields]
 
 
 class Watch:

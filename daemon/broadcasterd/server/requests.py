@@ -8,10 +8,10 @@ apart. Where a head and where a body end is found here, so that it is known to t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import httptools
+import msgspec
 
 from broadcasterd.errors import Problem
 
@@ -24,13 +24,17 @@ MAX_FIELDS = 256
 MAX_CHUNK_LINE_BYTES = 256
 """A chunk's size has up to 16 digits. Its extensions mean nothing to anybody."""
 
+MAX_LENGTH_DIGITS = 18
+"""A body of more bytes than that nobody sends."""
+
 _TCHARS = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rf"({_TCHARS}) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n".encode())
 _BEGINNING = re.compile(rf"\r?\Z|{_TCHARS}".encode())
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[-A-Za-z0-9._~%!$&'()*+,;=]*)(:[0-9]{0,5})?")
-_LENGTH = re.compile(r"[0-9]{1,18}")
+_LENGTH = re.compile(rf"[0-9]{{1,{MAX_LENGTH_DIGITS}}}")
+_LENGTH_FIELD = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]+)\r\n")
 
 _EXTENSION = rf';[ \t]*{_TCHARS}([ \t]*=[ \t]*({_TCHARS}|"[\t -!#-\[\]-~]*"))?'
 _CHUNK_LINE = rf"([0-9A-Fa-f]{{1,16}})({_EXTENSION})*\r\n"
@@ -46,8 +50,11 @@ _DETAILS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+MAX_REMEMBERED_BYTES = 2048
+"""Of fields that are remembered: a browser's, or a program's with its token, are fewer."""
+
+
+class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """What stands before a body.
 
     Attributes:
@@ -77,7 +84,7 @@ class RequestReader:
 
     """
 
-    __slots__ = ("_buffer", "_chunks", "_left", "_max_head_bytes", "_skipped_a_line")
+    __slots__ = ("_before", "_buffer", "_chunks", "_left", "_max_head_bytes", "_skipped_a_line")
 
     def __init__(self, max_head_bytes: int) -> None:
         self._max_head_bytes = max_head_bytes
@@ -85,6 +92,7 @@ class RequestReader:
         self._skipped_a_line = False
         self._left = 0  # bytes of the body that are still to come
         self._chunks: _Chunks | None = None
+        self._before: _Remembered | None = None  # the fields of the request before
 
     @property
     def rest(self) -> bytes:
@@ -114,7 +122,7 @@ class RequestReader:
         if end < 0:
             self._check_beginning()
             return None
-        head = _parse_head(self._buffer[: end + 4])
+        head = self._parse_head(self._buffer[: end + 4])
         self._buffer = self._buffer[end + 4 :]
         self._skipped_a_line = False
         self._left = head.length or 0
@@ -145,6 +153,32 @@ class RequestReader:
         piece, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
         self._left -= len(piece)
         return piece or None
+
+    def _parse_head(self, head: bytes) -> RequestHead:
+        line = _REQUEST_LINE.match(head)
+        if line is None:
+            raise refusal(HTTPStatus.BAD_REQUEST)
+        if head == PREFACE:
+            return RequestHead("PRI", "*", "2.0", {})
+        method, target, major, minor = line.groups()
+        if major != b"1":
+            raise refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        version = "1.0" if minor == b"0" else "1.1"
+        block = head[line.end() - 2 :]  # with the line break before the first of them
+        framing = None if self._before is None else self._before.parse(block, version)
+        if framing is None:
+            framing = _parse_framing(block, version)
+            self._before = _Remembered.of(block, version, framing)
+        where, headers = _split_target(target.decode(), framing.headers)
+        return RequestHead(
+            method.decode(),
+            where,
+            version,
+            headers,
+            framing.length,
+            framing.keeps_alive,
+            framing.expects_continue,
+        )
 
     def _check_beginning(self) -> None:
         """Refuse what no more bytes can make a head of."""
@@ -220,25 +254,54 @@ def refusal(status: HTTPStatus) -> Problem:
     return Problem(status, _DETAILS.get(status, status.phrase))
 
 
-def _parse_head(head: bytes) -> RequestHead:
-    line = _REQUEST_LINE.match(head)
-    if line is None:
-        raise refusal(HTTPStatus.BAD_REQUEST)
-    if head == PREFACE:
-        return RequestHead("PRI", "*", "2.0", {})
-    if line[3] != b"1":
-        raise refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-    version = "1.0" if line[4] == b"0" else "1.1"
-    fields = _parse_fields(head[line.end() :])
-    length = _length(fields, version)
+class _Framing(msgspec.Struct, frozen=True, gc=False):
+    """Header fields, and what they say of the body and of what follows it."""
+
+    headers: dict[str, str]
+    length: int | None
+    keeps_alive: bool
+    expects_continue: bool
+
+
+class _Remembered(msgspec.Struct, frozen=True, gc=False):
+    """Fields that were parsed, to be known again: a client sends the same with each request.
+
+    Only the digits of the body's length may differ, and are looked at anew.
+    """
+
+    before: bytes
+    after: bytes
+    version: str
+    framing: _Framing
+
+    @classmethod
+    def of(cls, block: bytes, version: str, framing: _Framing) -> _Remembered | None:
+        """Return what is remembered of fields, if it is worth it."""
+        length = _LENGTH_FIELD.search(block)
+        if length is None or not framing.length or len(block) > MAX_REMEMBERED_BYTES:
+            return None
+        return cls(block[: length.start(1)], block[length.end(1) :], version, framing)
+
+    def parse(self, block: bytes, version: str) -> _Framing | None:
+        """Return what fields say that differ in the length at most; ``None`` for any others."""
+        if not (block.startswith(self.before) and block.endswith(self.after)):
+            return None
+        digits = block[len(self.before) : len(block) - len(self.after)]
+        if not digits.isdigit() or len(digits) > MAX_LENGTH_DIGITS or version != self.version:
+            return None
+        known = self.framing
+        headers = {**known.headers, "content-length": digits.decode()}
+        return _Framing(headers, int(digits), known.keeps_alive, known.expects_continue)
+
+
+def _parse_framing(block: bytes, version: str) -> _Framing:
+    fields = _parse_fields(block[2:])
     is_newer = version == "1.1"
     host = fields.get("host")
+    length = _length(fields, version)
     if is_newer if host is None else not _HOST.fullmatch(host):
         raise refusal(HTTPStatus.BAD_REQUEST)
-    return RequestHead(
-        line[1].decode(),
-        _target(line[2].decode(), fields),
-        version,
+    return _Framing(
         fields,
         length,
         keeps_alive=is_newer and not _has_word(fields, "connection", "close"),
@@ -296,15 +359,15 @@ def _length(fields: dict[str, str], version: str) -> int | None:
     raise refusal(HTTPStatus.BAD_REQUEST)
 
 
-def _target(target: str, fields: dict[str, str]) -> str:
-    """Return path and query; of a whole URL the host counts as the field (RFC 9112 §3.2.2)."""
+def _split_target(target: str, fields: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Return path and query, and the fields; a whole URL's host is one (RFC 9112 §3.2.2)."""
     if target[0] == "/" or target == "*":
-        return target
+        return target, fields
     url = _ABSOLUTE.fullmatch(target)
     if url is None or not _HOST.fullmatch(url[1]):
         raise refusal(HTTPStatus.BAD_REQUEST)
-    fields["host"] = url[1]
-    return url[2] if url[2].startswith("/") else f"/{url[2]}"
+    path = url[2] if url[2].startswith("/") else f"/{url[2]}"
+    return path, {**fields, "host": url[1]}
 
 
 def _has_word(fields: dict[str, str], name: str, word: str) -> bool:

@@ -24,6 +24,7 @@ from broadcasterd.api.bodies import ClientDisconnected
 from broadcasterd.api.problems import FAILED
 from broadcasterd.api.request import join_fields
 from broadcasterd.api.routes import Api
+from broadcasterd.broadcast.slices import for_each
 from broadcasterd.config import ConfigError, Limits, Server
 from broadcasterd.errors import Problem
 from broadcasterd.server.bridge import Address, Bridge, scope_of
@@ -39,6 +40,9 @@ log = structlog.stdlib.get_logger(__name__)
 
 ACCEPT_PAUSE_S = 0.1
 """After a failure to accept: what is lacking (descriptors, memory) is not back at once."""
+
+UNUSED_INTERVAL_S = 0.5
+"""Between two looks for connections that nobody has used for ``server.keep_alive_timeout``."""
 
 H2_STREAMS = 256
 """Streams of one HTTP/2 connection: a browser opens one per EventSource, all on the same."""
@@ -85,6 +89,7 @@ class HttpServer:
             task_status.started(self.urls)
             with self._accepting:
                 async with trio.open_nursery() as listening:
+                    listening.start_soon(self._end_unused)
                     for sock in self._sockets:
                         listening.start_soon(self._accept, sock, connections)
 
@@ -149,6 +154,13 @@ class HttpServer:
                     else:
                         connections.start_soon(self._contain, sock, address[:2], place)
                     await trio.sleep(pause)
+
+    async def _end_unused(self) -> None:
+        while True:
+            await trio.sleep(UNUSED_INTERVAL_S)
+            now = trio.current_time()
+            ours = [each for each in self._connections if isinstance(each, Http1)]
+            await for_each(ours, lambda connection: connection.end_if_unused(now))  # noqa: B023
 
     async def _contain(self, sock: socket.socket, client: Address, place: Place) -> None:
         connection = PlainSocket.of(sock, place)
