@@ -41,6 +41,16 @@ class Heartbeat:
     """A message to the session task: send every live subscriber a heartbeat."""
 
 
+class Fresh:
+    """Events that were logged and not broadcast yet, and the bytes of their frames."""
+
+    __slots__ = ("entries", "size")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.size = 0
+
+
 @dataclass(frozen=True, slots=True)
 class SessionStatistics:
     """A snapshot of one session; times in seconds."""
@@ -253,33 +263,30 @@ class Session:
 
     async def _handle(self, message: Publication | Heartbeat) -> None:
         """Handle a message, and with it whatever else has come meanwhile."""
-        fresh: list[Entry] = []
+        fresh = Fresh()
         following: Publication | Heartbeat | None = message
         while following is not None:
             if isinstance(following, Heartbeat):
                 await self._heartbeat()
             else:
-                fresh = await self._accept(following, fresh)
+                await self._accept(following, fresh)
             following = self._next()
-        if fresh:
-            await self._broadcast(fresh)
+        await self._broadcast(fresh)
 
-    async def _accept(self, publication: Publication, fresh: list[Entry]) -> list[Entry]:
-        """Log a publication and settle it; return what is still to be broadcast, with ``fresh``."""
+    async def _accept(self, publication: Publication, fresh: Fresh) -> None:
+        """Log a publication and settle it; what is still to be broadcast is added to ``fresh``."""
         outcome: Receipt | Problem | None = None
         try:
             for event in publication.events:
                 self.log.check_fits(event.block, key=event.key)
             receipt = ReceiptBook(self.log)
-            size = sum(len(entry.frame) for entry in fresh)
             for event in publication.events:
                 entry = self._append(event, receipt)
                 if entry is not None:
-                    fresh.append(entry)
-                    size += len(entry.frame)
-                if size >= MAX_BATCH_BYTES:
+                    fresh.entries.append(entry)
+                    fresh.size += len(entry.frame)
+                if fresh.size >= MAX_BATCH_BYTES:
                     await self._broadcast(fresh)
-                    fresh, size = [], 0
                     # A body may hold thousands of events: let readers catch up meanwhile.
                     await trio.lowlevel.checkpoint()
             outcome = receipt.issue()
@@ -288,7 +295,6 @@ class Session:
         finally:
             # It may have been cut short.
             publication.settle(self._refusal() if outcome is None else outcome)
-        return fresh
 
     def _append(self, event: EncodedEvent, receipt: ReceiptBook) -> Entry | None:
         now = self.now()
@@ -302,10 +308,13 @@ class Session:
         receipt.note(entry.seq, accepted=True)
         return entry
 
-    async def _broadcast(self, entries: Sequence[Entry]) -> None:
-        """Deliver to every subscriber; let others run in between."""
+    async def _broadcast(self, fresh: Fresh) -> None:
+        """Deliver what is new to every subscriber; let others run in between."""
+        if not fresh.entries:
+            return
         self._written_at = self.now()
-        batch = Batch(entries)
+        batch = Batch(fresh.entries)
+        fresh.entries, fresh.size = [], 0
         # The loop of `for_each`, without a call of its own for each of all deliveries.
         for count, subscriber in enumerate(tuple(self.subscribers), start=1):
             if not subscriber.closed:

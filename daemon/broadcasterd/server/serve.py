@@ -29,7 +29,7 @@ from broadcasterd.config import ConfigError, Limits, Server
 from broadcasterd.errors import Problem
 from broadcasterd.server.bridge import Address, Bridge, scope_of
 from broadcasterd.server.connection_limits import ConnectionLimits, Place
-from broadcasterd.server.direct import Found, find, respond
+from broadcasterd.server.direct import find, respond
 from broadcasterd.server.http1 import Exchange, Http1
 from broadcasterd.server.http2 import Http2Connection
 from broadcasterd.server.listen import address_of
@@ -214,7 +214,14 @@ class HttpServer:
         head = exchange.head
         peer = client_address(client[0], head.headers, self._trusted)
         if (found := find(head)) is not None:
-            await self._respond_directly(found, exchange, peer)
+            try:
+                await respond(self._api, found, exchange, peer)
+            except (ClientDisconnected, trio.BrokenResourceError, trio.ClosedResourceError):
+                raise
+            except Exception as error:
+                self._note_failure(error)
+                if not exchange.connection.detached:
+                    raise Problem(500, FAILED) from error
             return
         scope = scope_of(
             head,
@@ -223,16 +230,6 @@ class HttpServer:
             server=sock.getsockname()[:2],
         )
         await Bridge(exchange).run(self._contained, scope)
-
-    async def _respond_directly(self, found: Found, exchange: Exchange, peer: str) -> None:
-        try:
-            await respond(self._api, found, exchange, peer)
-        except (ClientDisconnected, trio.BrokenResourceError, trio.ClosedResourceError):
-            raise
-        except Exception as error:
-            self._note_failure(error)
-            if not exchange.connection.detached:
-                raise Problem(500, FAILED) from error
 
     async def _respond_on_http2(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
