@@ -37,7 +37,7 @@ from broadcasterd.monitor import Monitor
 from broadcasterd.observe.log import logging_as, set_level
 from broadcasterd.reload import Reloader
 from broadcasterd.server.app import create_app
-from broadcasterd.server.listen import adopt, bind
+from broadcasterd.server.listen import ListeningSocket, adopt, bind
 from broadcasterd.server.serve import HttpServer
 
 log = structlog.stdlib.get_logger(__name__)
@@ -69,7 +69,7 @@ class Daemon:
         self,
         config: Config,
         keys: KeyRing,
-        sockets: Sequence[socket.socket],
+        sockets: Sequence[ListeningSocket],
     ) -> None:
         self._sockets = sockets
         self.settings = Settings(config)
@@ -250,7 +250,7 @@ async def _stop(
         stopping.cancel_scope.cancel()
 
 
-def listen(config: Config, handed: Sequence[HandedOver] = ()) -> list[socket.socket]:
+def listen(config: Config, handed: Sequence[HandedOver] = ()) -> list[ListeningSocket]:
     """Return the sockets that systemd handed over, or else those of the settings.
 
     Raises:

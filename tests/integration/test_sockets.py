@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from broadcasterd.server import sockets
+from broadcasterd.server.listen import ListeningSocket
 from broadcasterd.server.sockets import Handshakes, PlainSocket, SocketStream, TlsSocket
 from tests.support.certificate import Certificate
 from tests.support.inprocess import SOON, until
@@ -35,13 +36,15 @@ def place() -> Place:
 @pytest.fixture
 def pair(place: Place) -> Iterator[tuple[PlainSocket, socket.socket]]:
     """Return a connection as the server has it, with little room, and its client's end."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with ListeningSocket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(listening.getsockname())
-        accepted, _ = listening.accept()
-        ours = PlainSocket.of(accepted, place)  # type: ignore[arg-type] # it is asked for nothing else
+        ours, _ = listening.accept()
+        ours.place = place  # type: ignore[assignment] # it is asked for nothing else
         yield ours, client
         ours.close()
         client.close()

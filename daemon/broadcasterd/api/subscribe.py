@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+import msgspec
+
 from broadcasterd.access.grants import Grant
 from broadcasterd.api.formats import STREAM_TYPE
 from broadcasterd.api.request import Head
@@ -30,8 +32,7 @@ MAX_ID_CHARS = 256
 """Our ids have fewer than 30. A longer one is somebody's mistake, and the gap would echo it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """A request that gets a stream: its session, its position, and its first bytes.
 
     ``expires_at`` is the moment at which its grant expires.

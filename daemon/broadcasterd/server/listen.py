@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
+
+from typing_extensions import override
 
 from broadcasterd.config import Server
+from broadcasterd.server.sockets import PlainSocket
 
 SEND_BUFFER_BYTES = 64 * 1024
 """The kernel doubles it, and lets an unbounded one grow to 4 MiB for a reader that is slow:
@@ -18,7 +22,27 @@ USER_TIMEOUT_MS = 60_000
 """A peer that acknowledges nothing for a minute is gone (RFC 5482): no FIN ever tells that."""
 
 
-def bind(config: Server) -> list[socket.socket]:
+class ListeningSocket(socket.socket):
+    """A socket that listens; what it accepts are connections without TLS."""
+
+    @override
+    def accept(self) -> tuple[PlainSocket, Any]:
+        """Return the next connection, non-blocking, and the address of its client.
+
+        Raises:
+            BlockingIOError: there is none.
+            OSError: as accept(2).
+
+        """
+        # As socket.accept, without what that looks up each time and makes enumerations of.
+        number, address = self._accept()  # type: ignore[attr-defined] # accept(2)
+        accepted = PlainSocket(super(socket.socket, self).family, socket.SOCK_STREAM, fileno=number)
+        accepted.place = None
+        accepted.settimeout(0)
+        return accepted, address
+
+
+def bind(config: Server) -> list[ListeningSocket]:
     """Return listening sockets for every address of ``server.host``.
 
     What is set here is inherited by the connections that they accept.
@@ -32,7 +56,7 @@ def bind(config: Server) -> list[socket.socket]:
         config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     for family, kind, protocol, _, address in addresses:
-        sock = socket.socket(family, kind, protocol)
+        sock = ListeningSocket(family, kind, protocol)
         sockets.append(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -50,13 +74,13 @@ def bind(config: Server) -> list[socket.socket]:
     return sockets
 
 
-def adopt(fd: int) -> socket.socket | None:
+def adopt(fd: int) -> ListeningSocket | None:
     """Return the listening TCP socket that this descriptor is, set up as :func:`bind` does.
 
     ``None``, and nothing done, where it is anything else.
     """
     try:
-        sock = socket.socket(fileno=fd)
+        sock = ListeningSocket(fileno=fd)
     except OSError:
         return None
     if (

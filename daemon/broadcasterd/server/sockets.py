@@ -38,31 +38,29 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER for 0 s: close then sends a RST
 
 
 class PlainSocket(socket.socket):
-    """A connection without TLS."""
+    """A connection without TLS.
+
+    Attributes:
+        place: is given back when the socket closes, if it has any.
+
+    """
 
     __slots__ = ("place",)
 
-    place: Place
-
-    @classmethod
-    def of(cls, sock: socket.socket, place: Place) -> PlainSocket:
-        """Return a connection that was accepted; ``sock`` lets go of it."""
-        plain = cls(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        plain.place = place
-        plain.settimeout(0)
-        return plain
+    place: Place | None
 
     @override
     def close(self) -> None:
         """Close it, and give its place back."""
         super().close()
-        self.place.give_back()
+        if self.place is not None:
+            self.place.give_back()
 
 
 class TlsSocket(ssl.SSLSocket):
     """A connection with TLS. To be made by :func:`secured`."""
 
-    place: Place
+    place: Place | None = None
     _record = b""
     """What OpenSSL has encrypted and could not write. It has to be given the same again."""
 
@@ -118,7 +116,8 @@ class TlsSocket(ssl.SSLSocket):
         if self.fileno() >= 0:
             self._say_goodbye()
         super().close()
-        self.place.give_back()
+        if self.place is not None:
+            self.place.give_back()
 
     def _say_goodbye(self) -> None:
         with suppress(OSError, ValueError):
