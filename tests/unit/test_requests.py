@@ -405,3 +405,67 @@ def test_bytes_in_any_cuts_are_the_same_requests(cuts: list[int]) -> None:
 
 def test_bytes_one_by_one_are_the_same_requests() -> None:
     assert read([WHOLE]) == read(bytes([byte]) for byte in WHOLE)
+
+
+# Heads of one connection: most are the same, but for the target and the length of the body.
+LINES = [
+    "POST /a HTTP/1.1",
+    "POST /b?c HTTP/1.1",
+    "POST http://b/a HTTP/1.1",
+    "GET /a HTTP/1.1",
+    "POST /a HTTP/1.0",
+]
+LENGTHS = [
+    *("Content-Length: 0", "Content-Length: 1", "content-length: 2", "Content-Length: 12"),
+    *("Content-Length: 01", "Content-Length:  1", "Content-Length: 1 ", "Content-Length: 1x"),
+    *("Content-Length: ", "Content-Length: 1, 1", "Content-Length: 99999999999999999999"),
+    *(
+        "Content-Length: 1\r\nContent-Length: 2",
+        "X-Content-Length: 1",
+        "Content-Length: -1",
+        CHUNKED[:-2],
+    ),
+]
+OTHERS = ["A: 1", "Content-Length: 1", "Connection: close", "Expect: 100-continue"]
+
+
+@st.composite
+def connections(draw: st.DrawFn) -> list[bytes]:
+    """Return heads, the same but for the line and the length; now and then another field."""
+    line, length, other = st.sampled_from(LINES), st.sampled_from(LENGTHS), st.sampled_from(OTHERS)
+    after = draw(other)
+    heads = [f"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n{after}\r\n\r\n"]
+    for _ in range(draw(st.integers(1, 4))):
+        last = after if draw(st.integers(0, 3)) else draw(other)
+        heads.append(f"{draw(line)}\r\nHost: a\r\n{draw(length)}\r\n{last}\r\n\r\n")
+    return [head.encode() for head in heads]
+
+
+@given(heads=connections())
+def test_what_was_read_before_changes_nothing(heads: list[bytes]) -> None:
+    reader = RequestReader(MAX_HEAD_BYTES)
+    for data in heads:
+        alone = read_head(RequestReader(MAX_HEAD_BYTES), data)
+        assert alone == read_head(reader, data)
+        if isinstance(alone, int):
+            break  # the connection is over
+        if alone.length is None:
+            reader.feed(b"0\r\n\r\n")
+            while reader.next_piece():
+                pass
+        elif alone.length > MAX_HEAD_BYTES:
+            break
+        else:
+            reader.feed(b"b" * alone.length)
+            assert reader.whole_body() == b"b" * alone.length
+
+
+def read_head(reader: RequestReader, data: bytes) -> RequestHead | int:
+    """Return a head, or the status of its refusal."""
+    reader.feed(data)
+    try:
+        head = reader.next_head()
+    except Problem as problem:
+        return problem.status
+    assert head is not None
+    return head
