@@ -90,8 +90,8 @@ test-staging: ## ask staging for what users rely on (URL= of another machine's)
 SUBSCRIBERS ?= 1000
 RATE ?= 20
 DURATION ?= 20
-HEALTH_MS ?= 500
-load-test-staging: ## put load on staging (SUBSCRIBERS=1000 RATE=20 DURATION=20 HEALTH_MS=500, URL=)
+HEALTH_MS ?= 100
+load-test-staging: ## put load on staging (SUBSCRIBERS=1000 RATE=20 DURATION=20 HEALTH_MS=100, URL=)
 	PYTHONPATH=systemd:. $(SYSTEM_PYTHON) -B -m tests.performance.loadtest --prefix $(PREFIX) \
 		--subscribers $(SUBSCRIBERS) --rate $(RATE) --seconds $(DURATION) --health-ms $(HEALTH_MS) $(if $(URL),--url $(URL))
 

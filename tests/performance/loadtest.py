@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--subscribers", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=20, help="events a second")
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--health-ms", type=float, default=500, help="bound of /health's p99")
+    parser.add_argument("--health-ms", type=float, default=100, help="bound of /health's p99")
     arguments = parser.parse_args(argv)
     try:
         client = staging(arguments.prefix, arguments.url)
