@@ -116,7 +116,7 @@ test: test-ready ## run the whole suite (WORKERS=2)
 	$(PYTEST) --durations=25
 
 test-fast: test-ready ## run what takes no longer than a second
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow' --hypothesis-profile=fast
 
 test-unit: $(INSTALLED) ## run the tests that need no daemon
 	$(PYTEST) tests/unit

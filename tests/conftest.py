@@ -7,9 +7,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.forkserver import ForkServer
+
+# How long an example takes says nothing: the machine may be busy. `make test-fast` tries fewer.
+settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fast", settings.get_profile("whole"), max_examples=25)
+settings.load_profile("whole")
 
 pytest_plugins = ["tests.support.scheduling", "tests.support.timelimit"]
 

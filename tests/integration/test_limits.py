@@ -169,6 +169,7 @@ async def test_refused_connections_leave_nothing_behind(start_daemon: StartDaemo
         assert before == process.num_fds()
 
 
+@pytest.mark.slow
 async def test_without_descriptors_the_daemon_waits_and_recovers(
     start_daemon: StartDaemon,
 ) -> None:
@@ -466,6 +467,7 @@ async def test_publish_rate_refuses_before_the_body_is_sent(
         problem(await client.answer(), 429)
 
 
+@pytest.mark.slow
 async def test_publish_rate_holds_a_stream_back(start_daemon: StartDaemon, tmp_path: Path) -> None:
     limits = {"publish_rate": 20, "publish_burst": 5}
     daemon = start_daemon(auth=jwt_mode(tmp_path), limits=limits)

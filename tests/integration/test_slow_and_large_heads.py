@@ -83,6 +83,7 @@ def slow_head(path: Path) -> bytes:
 # --- slow ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @on_each_protocol
 async def test_a_head_that_comes_byte_by_byte_is_cut_off(
     path: Path, certificate: Certificate
@@ -104,6 +105,7 @@ async def test_a_head_that_comes_byte_by_byte_is_cut_off(
         assert 0 == daemon.server.failed_connections + daemon.server.connection_limits.taken
 
 
+@pytest.mark.slow
 @on_each_protocol
 async def test_a_second_head_that_comes_byte_by_byte_is_cut_off(
     path: Path, certificate: Certificate

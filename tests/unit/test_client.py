@@ -10,7 +10,7 @@ from itertools import count, islice
 from threading import Thread
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcasterd import client
@@ -226,7 +226,6 @@ def test_answer_that_is_no_event_stream_is_refused() -> None:
         follow(answer(200, "<html>", kind="text/html"))
 
 
-@settings(deadline=None)  # the machine may be busy with other tests
 @given(retry=st.floats(0.001, 600), failures=st.integers(0, 50))
 def test_wait_is_never_shorter_than_asked_for_nor_endless(retry: float, failures: int) -> None:
     seconds = client.backoff(retry, failures)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcasterd.config import (
@@ -289,7 +289,6 @@ toml_values: st.SearchStrategy[object] = st.recursive(
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-@settings(deadline=None)  # the machine may be busy with other tests
 @given(data=st.data())
 @pytest.mark.slow
 def test_any_value_is_taken_or_refused_in_words(section: str, data: st.DataObject) -> None:

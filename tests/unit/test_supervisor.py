@@ -116,6 +116,7 @@ async def test_the_name_of_an_ended_session_is_forgotten_after_the_ttl(
     assert not hub.was_ended("s")
 
 
+@pytest.mark.slow
 async def test_hours_of_idle_sessions_leave_nothing_behind(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
