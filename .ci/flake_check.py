@@ -11,6 +11,8 @@ What is behind ``--`` goes to pytest. The exit status is 1 if anything failed in
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +55,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("pytest", nargs="*", help="options for pytest, after --")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left running
     failures: list[str] = []
     for number in range(1, asked.runs + 1):
         run = Run(number, None if number == 1 else randbelow(2**32))
@@ -71,10 +74,14 @@ def fails(run: Run, options: list[str]) -> list[str]:
     command = [sys.executable, "-m", "pytest", *run.options(), *options]
     failed: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pytest:  # noqa: S603
-        for line in pytest.stdout or ():
-            print(line, end="", flush=True)
-            if line.startswith(("FAILED ", "ERROR ")):
-                failed.append(line.strip())
+        try:
+            for line in pytest.stdout or ():
+                print(line, end="", flush=True)
+                if line.startswith(("FAILED ", "ERROR ")):
+                    failed.append(line.strip())
+        except BaseException:
+            pytest.terminate()
+            raise
     status = pytest.returncode
     return failed or ([f"pytest ended with status {status}"] if status else [])
 
@@ -82,12 +89,14 @@ def fails(run: Run, options: list[str]) -> list[str]:
 @contextmanager
 def busy_core() -> Iterator[None]:
     """Keep one core busy."""
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    # It looks for its end once a second: nobody else would end it, if this program were killed.
+    parent = f"import os, time\nuntil = {os.getpid()}\n"
+    loop = "while os.getppid() == until:\n end = time.time() + 1\n while time.time() < end: pass"
+    with subprocess.Popen([sys.executable, "-c", parent + loop]) as process:  # noqa: S603
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from tests.support.container import SOON_S, until
 from tests.support.tools import ROOT
 
 pytestmark = pytest.mark.slow
@@ -46,3 +48,24 @@ def test_a_suite_that_cannot_run_is_a_failure(tmp_path: Path) -> None:
     done = check(tmp_path, "import nothing_of_this_name", runs=1)
 
     assert done.returncode == 1, done.stdout
+
+
+def test_nothing_is_left_running_when_it_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "test_suite.py").write_text("import time\ndef test_long(): time.sleep(600)")
+    program = f"""\
+import sys
+sys.path.insert(0, {str(ROOT / ".ci")!r})
+import flake_check
+flake_check.BUSY = {{1}}
+sys.argv[1:] = ["--runs=1", "--", "-s", "-p", "no:cacheprovider", {str(tmp_path)!r}]
+flake_check.main()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path) as checking:
+        ours = psutil.Process(checking.pid)
+        until(lambda: len(ours.children()) == 2)
+        children = ours.children()
+        checking.terminate()
+
+    _, left = psutil.wait_procs(children, timeout=SOON_S)
+    assert not left
+    assert checking.returncode != 0
