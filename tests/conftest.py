@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.forkserver import ForkServer
 
@@ -54,3 +55,9 @@ def start_daemon(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> It
 def daemon(start_daemon: StartDaemon) -> Daemon:
     """Start a daemon with the defaults of tests/support/daemon.py."""
     return start_daemon()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """Make a certificate for 127.0.0.1."""
+    return Certificate.make(tmp_path_factory.mktemp("certificate"))

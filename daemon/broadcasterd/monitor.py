@@ -50,6 +50,7 @@ class Monitor:
         return Vitals(
             rss_bytes=reading.rss,
             used_bytes=self._bytes_used(reading),
+            excused_bytes=hub.pressure.excused,
             accounted_bytes=hub.accounted_bytes,
             cgroup_limit_bytes=reading.cgroup_limit,
             stalled_percent=reading.stalled,

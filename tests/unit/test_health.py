@@ -18,6 +18,7 @@ T = Thresholds(warning=200 * MIB, critical=500 * MIB, recover=180 * MIB)
 FIGURES = Vitals(
     rss_bytes=100 * MIB,
     used_bytes=120 * MIB,
+    excused_bytes=0,
     accounted_bytes=12_345_678,
     cgroup_limit_bytes=None,
     stalled_percent=None,
@@ -151,3 +152,9 @@ def test_the_document_is_plain_json() -> None:
     found = document(FIGURES)
 
     assert found == json.loads(msgspec.json.encode(found))
+
+
+def test_memory_that_nothing_can_free_is_told() -> None:
+    assert "unfreeable_mb" not in document(FIGURES)["memory"]  # type: ignore[operator]
+    memory = document(vitals(excused_bytes=30 * MIB))["memory"]
+    assert memory["unfreeable_mb"] == 30.0  # type: ignore[index]

@@ -15,6 +15,7 @@ class Vitals:
 
     Attributes:
         used_bytes: bytes that count against the thresholds.
+        excused_bytes: of those, the ones that nothing can free, and that are held against nobody.
         breaker: its state; ``None`` where it is switched off.
         trend: megabytes used over the last minutes, oldest first, one a step of 10 s.
         trend_per_minute: the slope of that, in megabytes.
@@ -23,6 +24,7 @@ class Vitals:
 
     rss_bytes: int
     used_bytes: int
+    excused_bytes: int
     accounted_bytes: int
     cgroup_limit_bytes: int | None
     stalled_percent: float | None
@@ -67,6 +69,8 @@ def document(vitals: Vitals) -> dict[str, object]:
             "mb_per_minute": round(vitals.trend_per_minute, 2),
         },
     }
+    if vitals.excused_bytes:
+        memory["unfreeable_mb"] = _mb(vitals.excused_bytes)
     if vitals.cgroup_limit_bytes is not None:
         memory["cgroup_limit_mb"] = _mb(vitals.cgroup_limit_bytes)
     if vitals.stalled_percent is not None:

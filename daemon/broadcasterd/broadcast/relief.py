@@ -27,6 +27,7 @@ from broadcasterd.memory.policy import (
 )
 from broadcasterd.memory.ration import Ration
 from broadcasterd.memory.reclaim import ReleaseRule
+from broadcasterd.memory.residue import Residue
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -77,6 +78,8 @@ class Relief:
         self._memory = memory
         self._release = ReleaseRule()
         self._ration = Ration()
+        self._residue = Residue()
+        self._has_released = False  # and not looked since
         self._rest = 0  # bytes of a step that are still to be freed
         hub.pressure.watchers.append(self._note_transition)
 
@@ -86,16 +89,26 @@ class Relief:
         In one step, without a checkpoint: what was planned on is still so when it is done.
         """
         hub, pressure = self._hub, self._hub.pressure
-        used, counted = self._memory.used(), hub.counted_bytes
-        pressure.sample(used)
-        state, thresholds = pressure.state, pressure.thresholds
-        if state is None or thresholds is None:
+        used, counted, thresholds = self._memory.used(), hub.counted_bytes, pressure.thresholds
+        if thresholds is None:
             return True
-        if self._release.is_due(counted=counted, state=state, now=hub.clock.now()):
-            self._memory.release(thorough=len(hub.sessions) + len(hub.subscribers) <= FEW)
-            return False  # what that has changed is looked at next, when others have had their turn
         # Bytes that were freed and are not given back yet still show in ``used``.
-        used -= self._release.freed(counted)
+        settled = used - self._release.freed(counted)
+        self._residue.observe(settled, counted)
+        if self._has_released and self._residue.was_released(thresholds.recover):
+            log.warning("memory that nothing can free", mb=round(self._residue.excused / MIB, 1))
+        self._has_released = False
+        pressure.sample(used, excused=self._residue.excused)
+        state, is_held_up = pressure.state, self._residue.exceeds(thresholds.recover)
+        if self._release.is_due(
+            counted=counted, state=state, now=hub.clock.now(), is_puzzling=is_held_up
+        ):
+            self._memory.release(thorough=len(hub.sessions) + len(hub.subscribers) <= FEW)
+            self._has_released = True
+            return False  # what that has changed is looked at next, when others have had their turn
+        if state is None or is_held_up:
+            return True  # whatever histories gave up, it would not be enough
+        used = settled - self._residue.excused
         if state is State.OPEN:
             return self._act(state, used - int(thresholds.recover * OPEN_TARGET))
         if not self._rest and not self._release.is_wanted:

@@ -37,7 +37,7 @@ class Supervisor:
         """Look after everything, until cancelled."""
         hub = self._hub
         last_beat = last_sweep = trio.current_time()
-        is_done = True
+        is_done = self._relief is None  # a first look is at once: at what the program itself takes
         while True:
             limits = hub.settings.sessions  # a reload may change them, and how often to look
             tick = min(TICK_S, limits.heartbeat_interval / 4, limits.cleanup_interval)

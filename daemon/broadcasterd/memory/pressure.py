@@ -32,6 +32,7 @@ class Pressure:
 
     Attributes:
         watchers: told of each change of state, once and at once.
+        excused: bytes that nothing can free, and that are held against nobody.
 
     """
 
@@ -43,6 +44,7 @@ class Pressure:
         clock: Callable[[], float],
     ) -> None:
         self.watchers: list[Callable[[Transition], None]] = []
+        self.excused = 0
         self._breaker = None if thresholds is None else Breaker(thresholds)
         self._counted = counted
         self._clock = clock
@@ -70,11 +72,12 @@ class Pressure:
         else:
             self._breaker.thresholds = thresholds
 
-    def sample(self, used: int) -> None:
-        """Take the kernel's figure of this moment, in bytes."""
-        self._used_at_sample = used
+    def sample(self, used: int, *, excused: int = 0) -> None:
+        """Take the kernel's figure of this moment, in bytes; ``excused`` of them do not count."""
+        self.excused = excused
+        self._used_at_sample = used - excused
         self._counted_at_sample = self._counted()
-        self._observe(used)
+        self._observe(self._used_at_sample)
 
     def refuses_publish(self) -> bool:
         """Whether to turn a publication away. Of a half-open breaker a share passes."""

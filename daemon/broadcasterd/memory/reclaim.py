@@ -12,6 +12,9 @@ WORTH_RELEASING_BYTES = 1024 * 1024
 RELEASE_INTERVAL_S = 1.0
 """At most one part in fifty of the time goes into it."""
 
+LONGEST_PAUSE_S = 30.0
+"""Between two of those that look for memory that no count explains."""
+
 
 class ReleaseRule:
     """Says when, from the breaker's state and the bytes that the daemon counts itself.
@@ -31,17 +34,28 @@ class ReleaseRule:
         self._not_before = -inf
         self._state: State | None = State.CLOSED
         self._once_more = False
+        self._pause = RELEASE_INTERVAL_S
+        self._look_again_at = -inf
 
     def freed(self, counted: int) -> int:
         """Return the bytes that were freed since the last release: RSS shows them still."""
         return max(0, self._most - counted)
 
-    def is_due(self, *, counted: int, state: State | None, now: float) -> bool:
-        """Take the figures of this moment; ``True`` says that it is done now."""
+    def is_due(
+        self, *, counted: int, state: State | None, now: float, is_puzzling: bool = False
+    ) -> bool:
+        """Take the figures of this moment; ``True`` says that it is done now.
+
+        ``is_puzzling`` says that more is resident than any count explains: whatever the counts do,
+        it is looked for again and again, after pauses that grow.
+        """
         if state is None:  # the breaker is off
             return False
         if state is not self._state:
             self._state = state
+            self.is_wanted = True
+            self._pause, self._look_again_at = RELEASE_INTERVAL_S, now
+        if is_puzzling and state is not State.CLOSED and now >= self._look_again_at:
             self.is_wanted = True
         self._most = max(self._most, counted)
         worth_it = state is not State.CLOSED and self.freed(counted) >= WORTH_RELEASING_BYTES
@@ -51,4 +65,6 @@ class ReleaseRule:
         self.is_wanted = False
         self._most = counted
         self._not_before = now + RELEASE_INTERVAL_S
+        self._look_again_at = now + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
         return True

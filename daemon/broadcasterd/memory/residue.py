@@ -1,0 +1,68 @@
+"""Memory that no count explains: what is resident beside the bytes that the daemon counts itself.
+
+It is what is free and was not given back, what lies between, what libraries keep; in a full cgroup,
+also what other processes hold. No policy frees it, and no history is worth anything against it. So
+it is given back to the kernel again and again; what stays all the same is excused: it is told, and
+the breaker goes on as if it were not there.
+"""
+
+from __future__ import annotations
+
+from broadcasterd.memory.breaker import MIB
+
+MUCH_BYTES = 2 * MIB
+"""Less is what the program itself comes to, by and by."""
+
+TRIES = 3
+"""Releases that brought nothing, until memory is excused: with their pauses some 15 s."""
+
+STEADY_BYTES = MIB
+"""What moves by itself."""
+
+
+class Residue:
+    """The bytes beside those that are counted.
+
+    Attributes:
+        bytes: those of the last look.
+        excused: those that are known to stay, and held against nobody. What comes on top has to
+            be tried for, too; what still grows is in use, and is never excused.
+
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.excused = 0
+        self._least: int | None = None  # that there has ever been: the program itself
+        self._tries = 0
+        self._at_last_try = 0
+
+    @property
+    def unexplained(self) -> int:
+        """Bytes beyond those of the program itself."""
+        return 0 if self._least is None else self.bytes - self._least
+
+    def observe(self, used: int, counted: int) -> None:
+        """Take the figures of this moment; what was freed and not given back is not in ``used``."""
+        self.bytes = used - counted
+        if self._least is None or self.bytes < self._least:
+            self._least = self.bytes
+        self.excused = max(0, min(self.excused, self.unexplained))
+
+    def exceeds(self, recover: int) -> bool:
+        """Whether memory would not be back if all that is counted were freed."""
+        return self.unexplained >= MUCH_BYTES and self.bytes - self.excused >= recover
+
+    def was_released(self, recover: int) -> bool:
+        """Look what giving back has brought; return whether more is excused from now on."""
+        grows = self.unexplained > self._at_last_try + STEADY_BYTES
+        self._at_last_try = self.unexplained
+        if grows or not self.exceeds(recover):
+            self._tries = 0
+            return False
+        self._tries += 1
+        if self._tries < TRIES:
+            return False
+        self._tries = 0
+        self.excused = self.unexplained
+        return True
