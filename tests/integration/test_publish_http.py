@@ -102,6 +102,7 @@ async def test_an_event_is_answered_with_its_id(daemon: Daemon, name: str) -> No
         "accepted": 1,
         "first_id": document["first_id"],
         "last_id": document["first_id"],
+        "subscribers": 1,
     }
     assert event == Event(str(document["first_id"]), "hello", "greeting")
 
@@ -120,7 +121,45 @@ async def test_an_empty_array_is_nothing(daemon: Daemon, name: str) -> None:
     response = await post(daemon, name, JSON, b" [] ")
 
     assert response.status == 200
-    assert response.json() == {"session": name, "accepted": 0, "first_id": None, "last_id": None}
+    assert response.json() == {
+        "session": name,
+        "accepted": 0,
+        "first_id": None,
+        "last_id": None,
+        "subscribers": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        (JSON, b'{"data": 1}', 200),
+        (JSON, b'[{"data": 1}, {"data": 2}]', 200),
+        (JSON, b"[]", 200),
+        (TEXT, b"text", 200),
+        (NDJSON, b'{"data": 1}\n', 200),
+        (NDJSON, b'{"data": 1}\nno JSON\n', 400),
+        (STREAM, b"data: 1\n\n", 200),
+        (STREAM, b"data: 1\n\nevent: %b\ndata: 2\n\n" % (b"e" * 300), 422),
+    ],
+)
+async def test_every_answer_to_a_publisher_says_how_many_listen(
+    daemon: Daemon, name: str, kind: Mapping[str, str], body: bytes, status: int
+) -> None:
+    async def listening() -> object:
+        answer = await post(daemon, name, kind, body)
+        assert answer.status == status, answer.body
+        return answer.json()["subscribers"]
+
+    async def nobody_listens() -> bool:
+        return await listening() == 0
+
+    assert await listening() == 0
+    async with following(daemon, name):
+        assert await listening() == 1
+        async with following(daemon, name):
+            assert await listening() == 2
+    await eventually(nobody_listens)
 
 
 async def test_a_text_is_the_data(daemon: Daemon, name: str) -> None:

@@ -41,13 +41,17 @@ ENCODING_SLICE = 500
 
 @dataclass(slots=True)
 class Published:
-    """The answer to the publisher so far; it grows as a stream goes on."""
+    """The answer to the publisher so far; it grows as a stream goes on.
+
+    ``subscribers`` are the streams, and the pages that wait, that are open on the session now.
+    """
 
     session: str
     accepted: int = 0
     duplicates: int = 0
     first_id: str | None = None
     last_id: str | None = None
+    subscribers: int = 0
 
     def add(self, receipt: Receipt) -> None:
         """Add the receipt of the next events."""
@@ -63,6 +67,7 @@ class Published:
             "accepted": self.accepted,
             "first_id": self.first_id,
             "last_id": self.last_id,
+            "subscribers": self.subscribers,
         }
         return answer | {"duplicates": self.duplicates} if self.duplicates else answer
 
@@ -106,7 +111,9 @@ async def publish(
         events = await _encode_all(parsed, hub, held)
         _check_rate(hub.quotas.take_events(grant.subject, len(events)))
         published = Published(name)
-        published.add(await hub.open(name, grant.subject).publish(events))
+        session = hub.open(name, grant.subject)
+        published.add(await session.publish(events))
+        published.subscribers = len(session.subscribers)
     return published
 
 
@@ -164,8 +171,10 @@ async def _publish_stream(
                 held.hold(stream.kept_bytes)
             await accept(stream.finish())
     except Problem as problem:
+        published.subscribers = len(session.subscribers)
         problem.extra |= published.document()
         raise
+    published.subscribers = len(session.subscribers)
     return published
 
 

@@ -61,6 +61,7 @@ _PROGRESS: Schema = {
     "accepted": COUNT,
     "first_id": or_null(ID),
     "last_id": or_null(ID),
+    "subscribers": COUNT,
 }
 
 _NAMED: dict[str, Schema] = {
