@@ -407,7 +407,22 @@ async def test_what_comes_before_a_bad_line_stands(daemon: Daemon, name: str) ->
 
 
 @pytest.mark.parametrize(
-    "path_name", ["%20", "a%2Fb", "a+b", "%C3%A9", "x" * 129, "a%00", "a@b", "%0A", "a,b", ""]
+    "path_name",
+    [
+        "%20",
+        "a%2Fb",
+        "a+b",
+        "%C3%A9",
+        "x" * 129,
+        "a%00",
+        "a@b",
+        "%0A",
+        "a,b",
+        "",
+        ".",
+        "..",
+        "%2E%2e",
+    ],
 )
 async def test_these_are_no_names(path_name: str, daemon: Daemon) -> None:
     response = await post(daemon, path_name, TEXT, b"a")

@@ -112,6 +112,8 @@ def test_what_is_not_claimed_is_not_granted(claims: dict[str, object]) -> None:
         {"broadcaster": {"subscribe": [""]}},
         {"broadcaster": {"subscribe": ["a/b"]}},
         {"broadcaster": {"subscribe": ["a?"]}},
+        {"broadcaster": {"subscribe": ["."]}},
+        {"broadcaster": {"publish": [".."]}},
         {"broadcaster": {"subscribe": ["a\n"]}},
         {"broadcaster": {"publish": ["ä"]}},
         {"broadcaster": {"publish": ["a" * (MAX_GLOB_CHARS + 1)]}},

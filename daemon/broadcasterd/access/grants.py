@@ -102,9 +102,9 @@ def matches(glob: str, name: str) -> bool:
     return True
 
 
-# A name's characters and the star: with any other a glob could never match, which is a mistake
-# that its author should hear of.
-_Glob = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~:*-]+\Z", max_length=MAX_GLOB_CHARS)]
+# A name's characters and the star, and no dots alone: such a glob could never match, which is a
+# mistake that its author should hear of.
+_Glob = Annotated[str, Meta(pattern=r"^(?!\.\.?\Z)[A-Za-z0-9._~:*-]+\Z", max_length=MAX_GLOB_CHARS)]
 _Globs = Annotated[tuple[_Glob, ...], Meta(max_length=MAX_GLOBS)]
 _Subject = Annotated[str, Meta(min_length=1, max_length=MAX_SUBJECT_CHARS)]
 

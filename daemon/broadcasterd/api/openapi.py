@@ -291,7 +291,7 @@ def _variable(name: str, schema: Schema, description: str) -> Schema:
 
 _SESSION = _variable("session", {"type": "string", "pattern": f"^{NAME_PATTERN}$"}, "its name")
 _STREAM = _variable("stream", TEXT, "what the first comment of the stream names")
-_SUBJECT = _variable("subject", {**TEXT, "pattern": r"^[^/\n][^\n]*$"}, "`sub` of its tokens")
+_SUBJECT = _variable("subject", {**TEXT, "minLength": 1}, "`sub` of its tokens")
 
 # --- responses -------------------------------------------------------------------------------
 
