@@ -18,6 +18,7 @@ import httpx
 from httpx_sse import EventSource, SSEError, connect_sse
 
 DEFAULT_RETRY = 3.0  # seconds: the daemon's own default, until its `retry:` says otherwise
+OWN_PREFIX = "broadcaster."  # of the events that the daemon makes itself: nobody can publish these
 MAX_BACKOFF = 60.0  # seconds: long enough to spare a daemon in trouble, short enough to wait for
 
 # A stream is silent for one heartbeat (15 s by default) at most; four missed ones mean that it is
@@ -33,17 +34,21 @@ class RequestFailed(Exception):  # noqa: N818 (it is the daemon's answer, not an
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One event as it came; `by_daemon` tells the daemon's own `gap` and `end` from published."""
+    """One event as it came."""
 
     id: str
     event: str
     data: str
-    by_daemon: bool
+
+    @property
+    def by_daemon(self) -> bool:
+        """Whether the daemon made it itself."""
+        return self.event.startswith(OWN_PREFIX)
 
     @property
     def final(self) -> bool:
         """Whether the daemon said not to come back."""
-        if not (self.by_daemon and self.event == "end"):
+        if self.event != f"{OWN_PREFIX}end":
             return False
         try:
             said = json.loads(self.data)
@@ -176,8 +181,7 @@ class Tail:
             position_only = not moved or (index == 0 and begins_with_position)
             if position_only and not sse.data and sse.event == "message":
                 continue
-            by_daemon = sse.event in {"gap", "end"} and not moved
-            event = Received(id=sse.id, event=sse.event, data=sse.data, by_daemon=by_daemon)
+            event = Received(id=sse.id, event=sse.event, data=sse.data)
             yield event
             if event.final:
                 return None

@@ -396,6 +396,38 @@ async def test_a_bad_body_is_refused(
     assert await retained(daemon, name) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "query", "body"),
+    [
+        (JSON, "", '{"data": 1, "event": "NAME"}'),
+        (JSON, "", '[{"data": 1, "event": "NAME"}]'),
+        (NDJSON, "", '{"data": 1, "event": "NAME"}\n'),
+        (STREAM, "", "event: NAME\ndata: 1\n\n"),
+        (TEXT, "event=NAME", "1"),
+    ],
+)
+async def test_no_publisher_can_forge_an_event_of_the_daemons_own(
+    daemon: Daemon, name: str, kind: Mapping[str, str], query: str, body: str
+) -> None:
+    for own in ["broadcaster.end", "broadcaster.gap", "broadcaster.of-tomorrow"]:
+        forged = body.replace("NAME", own).encode()
+        refused = await post(daemon, name, kind, forged, query.replace("NAME", own))
+
+        assert "broadcaster." in str(problem(refused, 422)["detail"])
+    assert await retained(daemon, name) == []
+
+
+@pytest.mark.parametrize("theirs", ["end", "gap"])
+async def test_an_application_may_name_its_events_as_it_likes(
+    daemon: Daemon, name: str, theirs: str
+) -> None:
+    async with following(daemon, name) as stream:
+        await post(daemon, name, TEXT, b'{"reconnect": false}', f"event={theirs}")
+        event = await stream.event()
+
+    assert event == Event(stream.cursor, '{"reconnect": false}', theirs)
+
+
 async def test_what_comes_before_a_bad_line_stands(daemon: Daemon, name: str) -> None:
     body = b'{"data": "a"}\n\n{"data": "b"}\nnot JSON\n{"data": "c"}\n'
     document = problem(await post(daemon, name, NDJSON, body), 400)

@@ -210,7 +210,7 @@ async def gap(stream: Following, asked: str, oldest: str | None) -> None:
     event = await stream.event()
 
     assert event is not None
-    assert event.type == "gap"
+    assert event.type == "broadcaster.gap"
     assert json.loads(event.data) == {"asked": asked, "oldest": oldest}
     assert stream.cursor == ""
 
@@ -398,7 +398,7 @@ async def test_what_is_owed_comes_before_the_end(daemon: Daemon, name: str) -> N
         await ask(daemon, "DELETE", f"/v1/sessions/{name}")
         events = await stream.rest()
 
-    assert [event.type for event in events] == ["message"] * RETAINED + ["end"]
+    assert [event.type for event in events] == ["message"] * RETAINED + ["broadcaster.end"]
 
 
 async def test_a_session_that_never_was_cannot_be_deleted(daemon: Daemon, name: str) -> None:
@@ -526,7 +526,7 @@ async def turned_away(daemon: Daemon, name: str) -> None:
     assert head.status_code == 200
     assert stream.heard[0].startswith("retry: ")
     assert 1000 <= int(stream.heard[0].removeprefix("retry: ")) <= 2000
-    assert [event.type for event in events] == ["end"]
+    assert [event.type for event in events] == ["broadcaster.end"]
     assert json.loads(events[0].data) == {"reason": "memory", "reconnect": True}
     assert stream.cursor == ""
     problem(refused, 503)
@@ -583,7 +583,7 @@ async def test_a_crowd_that_comes_at_once_is_cut_to_the_limit(start_daemon: Star
         await eventually(the_others_are_told)
         publish(daemon, "s", "for those who stayed")
 
-    assert sorted(outcomes) == ["end"] * 25 + ["message"] * 5
+    assert sorted(outcomes) == ["broadcaster.end"] * 25 + ["message"] * 5
 
 
 # --- slow readers ----------------------------------------------------------------------------
@@ -612,7 +612,7 @@ async def test_a_slow_reader_that_may_skip_is_told_what_it_missed(
             seen.append(event)
     expected = iter(ids)
     for before, event in itertools.pairwise([Event("", ""), *seen]):
-        if event.type == "gap":
+        if event.type == "broadcaster.gap":
             news = json.loads(event.data)
             assert news["asked"] == before.id
             assert before.id in ids
@@ -620,7 +620,7 @@ async def test_a_slow_reader_that_may_skip_is_told_what_it_missed(
         else:
             assert event.id == next(expected)
 
-    assert "gap" in {event.type for event in seen}
+    assert "broadcaster.gap" in {event.type for event in seen}
     assert next(expected, None) is None
 
 

@@ -101,7 +101,7 @@ def test_events_come_as_they_were_sent() -> None:
         ENDED,
     )
 
-    assert received == [Received(id="a-1", event="greeting", data="one\ntwo", by_daemon=False)]
+    assert received == [Received(id="a-1", event="greeting", data="one\ntwo")]
 
 
 def test_reconnect_resumes_after_the_last_event() -> None:
@@ -142,7 +142,9 @@ def test_blank_lines_and_ids_alone_are_no_events_but_empty_data_is() -> None:
 
 def test_end_of_the_session_ends_the_tail() -> None:
     received, waits, _ = follow(
-        stream("id: a-1", "data: 1", "", "event: end", 'data: {"reconnect": false}', ""),
+        stream(
+            "id: a-1", "data: 1", "", "event: broadcaster.end", 'data: {"reconnect": false}', ""
+        ),
     )
 
     assert [event.final for event in received] == [False, True]
@@ -152,7 +154,13 @@ def test_end_of_the_session_ends_the_tail() -> None:
 def test_end_of_a_stream_that_may_be_resumed_does_not() -> None:
     received, waits, requests = follow(
         stream(
-            "id: a-1", "data: 1", "", "retry: 500", "event: end", 'data: {"reconnect":true}', ""
+            "id: a-1",
+            "data: 1",
+            "",
+            "retry: 500",
+            "event: broadcaster.end",
+            'data: {"reconnect":true}',
+            "",
         ),
         ENDED,
     )
@@ -172,10 +180,10 @@ def test_published_event_may_be_called_end() -> None:
 
 def test_gap_is_the_daemons_and_moves_no_cursor() -> None:
     received, _, requests = follow(
-        stream("event: gap", 'data: {"oldest": "a-5"}', ""), ENDED, last_event_id="a-1"
+        stream("event: broadcaster.gap", 'data: {"oldest": "a-5"}', ""), ENDED, last_event_id="a-1"
     )
 
-    assert [(event.event, event.by_daemon) for event in received] == [("gap", True)]
+    assert [(event.event, event.by_daemon) for event in received] == [("broadcaster.gap", True)]
     assert "Last-Event-ID: a-1" in requests[1]
 
 

@@ -162,7 +162,7 @@ def test_a_gap_says_what_was_asked_for_and_what_is_left(asked: str, oldest: str 
     [gap] = decode([stream])
 
     assert json.loads(gap.data) == {"asked": asked, "oldest": oldest}
-    assert gap.event == "gap"
+    assert gap.event == "broadcaster.gap"
     assert gap.last_event_id == "before"  # what the daemon says moves no cursor
     assert stream.isascii()
 
@@ -172,13 +172,15 @@ def test_an_end_says_why_and_whether_to_come_back(reason: EndReason) -> None:
     [end] = decode([encode_end(reason)])
 
     assert json.loads(end.data) == {"reason": str(reason), "reconnect": reason.reconnect}
-    assert (end.event, end.last_event_id, end.retry) == ("end", "", None)
+    assert (end.event, end.last_event_id, end.retry) == ("broadcaster.end", "", None)
 
 
 def test_an_end_can_say_when_to_come_back() -> None:
     end = encode_end(EndReason.DRAINING, retry_ms=2500)
 
-    expected = b'retry: 2500\nevent: end\ndata: {"reason":"draining","reconnect":true}\n\n'
+    expected = (
+        b'retry: 2500\nevent: broadcaster.end\ndata: {"reason":"draining","reconnect":true}\n\n'
+    )
     assert end == expected
 
 

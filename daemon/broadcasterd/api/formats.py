@@ -12,6 +12,7 @@ Nothing here waits, and nothing knows a session.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from email.message import Message
 from functools import lru_cache
@@ -27,6 +28,7 @@ from broadcasterd.core.event import (
     MAX_EVENT_NAME_CHARS,
     MAX_IDEMPOTENCY_KEY_CHARS,
     MAX_RETRY_MS,
+    OWN_PREFIX,
     Event,
 )
 from broadcasterd.core.replaylog import check_block_fits
@@ -46,7 +48,12 @@ _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 # The checks of Event, as the description of the interface says them.
 EventName = Annotated[
     str,
-    Meta(extra_json_schema={"maxLength": MAX_EVENT_NAME_CHARS, "pattern": r"^[^\r\n\u0000]*$"}),
+    Meta(
+        extra_json_schema={
+            "maxLength": MAX_EVENT_NAME_CHARS,
+            "pattern": rf"^(?!{re.escape(OWN_PREFIX)})[^\r\n\u0000]*$",
+        }
+    ),
 ]
 IdempotencyKey = Annotated[
     str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_CHARS})

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from broadcasterd.core.event import Event
+from broadcasterd.core.event import END, GAP, Event
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import BadRequest, TooLarge
 
@@ -79,18 +79,19 @@ def encode_priming(event_id: str) -> bytes:
 
 def encode_gap(*, asked: str, oldest: str | None) -> bytes:
     """Encode the news that events between ``asked`` and ``oldest`` are lost to this client."""
-    return _own_event("gap", {"asked": asked, "oldest": oldest})
+    return _own_event(GAP, {"asked": asked, "oldest": oldest})
 
 
 def encode_end(reason: EndReason, *, retry_ms: int | None = None) -> bytes:
     """Encode why a stream ends, and whether (and after how long) to come back."""
     retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
-    return retry + _own_event("end", {"reason": reason.value, "reconnect": reason.reconnect})
+    return retry + _own_event(END, {"reason": reason.value, "reconnect": reason.reconnect})
 
 
 def _own_event(name: str, data: dict[str, object]) -> bytes:
     # No id: an event of the daemon's own must not move the client's cursor.
-    return encode_block(Event(json.dumps(data, separators=(",", ":")), name))
+    text = json.dumps(data, separators=(",", ":"))
+    return f"event: {name}\ndata: {text}\n\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
