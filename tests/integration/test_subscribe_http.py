@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -63,6 +63,14 @@ async def head_and_lines(
     return Answer(head.status_code, fields, b""), heard
 
 
+def check_what_is_said_of_a_stream(headers: Mapping[str, str]) -> None:
+    """Check what keeps clients from decoding it otherwise, and proxies from holding it back."""
+    assert headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert headers["cache-control"] == "no-store, no-transform"
+    assert headers["x-accel-buffering"] == "no"
+    assert "content-encoding" not in headers
+
+
 def problem(response: Answer, status: int) -> dict[str, object]:
     assert response.status == status, response.body
     assert response.headers["content-type"] == "application/problem+json"
@@ -79,9 +87,7 @@ async def test_a_stream_begins_at_once_and_makes_no_event(
     response, lines = await head_and_lines(daemon, path.format(name), lines=3)
 
     assert response.status == 200
-    assert response.headers["content-type"].split(";")[0] == "text/event-stream"
-    assert response.headers["cache-control"] == "no-store"
-    assert response.headers["x-accel-buffering"] == "no"
+    check_what_is_said_of_a_stream(response.headers)
     assert lines[0] == "retry: 1234"
     assert lines[1].startswith(": stream ")
     assert lines[2] == ":"  # the first heartbeat: nothing else, and no blank line, came before
@@ -119,8 +125,10 @@ async def test_http_1_0_gets_the_stream_too(daemon: Daemon, name: str) -> None:
             while not received.endswith(b"\n\n"):
                 received += await stream.receive_some()
     head, _, body = received.partition(b"\r\n\r\n")
+    lines = [line.partition(": ") for line in head.decode().split("\r\n")]
 
     assert head.startswith(b"HTTP/1.1 200")
+    check_what_is_said_of_a_stream({name.lower(): value for name, _, value in lines})
     assert b"chunked" not in head.lower()
     assert body.startswith(b"retry: ")
     assert b"\ndata: a\n" in body
@@ -524,6 +532,9 @@ async def turned_away(daemon: Daemon, name: str) -> None:
     refused = await ask(daemon, "GET", target(name, "overload=status"))
 
     assert head.status_code == 200
+    check_what_is_said_of_a_stream(
+        {name.decode().lower(): value.decode() for name, value in head.headers}
+    )
     assert stream.heard[0].startswith("retry: ")
     assert 1000 <= int(stream.heard[0].removeprefix("retry: ")) <= 2000
     assert [event.type for event in events] == ["broadcaster.end"]

@@ -112,7 +112,7 @@ def _subscribe(name: str) -> Schema:
         responses={
             "200": {
                 "description": "the events",
-                "headers": _NO_STORE,
+                "headers": _NO_STORE_OF_EITHER,
                 "content": {
                     STREAM_TYPE: {"schema": STREAM_EVENT},
                     JSON_TYPE: {"schema": reference("Page")},
@@ -296,6 +296,9 @@ _SUBJECT = _variable("subject", {**TEXT, "minLength": 1}, "`sub` of its tokens")
 # --- responses -------------------------------------------------------------------------------
 
 _NO_STORE: Schema = {"Cache-Control": {"required": True, "schema": {"const": "no-store"}}}
+_NO_STORE_OF_EITHER: Schema = {
+    "Cache-Control": {"required": True, "schema": {"enum": ["no-store, no-transform", "no-store"]}}
+}
 _RETRY_AFTER: Schema = {
     "Retry-After": {"required": True, "schema": COUNT, "description": "seconds"}
 }
