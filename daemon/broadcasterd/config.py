@@ -19,12 +19,16 @@ from msgspec import Meta
 
 # An error message takes the description for what was expected.
 Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
-Milliseconds = Annotated[int, Meta(gt=0, description="a whole number of milliseconds above 0")]
+# A browser that is told of more than a day would never come back in practice.
+Milliseconds = Annotated[
+    int, Meta(gt=0, le=86_400_000, description="milliseconds from 1 to 86400000, which is a day")
+]
 Megabytes = Annotated[float, Meta(gt=0, description="a number of megabytes above 0")]
 Bytes = Annotated[int, Meta(gt=0, description="a whole number of bytes above 0")]
 Count = Annotated[int, Meta(gt=0, description="a whole number above 0")]
 Share = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
-Rate = Annotated[float, Meta(gt=0, description="a number per second above 0")]
+# Anything slower would have a client wait for hours, or for ever.
+Rate = Annotated[float, Meta(ge=0.001, description="a number per second from 0.001")]
 Leeway = Annotated[float, Meta(ge=0, le=300, description="a number of seconds from 0 to 300")]
 Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
 Text = Annotated[str, Meta(min_length=1, description="a string that is not empty")]
@@ -80,6 +84,7 @@ class Sessions(Section, frozen=True, kw_only=True):
     max_history_bytes: Bytes = MiB
     heartbeat_interval: Seconds = 15.0
     retry_ms: Milliseconds = 3000
+    min_retry_ms: Milliseconds = 500
     max_subscribers: Count = 15_000
     max_subscribers_per_session: Count = 15_000
     max_lag_events: Count = 500

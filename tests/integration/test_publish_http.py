@@ -180,12 +180,15 @@ async def test_a_text_is_the_data(daemon: Daemon, name: str) -> None:
     ]
 
 
-async def test_retry_reaches_the_client(daemon: Daemon, name: str) -> None:
+@pytest.mark.parametrize(("asked", "told"), [(1500, 1500), (0, 500)])
+async def test_retry_reaches_the_client_within_bounds(
+    daemon: Daemon, name: str, asked: int, told: int
+) -> None:
     async with following(daemon, name) as stream:
-        await post(daemon, name, JSON, b'{"data": "a", "retry": 1500}')
+        await post(daemon, name, JSON, b'{"data": "a", "retry": %d}' % asked)
         await stream.event()
 
-    assert "retry: 1500" in stream.heard[2:]
+    assert [line for line in stream.heard[2:] if line.startswith("retry")] == [f"retry: {told}"]
 
 
 async def test_an_event_with_a_ttl_is_not_replayed_after_it(daemon: Daemon, name: str) -> None:

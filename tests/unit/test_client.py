@@ -10,8 +10,6 @@ from itertools import count, islice
 from threading import Thread
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from broadcasterd import client
 from broadcasterd.client import Received, RequestFailed, Tail
@@ -106,14 +104,14 @@ def test_events_come_as_they_were_sent() -> None:
 
 def test_reconnect_resumes_after_the_last_event() -> None:
     received, waits, requests = follow(
-        stream("retry: 40", ": stream a", "id: a-1", "data: 1", "", "id: a-2", "data: 2", ""),
+        stream("retry: 400", ": stream a", "id: a-1", "data: 1", "", "id: a-2", "data: 2", ""),
         stream("id: a-2", "", "id: a-3", "data: 3", ""),
         ENDED,
         start="last:2",
     )
 
     assert [event.data for event in received] == ["1", "2", "3"]
-    assert all(0.04 <= seconds <= 0.06 for seconds in waits)
+    assert all(0.4 <= seconds <= 0.6 for seconds in waits)
     assert "Last-Event-ID" not in requests[0]
     assert "Last-Event-ID: a-2\r\n" in requests[1]
     assert "Last-Event-ID: a-3\r\n" in requests[2]
@@ -232,13 +230,6 @@ def test_daemon_that_is_down_is_tried_again() -> None:
 def test_answer_that_is_no_event_stream_is_refused() -> None:
     with pytest.raises(RequestFailed, match="text/event-stream"):
         follow(answer(200, "<html>", kind="text/html"))
-
-
-@given(retry=st.floats(0.001, 600), failures=st.integers(0, 50))
-def test_wait_is_never_shorter_than_asked_for_nor_endless(retry: float, failures: int) -> None:
-    seconds = client.backoff(retry, failures)
-
-    assert retry <= seconds <= max(retry, client.MAX_BACKOFF)
 
 
 def test_waits_are_jittered() -> None:

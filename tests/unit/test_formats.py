@@ -20,10 +20,12 @@ from broadcasterd.api.formats import (
     stream_of,
 )
 from broadcasterd.api.request import Head
+from broadcasterd.config import Sessions
 from broadcasterd.core.event import Event
 from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
 
 MOST = 1000
+LIMITS = Sessions(max_history_bytes=MOST)
 
 
 def head(content_type: str, **fields: str) -> Head:
@@ -96,11 +98,11 @@ def test_what_is_no_json_is_a_bad_request(body: bytes) -> None:
 
 
 def test_an_event_has_to_be_retained_and_encoded() -> None:
-    assert b"data: x\n\n" == encode(Event("x"), max_history_bytes=MOST).block
+    assert b"data: x\n\n" == encode(Event("x"), LIMITS).block
     with pytest.raises(TooLarge):
-        encode(Event("x" * MOST), max_history_bytes=MOST)
+        encode(Event("x" * MOST), LIMITS)
     with pytest.raises(InvalidEvent, match="UTF-8"):
-        encode(Event("\ud800"), max_history_bytes=MOST)
+        encode(Event("\ud800"), LIMITS)
 
 
 # --- however a stream is cut -----------------------------------------------------------------

@@ -15,7 +15,6 @@ passed over for a better one, and there is no anonymous access to fall back to.
 
 from __future__ import annotations
 
-import math
 from http import HTTPStatus
 
 import structlog
@@ -174,7 +173,7 @@ class Guard:
         if wait := self._failures.would_wait(client_group(head.peer)):
             raise TooMany(
                 "too many bad tokens came from this address (limits.max_failures_per_minute)",
-                retry_after=math.ceil(wait),
+                retry_after=wait,
             )
 
     def _check_origin(self, head: Head) -> None:

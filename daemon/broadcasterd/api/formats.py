@@ -24,6 +24,7 @@ from msgspec import Meta
 
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.publication import EncodedEvent
+from broadcasterd.config import Sessions
 from broadcasterd.core.event import (
     MAX_EVENT_NAME_CHARS,
     MAX_IDEMPOTENCY_KEY_CHARS,
@@ -120,20 +121,25 @@ def _unsupported(detail: str) -> Problem:
     return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
 
 
-def encode(event: Event, *, max_history_bytes: int) -> EncodedEvent:
+def encode(event: Event, limits: Sessions) -> EncodedEvent:
     """Return an event as a session takes it.
+
+    A reconnection time below ``min_retry_ms`` becomes that: with 0, all who listen would come back
+    hundreds of times a second when the daemon is gone.
 
     Raises:
         InvalidEvent: UTF-8 cannot encode its text.
         TooLarge: no log of ``max_history_bytes`` could retain it.
 
     """
+    if event.retry is not None and event.retry < limits.min_retry_ms:
+        event = msgspec.structs.replace(event, retry=limits.min_retry_ms)
     try:
         block = encode_block(event)
     except UnicodeEncodeError as error:
         msg = "data and event have to be text that UTF-8 can encode"
         raise InvalidEvent(msg) from error
-    check_block_fits(block, max_bytes=max_history_bytes, key=event.idempotency_key)
+    check_block_fits(block, max_bytes=limits.max_history_bytes, key=event.idempotency_key)
     return EncodedEvent(block, event.ttl, event.idempotency_key)
 
 
@@ -246,7 +252,11 @@ class NdjsonEvents:
 
 
 class RelayedEvents:
-    """The events of another SSE stream. Its ids are not taken over: each event gets a new one."""
+    """The events of another SSE stream.
+
+    Its ids are not taken over: each event gets a new one. Nor are its reconnection times: when to
+    come back to that stream is its relay's own affair.
+    """
 
     def __init__(self, max_event_chars: int) -> None:
         self._decoder = StreamDecoder(max_event_chars=max_event_chars)
@@ -271,9 +281,9 @@ class RelayedEvents:
         """Characters kept of an event that is not complete."""
         return self._decoder.kept_chars
 
-    def _relayed(self, received: Received) -> Event:
-        retry = received.retry if received.retry is None else min(received.retry, MAX_RETRY_MS)
-        return Event(received.data, received.event, retry)
+    @staticmethod
+    def _relayed(received: Received) -> Event:
+        return Event(received.data, received.event)
 
 
 def _decode_text(body: bytes) -> str:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -120,17 +119,17 @@ async def publish(
 def _check_rate(wait: float) -> None:
     if wait:
         msg = "the token's subject publishes too much (limits.publish_rate)"
-        raise TooMany(msg, retry_after=math.ceil(wait))
+        raise TooMany(msg, retry_after=wait)
 
 
 async def _encode_all(events: Iterable[Event], hub: Hub, held: Holding) -> list[EncodedEvent]:
     """Encode all events or none; let other tasks run in between, for there may be thousands."""
     encoded: list[EncodedEvent] = []
-    most = hub.settings.sessions.max_history_bytes
+    limits = hub.settings.sessions
 
     def encode_one(event: Event) -> None:
         held.take(EVENT_BYTES)
-        encoded.append(encode(event, max_history_bytes=most))
+        encoded.append(encode(event, limits))
 
     await for_each(events, encode_one, slice_=ENCODING_SLICE)
     return encoded
@@ -183,11 +182,11 @@ async def _encode_some(
 ) -> tuple[list[EncodedEvent], Problem | None]:
     """Encode events up to the first that is refused; return them, and its problem."""
     encoded: list[EncodedEvent] = []
-    most = hub.settings.sessions.max_history_bytes
+    limits = hub.settings.sessions
     try:
         await for_each(
             events,
-            lambda event: encoded.append(encode(event, max_history_bytes=most)),
+            lambda event: encoded.append(encode(event, limits)),
             slice_=ENCODING_SLICE,
         )
     except Problem as problem:
