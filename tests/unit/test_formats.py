@@ -15,10 +15,10 @@ from broadcasterd.api.formats import (
     RelayedEvents,
     encode,
     media_type_of,
-    parse_json,
     parse_text,
     stream_of,
 )
+from broadcasterd.api.posted import parse_json
 from broadcasterd.api.request import Head
 from broadcasterd.config import Sessions
 from broadcasterd.core.event import Event

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from broadcasterd import client
 from broadcasterd.access.ratelimit import RateLimiter
-from broadcasterd.api.formats import encode, parse_json, stream_of
+from broadcasterd.api.formats import encode, stream_of
+from broadcasterd.api.posted import parse_json
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import ConfigError, Sessions, from_mapping
 from broadcasterd.core.event import MAX_RETRY_MS, Event

@@ -62,6 +62,8 @@ class Grant:
 
         """
         found = msgspec.convert(claims, _Claims)
+        if found.sub is not None and _has_half(found.sub):
+            raise ValueError("sub: expected text that UTF-8 can hold")
         if found.exp is not None and not math.isfinite(found.exp):
             raise ValueError("exp: expected a finite number")
         granted = found.broadcaster
@@ -79,6 +81,15 @@ class Grant:
 
 EVERYONE = Grant(subscribe=("*",), publish=("*",), admin=True)
 """The grant of everyone where no tokens are asked for."""
+
+
+def _has_half(text: str) -> bool:
+    """Whether a text has half of a surrogate pair: no log, and no file, could hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def matches(glob: str, name: str) -> bool:

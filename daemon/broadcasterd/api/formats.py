@@ -12,81 +12,29 @@ Nothing here waits, and nothing knows a session.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from email.message import Message
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Annotated, Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
-from msgspec import Meta
 
+from broadcasterd.api.json_body import check_utf8, without_bom
+from broadcasterd.api.posted import parse_one
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.publication import EncodedEvent
 from broadcasterd.config import Sessions
-from broadcasterd.core.event import (
-    MAX_EVENT_NAME_CHARS,
-    MAX_IDEMPOTENCY_KEY_CHARS,
-    MAX_RETRY_MS,
-    OWN_PREFIX,
-    Event,
-)
+from broadcasterd.core.event import Event
 from broadcasterd.core.replaylog import check_block_fits
 from broadcasterd.core.wire import Received, StreamDecoder, encode_block
-from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
-
-MAX_ARRAY_EVENTS = 10_000
-"""An array is taken apart in memory: if its events are tiny, that takes fifty times its bytes. A
-stream has no such limit."""
+from broadcasterd.errors import InvalidEvent, Problem, TooLarge
 
 JSON_TYPE = "application/json"
 NDJSON_TYPE = "application/x-ndjson"
 STREAM_TYPE = "text/event-stream"
 
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
-
-# The checks of Event, as the description of the interface says them.
-EventName = Annotated[
-    str,
-    Meta(
-        extra_json_schema={
-            "maxLength": MAX_EVENT_NAME_CHARS,
-            "pattern": rf"^(?!{re.escape(OWN_PREFIX)})[^\r\n\u0000]*$",
-        }
-    ),
-]
-IdempotencyKey = Annotated[
-    str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_CHARS})
-]
-Retry = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_RETRY_MS})]
-TimeToLive = Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0})]
-
-
-class Posted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An event as JSON. ``data`` is kept as it was written: no number changes its digits."""
-
-    data: msgspec.Raw
-    event: EventName | None = None
-    idempotency_key: IdempotencyKey | None = None
-    retry: Retry | None = None
-    ttl: TimeToLive | None = None
-
-    def to_event(self) -> Event:
-        """Return the event: a string as it is, anything else as compact JSON."""
-        raw = bytes(self.data)
-        if raw.startswith(b'"'):
-            data = _text.decode(raw)
-        else:
-            data = msgspec.json.format(raw, indent=-1).decode()
-        return Event(data, self.event, self.retry, self.ttl, self.idempotency_key)
-
-
-T = TypeVar("T")
-
-_text = msgspec.json.Decoder(str)
-_one = msgspec.json.Decoder(Posted)
-_many = msgspec.json.Decoder(list[Posted])
 
 
 def media_type_of(head: Head) -> str:
@@ -148,35 +96,7 @@ def encode(event: Event, limits: Sessions) -> EncodedEvent:
 
 def parse_text(body: bytes, head: Head) -> Event:
     """Make an event whose data is the body."""
-    return Event(_decode_text(body), head.parameter("event"))
-
-
-def parse_json(body: bytes) -> Iterable[Event]:
-    """Parse one event or an array of them, whose events are made one by one.
-
-    Raises:
-        BadRequest: it is not JSON.
-        InvalidEvent: an event is not valid; in an array, ``index`` says which.
-        TooLarge: there are more than ``MAX_ARRAY_EVENTS``.
-
-    """
-    _decode_text(body)  # the JSON decoder does not look into the data of an event
-    if body.lstrip()[:1] != b"[":
-        return (_decode(body, _one).to_event(),)
-    posts: list[Posted] = _decode(body, _many)
-    if len(posts) > MAX_ARRAY_EVENTS:
-        msg = f"an array has at most {MAX_ARRAY_EVENTS} events: send more as application/x-ndjson"
-        raise TooLarge(msg)
-    return _events_of(posts)
-
-
-def _events_of(posts: list[Posted]) -> Iterator[Event]:
-    for index, posted in enumerate(posts):
-        try:
-            yield posted.to_event()
-        except Problem as problem:
-            problem.extra["index"] = index
-            raise
+    return Event(check_utf8(body), head.parameter("event"))
 
 
 # --- streams ---------------------------------------------------------------------------------
@@ -227,12 +147,12 @@ class NdjsonEvents:
 
     def finish(self) -> Iterator[Event]:
         """Yield the event of the last line, which needs no line break."""
-        line = bytes(self._rest)
+        line = without_bom(bytes(self._rest))
         self._rest.clear()
         self._line += 1
         if line.strip():
-            _decode_text(line)
-            yield _decode(line, _one).to_event()
+            check_utf8(line)
+            yield parse_one(line)
 
     def where(self) -> dict[str, object]:
         """Name the line."""
@@ -284,21 +204,3 @@ class RelayedEvents:
     @staticmethod
     def _relayed(received: Received) -> Event:
         return Event(received.data, received.event)
-
-
-def _decode_text(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        msg = f"the body is not UTF-8 (byte {error.start})"
-        raise BadRequest(msg) from error
-
-
-def _decode(text: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    try:
-        return decoder.decode(text)
-    except msgspec.ValidationError as error:
-        raise InvalidEvent(str(error)) from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        msg = f"not JSON: {error}"
-        raise BadRequest(msg) from error

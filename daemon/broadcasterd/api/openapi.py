@@ -13,8 +13,9 @@ import msgspec
 
 from broadcasterd import __version__
 from broadcasterd.access.grants import Action
-from broadcasterd.api.formats import JSON_TYPE, NDJSON_TYPE, STREAM_TYPE, EventName
+from broadcasterd.api.formats import JSON_TYPE, NDJSON_TYPE, STREAM_TYPE
 from broadcasterd.api.pages import MAX_PAGE_EVENTS, MAX_WAIT_S
+from broadcasterd.api.posted import EventName
 from broadcasterd.api.problems import PROBLEM_TYPE
 from broadcasterd.api.schemas import (
     COUNT,

@@ -18,10 +18,10 @@ from broadcasterd.api.formats import (
     EventStream,
     encode,
     media_type_of,
-    parse_json,
     parse_text,
     stream_of,
 )
+from broadcasterd.api.posted import parse_json
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.publication import EncodedEvent, Receipt

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from broadcasterd.api.formats import MAX_ARRAY_EVENTS, Posted
 from broadcasterd.api.grants import TicketRequest
+from broadcasterd.api.posted import MAX_ARRAY_EVENTS, Posted
 from broadcasterd.memory.breaker import State
 
 Schema = dict[str, object]
