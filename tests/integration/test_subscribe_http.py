@@ -514,6 +514,38 @@ async def test_where_every_origin_is_allowed_any_may_read(start_daemon: StartDae
     assert response.headers["access-control-allow-origin"] in {"*", "https://example.org"}
 
 
+LISTED = "https://example.org"
+BAD_CHUNKS = (
+    f"POST {target('s')} HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n"
+    "Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (f"GET /nothing HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 404),
+        (f"PUT /health HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 405),
+        (f"GET {target('a@b')} HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 400),
+        (f"GET / HTTP/1.1\r\nOrigin: {LISTED}\r\n\r\n", 400),  # without a host
+        (f"GET / HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\nX: {'x' * 20_000}", 431),
+        (f"GET / HTTP/2.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 505),
+        (BAD_CHUNKS, 400),
+    ],
+)
+async def test_a_page_can_read_every_refusal(daemon: Daemon, sent: str, status: int) -> None:
+    """Also those that come before the request has a route: or all a page sees is that it failed."""
+    async with connected(daemon) as client:
+        client.has_asked()
+        await client.stream.send_all(sent.encode())
+        answer = await client.answer()
+
+    assert answer.status == status
+    assert answer.headers["access-control-allow-origin"] == LISTED
+    assert answer.headers["vary"] == "Origin"
+    assert "Retry-After" in answer.headers["access-control-expose-headers"]
+
+
 async def test_an_unknown_path_is_a_problem(daemon: Daemon) -> None:
     for path in ("/nowhere", "/v1/sessions/a/b/c", "/v1/sessions/a/events/"):
         problem(await ask(daemon, "GET", path), 404)

@@ -13,13 +13,12 @@ Nothing here waits, and nothing knows a session.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from email.message import Message
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Protocol
 
 import msgspec
 
+from broadcasterd.api.fields import Malformed, codings, content_type
 from broadcasterd.api.json_body import check_utf8, without_bom
 from broadcasterd.api.posted import parse_one
 from broadcasterd.api.request import Head
@@ -34,6 +33,7 @@ JSON_TYPE = "application/json"
 NDJSON_TYPE = "application/x-ndjson"
 STREAM_TYPE = "text/event-stream"
 
+_EXPECTED = "expected application/json, application/x-ndjson, text/event-stream or text/plain"
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
@@ -44,25 +44,19 @@ def media_type_of(head: Head) -> str:
         Problem: 415, the type cannot be published, or the body has an encoding that is not taken.
 
     """
-    media_type, charset = _content_type(head.headers.get("content-type", ""))
-    if charset.lower() not in _UTF8:
+    field = head.headers.get("content-type", "")
+    try:
+        media_type, charset = content_type(field)
+    except Malformed as error:
+        fault = "a content type that is malformed, or not one" if field else "no content type"
+        raise _unsupported(f"{fault}: {_EXPECTED}") from error
+    if charset is not None and charset not in _UTF8:
         raise _unsupported(f"charset {charset!r} is not supported: send UTF-8")
-    if head.headers.get("content-encoding", "identity").lower() != "identity":
+    if "content-encoding" in head.headers and codings(head.headers["content-encoding"]):
         raise _unsupported("a compressed body is not supported: send it as it is")
     if media_type not in {JSON_TYPE, NDJSON_TYPE} and not media_type.startswith("text/"):
-        raise _unsupported(
-            f"{media_type or 'no content type'}: expected application/json, "
-            "application/x-ndjson, text/event-stream or text/plain"
-        )
+        raise _unsupported(f"{media_type}: {_EXPECTED}")
     return media_type
-
-
-@lru_cache(maxsize=64)
-def _content_type(field: str) -> tuple[str, str]:
-    message = Message()
-    message["content-type"] = field
-    media_type = message.get_content_type() if "/" in field else ""
-    return media_type, str(message.get_param("charset", "utf-8"))
 
 
 def _unsupported(detail: str) -> Problem:

@@ -99,15 +99,15 @@ def _add_errors(app: Application) -> None:
 def _add_cors(app: Application, api: Api) -> None:
     @app.before_request
     async def preflight() -> ResponseReturnValue | None:
-        allowed = api.settings.server.cors_origins
-        if allowed and is_preflight(request.method, _fields(), allowed):
+        server = api.settings.server
+        if server.cors_origins and is_preflight(request.method, _fields(), server):
             return _response(NOTHING)
         return None
 
     @app.after_request
     async def share(response: Response) -> Response:
-        if allowed := api.settings.server.cors_origins:
-            response.headers.update(shared_with(request.method, _fields(), allowed))
+        if (server := api.settings.server).cors_origins:
+            response.headers.update(shared_with(request.method, _fields(), server))
         return response
 
 
