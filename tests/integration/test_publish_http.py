@@ -329,7 +329,62 @@ async def test_another_event_stream_is_relayed_as_it_arrives(daemon: Daemon, nam
 
     assert first == Event(str(document["first_id"]), "a\n b", "token")
     assert second == Event(str(document["last_id"]), "")
-    assert document["accepted"] == 2
+    assert (document["accepted"], document["incomplete"]) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "retained_data", "remarks"),
+    [
+        ("", b"data: a\n\n", ["a"], {}),
+        ("", b"data: a\n\ndata: b", ["a"], {"incomplete": True}),
+        ("final=discard", b"data: a\n\ndata: b", ["a"], {"incomplete": True}),
+        ("final=accept", b"data: a\n\ndata: b", ["a", "b"], {}),
+        ("final=accept", b"data: a\n\n: idle", ["a"], {}),
+        ("", b"data: a\xff\xe2\x82\n\n", ["a\ufffd\ufffd"], {"replaced": 2}),
+    ],
+)
+async def test_a_relay_is_told_what_was_made_of_its_stream(
+    *,
+    daemon: Daemon,
+    name: str,
+    query: str,
+    body: bytes,
+    retained_data: list[str],
+    remarks: dict[str, object],
+) -> None:
+    document = (await post(daemon, name, STREAM, body, query)).json()
+
+    assert await retained(daemon, name) == retained_data
+    assert document["accepted"] == len(retained_data)
+    assert {key: document[key] for key in ("incomplete", "replaced") if key in document} == remarks
+
+
+async def test_another_word_for_the_final_event_is_refused(daemon: Daemon, name: str) -> None:
+    problem(await post(daemon, name, STREAM, b"data: 1\n\n", "final=x"), 400)
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_what_comes_before_a_bad_chunk_stands_however_it_was_cut(
+    *, daemon: Daemon, name: str, in_pieces: bool
+) -> None:
+    head = f"POST {target(name)} HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\n"
+    body = b'Transfer-Encoding: chunked\r\n\r\nc\r\n{"data": 1}\n\r\nno chunk\r\n'
+    sent = head.encode() + body
+
+    async def it_is_there() -> bool:
+        return await retained(daemon, name) == ["1"]
+
+    async with connected(daemon) as client:
+        client.has_asked()
+        if in_pieces:
+            begun, sent = sent[:-12], sent[-12:]
+            await client.stream.send_all(begun)
+            await eventually(it_is_there)
+        await client.stream.send_all(sent)
+        answer = await client.answer()
+
+    assert problem(answer, 400)["accepted"] == 1
+    assert await retained(daemon, name) == ["1"]
 
 
 async def test_a_client_that_dies_loses_nothing_but_its_last_line(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from broadcasterd import client
 from broadcasterd.access.ratelimit import RateLimiter
-from broadcasterd.api.formats import encode, stream_of
+from broadcasterd.api.formats import RelayedEvents, encode
 from broadcasterd.api.posted import parse_json
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import ConfigError, Sessions, from_mapping
@@ -56,8 +56,7 @@ def test_who_asks_for_nothing_changes_nothing(body: bytes) -> None:
 @example(retry=b"0")
 @example(retry=b"86400000")
 def test_the_reconnection_time_of_an_upstream_is_not_passed_on(retry: bytes) -> None:
-    relay = stream_of("text/event-stream", max_event_bytes=1000)
-    assert relay is not None
+    relay = RelayedEvents(1000)
     events = list(relay.feed(b"retry: %b\ndata: 1\n\nretry: %b\n\ndata: 2\n\n" % (retry, retry)))
 
     assert events == [Event("1", "message"), Event("2", "message")]

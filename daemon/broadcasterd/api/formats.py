@@ -27,7 +27,7 @@ from broadcasterd.config import Sessions
 from broadcasterd.core.event import Event
 from broadcasterd.core.replaylog import check_block_fits
 from broadcasterd.core.wire import Received, StreamDecoder, encode_block
-from broadcasterd.errors import InvalidEvent, Problem, TooLarge
+from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
 
 JSON_TYPE = "application/json"
 NDJSON_TYPE = "application/x-ndjson"
@@ -108,19 +108,35 @@ class EventStream(Protocol):
     def where(self) -> dict[str, object]:
         """Say which part of the body was being read."""
 
+    def remarks(self) -> dict[str, object]:
+        """Say what a publisher has to know besides: nothing, where all was as it should be."""
+
     @property
     def kept_bytes(self) -> int:
         """Bytes kept of an event that is not complete."""
 
 
-def stream_of(media_type: str, *, max_event_bytes: int) -> EventStream | None:
-    """Return the reader of a body of that type; ``None`` if such a body is read whole."""
+def stream_of(media_type: str, head: Head, *, max_event_bytes: int) -> EventStream | None:
+    """Return the reader of a body of that type; ``None`` if such a body is read whole.
+
+    Raises:
+        BadRequest: ``final`` has no known form.
+
+    """
     match media_type:
         case "application/x-ndjson":
             return NdjsonEvents(max_event_bytes)
         case "text/event-stream":
-            return RelayedEvents(max_event_bytes)
+            return RelayedEvents(max_event_bytes, takes_final=_takes_final(head))
     return None
+
+
+def _takes_final(head: Head) -> bool:
+    final = head.parameter("final")
+    if final not in {None, "accept", "discard"}:
+        msg = "final: expected accept or discard"
+        raise BadRequest(msg)
+    return final == "accept"
 
 
 class NdjsonEvents:
@@ -152,6 +168,10 @@ class NdjsonEvents:
         """Name the line."""
         return {"line": self._line}
 
+    def remarks(self) -> dict[str, object]:
+        """Say nothing: a line is an event, or is refused."""
+        return {}
+
     @property
     def kept_bytes(self) -> int:
         """Bytes kept of a line that is not complete."""
@@ -170,10 +190,17 @@ class RelayedEvents:
 
     Its ids are not taken over: each event gets a new one. Nor are its reconnection times: when to
     come back to that stream is its relay's own affair.
+
+    Args:
+        max_event_chars: what one of its events may have.
+        takes_final: whether a last event without its blank line is taken all the same.
+
     """
 
-    def __init__(self, max_event_chars: int) -> None:
+    def __init__(self, max_event_chars: int, *, takes_final: bool = False) -> None:
         self._decoder = StreamDecoder(max_event_chars=max_event_chars)
+        self._takes_final = takes_final
+        self._is_incomplete = False
         self._events = 0
 
     def feed(self, piece: bytes) -> Iterator[Event]:
@@ -183,12 +210,22 @@ class RelayedEvents:
             self._events += 1  # not before: this event may be the refused one
 
     def finish(self) -> Iterator[Event]:
-        """Yield nothing: an event without its blank line is none, by the standard."""
-        return iter(())
+        """Yield the last event if it lacks its blank line and is taken."""
+        last = self._decoder.finish()
+        if last is not None and self._takes_final:
+            yield self._relayed(last)
+            self._events += 1
+        else:
+            self._is_incomplete = last is not None
 
     def where(self) -> dict[str, object]:
         """Name the event, counted from 1."""
         return {"event": self._events + 1}
+
+    def remarks(self) -> dict[str, object]:
+        """Say whether the last event was cut off, and how often something was no UTF-8."""
+        remarks = {"incomplete": self._is_incomplete, "replaced": self._decoder.replaced}
+        return {name: value for name, value in remarks.items() if value}
 
     @property
     def kept_bytes(self) -> int:

@@ -132,7 +132,10 @@ def _publish(max_body_bytes: int) -> Schema:
         description=f"A body of JSON or text has at most {max_body_bytes} bytes, as has each event"
         " of a stream. The schema of a stream (NDJSON, SSE) is that of each of its events.",
         needs=[Action.PUBLISH],
-        parameters=[_parameter("query", "event", _EVENT_NAME, "the event's type, of a text body")],
+        parameters=[
+            _parameter("query", "event", _EVENT_NAME, "the event's type, of a text body"),
+            _parameter("query", "final", _FINAL, "the last SSE event, without its blank line"),
+        ],
         requestBody={
             "required": True,
             "content": {
@@ -280,6 +283,7 @@ def _whole(low: int, high: int) -> Schema:
 
 
 _ID: Schema = {"type": "string", "maxLength": MAX_ID_CHARS}
+_FINAL: Schema = {"enum": ["accept", "discard"]}
 _EVENT_NAME: Schema = msgspec.json.schema(EventName)
 _FROM: Schema = {
     "anyOf": [{"enum": ["start", "now"]}, {**TEXT, "pattern": "^last:[0-9]{1,9}$"}, TIME]

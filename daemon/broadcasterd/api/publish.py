@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import trio
 
@@ -43,6 +43,7 @@ class Published:
     """The answer to the publisher so far; it grows as a stream goes on.
 
     ``subscribers`` are the streams, and the pages that wait, that are open on the session now.
+    ``remarks`` are further members, which the body gave cause to.
     """
 
     session: str
@@ -51,6 +52,7 @@ class Published:
     first_id: str | None = None
     last_id: str | None = None
     subscribers: int = 0
+    remarks: Mapping[str, object] = field(default_factory=dict)
 
     def add(self, receipt: Receipt) -> None:
         """Add the receipt of the next events."""
@@ -68,7 +70,9 @@ class Published:
             "last_id": self.last_id,
             "subscribers": self.subscribers,
         }
-        return answer | {"duplicates": self.duplicates} if self.duplicates else answer
+        if self.duplicates:
+            answer["duplicates"] = self.duplicates
+        return {**answer, **self.remarks} if self.remarks else answer
 
 
 async def publish(
@@ -93,7 +97,7 @@ async def publish(
     if hub.pressure.refuses_publish():
         raise ShortOfMemory
     media_type = media_type_of(head)
-    stream = stream_of(media_type, max_event_bytes=hub.settings.server.max_body_bytes)
+    stream = stream_of(media_type, head, max_event_bytes=hub.settings.server.max_body_bytes)
     if stream is not None:
         return await _publish_stream(name, body, stream, grant, hub)
     _check_rate(hub.quotas.wait_for_events(grant.subject))  # before the body is read
@@ -174,6 +178,7 @@ async def _publish_stream(
         problem.extra |= published.document()
         raise
     published.subscribers = len(session.subscribers)
+    published.remarks = stream.remarks()
     return published
 
 

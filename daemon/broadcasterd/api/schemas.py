@@ -64,8 +64,11 @@ _PROGRESS: Schema = {
     "subscribers": COUNT,
 }
 
+# Of a relayed stream: whether its last event was cut off, how often something was no UTF-8.
+_REMARKS: Schema = {"incomplete": {"const": True}, "replaced": COUNT}
+
 _NAMED: dict[str, Schema] = {
-    "Answer": record(_PROGRESS, {"duplicates": COUNT}),
+    "Answer": record(_PROGRESS, {"duplicates": COUNT, **_REMARKS}),
     "Page": record(
         {
             "session": TEXT,

@@ -220,7 +220,13 @@ class _Chunks:
                 self._left -= len(piece)
                 taken = len(piece)
             else:
-                taken = self._skip_trailers(data, at) if self._was_last else self._begin(data, at)
+                take = self._skip_trailers if self._was_last else self._begin
+                try:
+                    taken = take(data, at)
+                except Problem:
+                    if not pieces:
+                        raise
+                    break  # what comes before is of the body, however all this was cut
             if not taken:
                 break
             at += taken
