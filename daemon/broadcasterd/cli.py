@@ -290,7 +290,7 @@ def tail(
     try:
         for event in events:
             if event.by_daemon:
-                tell(f"{event.event}: {event.data}")
+                tell(f"{event.event.removeprefix(client.OWN_PREFIX)}: {event.data}")
             else:
                 # Bytes, so that the terminal's locale has no say; flushed by click each time.
                 click.echo(event.as_json() if as_json else event.data.encode())

@@ -18,7 +18,11 @@ import httpx
 from httpx_sse import EventSource, SSEError, connect_sse
 
 DEFAULT_RETRY = 3.0  # seconds: the daemon's own default, until its `retry:` says otherwise
+OWN_PREFIX = "broadcaster."  # of the events that the daemon makes itself: nobody can publish these
+MIN_WAIT = 0.1  # seconds: whatever a daemon says, nobody comes back at once again and again
+MAX_WAIT = 3600.0  # seconds: nor is a hint believed that would mean never
 MAX_BACKOFF = 60.0  # seconds: long enough to spare a daemon in trouble, short enough to wait for
+_MAX_DOUBLINGS = 16  # from the shortest wait to beyond the longest
 
 # A stream is silent for one heartbeat (15 s by default) at most; four missed ones mean that it is
 # dead. A daemon with slower heartbeats costs a needless reconnect, which resumes where it was.
@@ -33,17 +37,21 @@ class RequestFailed(Exception):  # noqa: N818 (it is the daemon's answer, not an
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One event as it came; `by_daemon` tells the daemon's own `gap` and `end` from published."""
+    """One event as it came."""
 
     id: str
     event: str
     data: str
-    by_daemon: bool
+
+    @property
+    def by_daemon(self) -> bool:
+        """Whether the daemon made it itself."""
+        return self.event.startswith(OWN_PREFIX)
 
     @property
     def final(self) -> bool:
         """Whether the daemon said not to come back."""
-        if not (self.by_daemon and self.event == "end"):
+        if self.event != f"{OWN_PREFIX}end":
             return False
         try:
             said = json.loads(self.data)
@@ -82,14 +90,16 @@ def publish(
     return response.text
 
 
-def backoff(retry: float, failures: int) -> float:
+def backoff(retry: float, failures: int, *, at_least: float = 0.0) -> float:
     """Return how many seconds to wait before the next attempt.
 
-    The wait is never less than the daemon asked for, grows with each failure in a row up to
-    `MAX_BACKOFF`, and is jittered: the clients of a daemon that fell over do not come back as one.
+    The wait is never less than the daemon asked for (`retry`, `at_least`: seconds), within what is
+    believed at all. It grows with each failure in a row up to `MAX_BACKOFF`, and is jittered: the
+    clients of a daemon that fell over do not come back as one.
     """
-    longest = max(retry, MAX_BACKOFF)
-    return min(longest, retry * 2.0**failures * random.uniform(1.0, 1.5))  # noqa: S311 (not a secret)
+    first = min(max(retry, MIN_WAIT), MAX_WAIT)
+    grown = first * 2.0 ** min(failures, _MAX_DOUBLINGS) * random.uniform(1.0, 1.5)  # noqa: S311 (not a secret)
+    return min(max(min(grown, MAX_BACKOFF), first, at_least), MAX_WAIT)
 
 
 class Tail:
@@ -133,7 +143,7 @@ class Tail:
     def __iter__(self) -> Iterator[Received]:
         with httpx.Client(timeout=_STREAM_TIMEOUT) as client:
             while (pause := (yield from self._attempt(client))) is not None:
-                delay = max(pause.at_least, backoff(self._retry, self._failures))
+                delay = backoff(self._retry, self._failures, at_least=pause.at_least)
                 self._failures += 1
                 self._notify(f"{pause.why}; next attempt in {delay:.1f} s")
                 self._sleep(delay)
@@ -171,13 +181,12 @@ class Tail:
             if moved:
                 self._cursor = sse.id
             if sse.retry is not None and sse.retry >= 0:
-                self._retry = sse.retry / 1000
+                self._retry = min(sse.retry, 1000 * MAX_WAIT) / 1000
             # The decoder makes an empty event of every blank line, which by the standard is none.
             position_only = not moved or (index == 0 and begins_with_position)
             if position_only and not sse.data and sse.event == "message":
                 continue
-            by_daemon = sse.event in {"gap", "end"} and not moved
-            event = Received(id=sse.id, event=sse.event, data=sse.data, by_daemon=by_daemon)
+            event = Received(id=sse.id, event=sse.event, data=sse.data)
             yield event
             if event.final:
                 return None

@@ -19,18 +19,30 @@ from msgspec import Meta
 
 # An error message takes the description for what was expected.
 Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
-Milliseconds = Annotated[int, Meta(gt=0, description="a whole number of milliseconds above 0")]
+# A browser that is told of more than a day would never come back in practice.
+Milliseconds = Annotated[
+    int, Meta(gt=0, le=86_400_000, description="milliseconds from 1 to 86400000, which is a day")
+]
 Megabytes = Annotated[float, Meta(gt=0, description="a number of megabytes above 0")]
 Bytes = Annotated[int, Meta(gt=0, description="a whole number of bytes above 0")]
 Count = Annotated[int, Meta(gt=0, description="a whole number above 0")]
 Share = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
-Rate = Annotated[float, Meta(gt=0, description="a number per second above 0")]
+# Anything slower would have a client wait for hours, or for ever.
+Rate = Annotated[float, Meta(ge=0.001, description="a number per second from 0.001")]
 Leeway = Annotated[float, Meta(ge=0, le=300, description="a number of seconds from 0 to 300")]
 Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
 Text = Annotated[str, Meta(min_length=1, description="a string that is not empty")]
-# As a browser sends it. With a path or a trailing slash it would never match, so it is refused.
+# As a browser sends it, but for the port and for capitals. With a path, a trailing slash, or
+# letters that are not ASCII, it would never match, so it is refused.
 Origin = Annotated[
-    str, Meta(pattern=r"^(\*|https?://[^/\s]+)$", description='origins like "https://example.org"')
+    str,
+    Meta(
+        pattern=r"^(\*|https?://((\*\.)?[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)\Z",
+        description='origins like "https://example.org" or "https://*.example.org"',
+    ),
+]
+Token = Annotated[
+    str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", description="names of HTTP, like X-Name")
 ]
 # Checked by `_check_pairs`: a pattern could not tell an address from a typing error.
 Network = Annotated[str, Meta(min_length=2, description='networks like "10.0.0.0/8" or "::1"')]
@@ -64,6 +76,7 @@ class Server(Section, frozen=True, kw_only=True):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     cors_origins: tuple[Origin, ...] = ()
+    cors_headers: tuple[Token, ...] = ()
     max_body_bytes: Bytes = MiB
     keep_alive_timeout: Seconds = 75.0
     shutdown_grace: Seconds = 10.0
@@ -80,6 +93,7 @@ class Sessions(Section, frozen=True, kw_only=True):
     max_history_bytes: Bytes = MiB
     heartbeat_interval: Seconds = 15.0
     retry_ms: Milliseconds = 3000
+    min_retry_ms: Milliseconds = 500
     max_subscribers: Count = 15_000
     max_subscribers_per_session: Count = 15_000
     max_lag_events: Count = 500
@@ -105,7 +119,7 @@ class Auth(Section, frozen=True, kw_only=True):
     jwks_file: Path | None = None
     audience: Text | None = None
     issuer: Text | None = None
-    cookie: Text = "broadcaster_token"
+    cookie: Token = "broadcaster_token"
     allow_query_token: bool = False
     leeway: Leeway = 30.0
     i_know_this_is_open: bool = False

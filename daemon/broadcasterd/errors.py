@@ -6,6 +6,7 @@ All of them are a :class:`Problem` (RFC 9457). Any package raises them, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -84,22 +85,27 @@ class TooSlow(Problem):
         super().__init__(HTTPStatus.REQUEST_TIMEOUT, detail)
 
 
+MAX_RETRY_AFTER_S = 3600
+"""Whoever would have to wait for longer is told so again after an hour."""
+
+
+def _retry_after(seconds: float) -> dict[str, str]:
+    """Return the field: whole seconds, rounded up, from 1 to an hour, whatever was computed."""
+    return {"Retry-After": str(math.ceil(max(1.0, min(seconds, MAX_RETRY_AFTER_S))))}
+
+
 class TooMany(Problem):
     """429 with ``Retry-After``: more than one client or subject may have."""
 
-    def __init__(self, detail: str, *, retry_after: int) -> None:
-        super().__init__(
-            HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(retry_after)}
-        )
+    def __init__(self, detail: str, *, retry_after: float) -> None:
+        super().__init__(HTTPStatus.TOO_MANY_REQUESTS, detail, headers=_retry_after(retry_after))
 
 
 class Unavailable(Problem):
     """503 with ``Retry-After``: a bad moment, not a bad request."""
 
-    def __init__(self, detail: str, *, retry_after: int) -> None:
-        super().__init__(
-            HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(retry_after)}
-        )
+    def __init__(self, detail: str, *, retry_after: float) -> None:
+        super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=_retry_after(retry_after))
 
 
 RETRY_AFTER_S = 5

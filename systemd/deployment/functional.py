@@ -24,7 +24,7 @@ def what_is_missing_is_told(client: Client, session: str) -> str:
     _publish(client, session, "one")
     with client.listen(f"{session}/events", last_event_id=UNKNOWN_ID) as stream:
         came = [stream.event(), stream.event()]
-    expect(["gap", "message"], [event.type for event in came], "events")
+    expect(["broadcaster.gap", "message"], [event.type for event in came], "events")
     return "what is missing is told of"
 
 

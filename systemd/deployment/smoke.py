@@ -86,5 +86,7 @@ def events_come_once_and_in_order(client: Client, session: str) -> str:
             expect(200, published.status, f"publishing, {published.document.get('detail')}")
         expect(204, client.ask("DELETE", session).status, "closing the session")
         came = [stream.event() for _ in range(len(sent) + 1)]
-    expect([*sent, "end"], [each.data for each in came[:-1]] + [came[-1].type], "events")
+    expect(
+        [*sent, "broadcaster.end"], [each.data for each in came[:-1]] + [came[-1].type], "events"
+    )
     return f"{len(sent)} events came, once and in order"

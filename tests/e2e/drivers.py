@@ -10,11 +10,16 @@ import json
 import queue
 import subprocess
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from functools import lru_cache
 from http import HTTPStatus
+from importlib.metadata import files
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import httpx
+import requests
 from httpx_sse import connect_sse
 from sseclient import SSEClient
 
@@ -95,6 +100,53 @@ def sseclient_py(url: str) -> AbstractContextManager[Iterator[Event]]:
     return closing(_come_back(connect))
 
 
+def requests_lines(url: str) -> AbstractContextManager[Iterator[Event]]:
+    """PyPI ``requests``, and its lines as text: it decodes them as the response says."""
+
+    def connect(last_event_id: str) -> Iterator[Event]:
+        with requests.Session() as http:
+            http.trust_env = False
+            headers = _resume(last_event_id)
+            with http.get(url, headers=headers, stream=True, timeout=PATIENCE_S) as response:
+                _check(response.status_code)
+                lines = response.iter_lines(decode_unicode=True)
+                yield from parse(map(str, lines), last_event_id=last_event_id)
+
+    return closing(_come_back(connect))
+
+
+def sseclient(url: str) -> AbstractContextManager[Iterator[Event]]:
+    """PyPI ``sseclient``, on top of requests: it comes back by itself, until it is let go of."""
+    client = _sseclient().SSEClient
+
+    def follow() -> Generator[Event, None, None]:
+        with requests.Session() as http, ExitStack() as responses:
+
+            def close_in_the_end(response: requests.Response, **_: object) -> None:
+                responses.callback(response.close)  # it closes none itself
+
+            http.trust_env = False
+            http.hooks["response"].append(close_in_the_end)
+            stream = client(url, session=http, timeout=PATIENCE_S)
+            for event in stream:
+                if event.data:  # it makes an event of a blank line
+                    yield Event(stream.last_id or "", event.data, event.event)
+
+    return closing(follow())
+
+
+@lru_cache(maxsize=1)
+def _sseclient() -> ModuleType:
+    """Import it by its path: by its name, sseclient-py's package is found instead."""
+    [path] = [file for file in files("sseclient") or () if file.name == "sseclient.py"]
+    spec = spec_from_file_location("sseclient_on_requests", path.locate())
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def node(package: str) -> Follow:
     """Return a client from npm, run by the script in ``clients/`` that has its name."""
 
@@ -156,7 +208,7 @@ def _come_back(connect: Callable[[str], Iterator[Event]]) -> Generator[Event, No
             for event in connect(last_event_id):
                 last_event_id = event.id
                 yield event
-        except (httpx.ReadError, httpx.RemoteProtocolError):
+        except (httpx.ReadError, httpx.RemoteProtocolError, requests.RequestException):
             continue
         except _OverError:
             return
@@ -170,6 +222,30 @@ def _check(status: int) -> None:
 
 def _resume(last_event_id: str) -> dict[str, str]:
     return {"Last-Event-ID": last_event_id} if last_event_id else {}
+
+
+@contextmanager
+def express(url: str) -> Iterator[int]:
+    """Run Express with ``compression`` and ``http-proxy-middleware`` before a URL.
+
+    Gives the port that it listens at, on loopback.
+    """
+    for package in ("express", "compression", "http-proxy-middleware"):
+        require(f"npm:{package}")
+    script = SCRIPTS / "express-proxy.mjs"
+    process = subprocess.Popen(
+        [require("node"), script, url], stdout=subprocess.PIPE, encoding="utf-8"
+    )
+    assert process.stdout is not None
+    lines = Lines(process.stdout)
+    try:
+        ready = lines.next(within=PATIENCE_S)
+        assert ready is not None, f"{script.name} ended"
+        yield int(json.loads(ready)["port"])
+    finally:
+        process.kill()
+        process.wait()
+        lines.close()
 
 
 def _until_closed(report: Callable[[], Report]) -> Iterator[Event]:

@@ -74,7 +74,7 @@ def test_an_ended_session_is_left_alone(follow: Follow, stream: Stream) -> None:
         came_back = stream.proxy.wait_for_requests(len(cursors) + 1, within=QUIET_S)
 
     assert [event.data for event in seen] == [text(number) for number in range(3)]
-    assert end.type == "end"
+    assert end.type == "broadcaster.end"
     assert json.loads(end.data) == {"reason": "session_closed", "reconnect": False}
     assert rest == []
     assert cursors == ["", seen[-1].id]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -207,9 +208,12 @@ async def test_to_revoke_a_subject_ends_its_streams_and_no_others(
         assert await other.data(1) == ["after"]
 
 
-async def test_a_subject_may_be_a_url(daemon: Daemon) -> None:
-    subject = "https://login.example/users/1|ü"
-    path = "/v1/subjects/https%3A%2F%2Flogin.example%2Fusers%2F1%7C%C3%BC/streams"
+@pytest.mark.parametrize(
+    "subject",
+    ["https://login.example/users/1|ü", "/C=US/CN=somebody", "a//b/", "/streams", "..", "a\nb"],
+)
+async def test_every_subject_can_be_named_in_the_path(daemon: Daemon, subject: str) -> None:
+    path = f"/v1/subjects/{quote(subject, safe='')}/streams"
     async with following(daemon, "s", headers=bearer(token(sub=subject))) as stream:
         told = (await ask(daemon, "DELETE", path, ADMIN)).json()
 

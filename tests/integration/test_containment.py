@@ -353,7 +353,7 @@ async def test_a_session_that_fails_fails_alone_and_can_be_used_again(
         resumed = await clients.follow(EVENTS, {"Last-Event-ID": stream.cursor})
         gap = await resumed.event()
         assert gap is not None
-        assert "gap" == gap.type
+        assert "broadcaster.gap" == gap.type
         assert {"asked": stream.cursor, "oldest": again["first_id"]} == json.loads(gap.data)
         assert ["c"] == await resumed.data(1)
 

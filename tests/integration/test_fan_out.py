@@ -213,7 +213,7 @@ def test_a_reader_that_stops_is_ended_and_the_others_get_everything(
 
     assert ended
     assert (last.type, json.loads(last.data)) == (
-        "end",
+        "broadcaster.end",
         {"reason": "slow_consumer", "reconnect": True},
     )
     assert events == crowd.events()[: len(events)]

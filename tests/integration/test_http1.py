@@ -364,7 +364,7 @@ async def test_the_head_of_a_stream_comes_with_its_first_bytes() -> None:
         await stream.send_all(get(EVENTS))
         head, _, body = (await stream.receive_some()).partition(b"\r\n\r\n")
 
-        assert head.startswith(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; ")
         assert b"\r\nretry: " in body
 
 

@@ -516,7 +516,7 @@ async def test_every_response_has_the_security_headers(start_daemon: StartDaemon
     async with connected(daemon) as client:
         await client.ask("GET", target("other"), {"Origin": origin})
         head = {name.decode(): value.decode() for name, value in (await client.head()).headers}
-        assert "text/event-stream" == head["content-type"]
+        assert "text/event-stream; charset=utf-8" == head["content-type"]
         assert origin == head["access-control-allow-origin"]
         check_security(head)
     async with connected(daemon) as client:

@@ -102,6 +102,7 @@ async def test_an_event_is_answered_with_its_id(daemon: Daemon, name: str) -> No
         "accepted": 1,
         "first_id": document["first_id"],
         "last_id": document["first_id"],
+        "subscribers": 1,
     }
     assert event == Event(str(document["first_id"]), "hello", "greeting")
 
@@ -120,7 +121,45 @@ async def test_an_empty_array_is_nothing(daemon: Daemon, name: str) -> None:
     response = await post(daemon, name, JSON, b" [] ")
 
     assert response.status == 200
-    assert response.json() == {"session": name, "accepted": 0, "first_id": None, "last_id": None}
+    assert response.json() == {
+        "session": name,
+        "accepted": 0,
+        "first_id": None,
+        "last_id": None,
+        "subscribers": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        (JSON, b'{"data": 1}', 200),
+        (JSON, b'[{"data": 1}, {"data": 2}]', 200),
+        (JSON, b"[]", 200),
+        (TEXT, b"text", 200),
+        (NDJSON, b'{"data": 1}\n', 200),
+        (NDJSON, b'{"data": 1}\nno JSON\n', 400),
+        (STREAM, b"data: 1\n\n", 200),
+        (STREAM, b"data: 1\n\nevent: %b\ndata: 2\n\n" % (b"e" * 300), 422),
+    ],
+)
+async def test_every_answer_to_a_publisher_says_how_many_listen(
+    daemon: Daemon, name: str, kind: Mapping[str, str], body: bytes, status: int
+) -> None:
+    async def listening() -> object:
+        answer = await post(daemon, name, kind, body)
+        assert answer.status == status, answer.body
+        return answer.json()["subscribers"]
+
+    async def nobody_listens() -> bool:
+        return await listening() == 0
+
+    assert await listening() == 0
+    async with following(daemon, name):
+        assert await listening() == 1
+        async with following(daemon, name):
+            assert await listening() == 2
+    await eventually(nobody_listens)
 
 
 async def test_a_text_is_the_data(daemon: Daemon, name: str) -> None:
@@ -141,12 +180,15 @@ async def test_a_text_is_the_data(daemon: Daemon, name: str) -> None:
     ]
 
 
-async def test_retry_reaches_the_client(daemon: Daemon, name: str) -> None:
+@pytest.mark.parametrize(("asked", "told"), [(1500, 1500), (0, 500)])
+async def test_retry_reaches_the_client_within_bounds(
+    daemon: Daemon, name: str, asked: int, told: int
+) -> None:
     async with following(daemon, name) as stream:
-        await post(daemon, name, JSON, b'{"data": "a", "retry": 1500}')
+        await post(daemon, name, JSON, b'{"data": "a", "retry": %d}' % asked)
         await stream.event()
 
-    assert "retry: 1500" in stream.heard[2:]
+    assert [line for line in stream.heard[2:] if line.startswith("retry")] == [f"retry: {told}"]
 
 
 async def test_an_event_with_a_ttl_is_not_replayed_after_it(daemon: Daemon, name: str) -> None:
@@ -287,7 +329,62 @@ async def test_another_event_stream_is_relayed_as_it_arrives(daemon: Daemon, nam
 
     assert first == Event(str(document["first_id"]), "a\n b", "token")
     assert second == Event(str(document["last_id"]), "")
-    assert document["accepted"] == 2
+    assert (document["accepted"], document["incomplete"]) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "retained_data", "remarks"),
+    [
+        ("", b"data: a\n\n", ["a"], {}),
+        ("", b"data: a\n\ndata: b", ["a"], {"incomplete": True}),
+        ("final=discard", b"data: a\n\ndata: b", ["a"], {"incomplete": True}),
+        ("final=accept", b"data: a\n\ndata: b", ["a", "b"], {}),
+        ("final=accept", b"data: a\n\n: idle", ["a"], {}),
+        ("", b"data: a\xff\xe2\x82\n\n", ["a\ufffd\ufffd"], {"replaced": 2}),
+    ],
+)
+async def test_a_relay_is_told_what_was_made_of_its_stream(
+    *,
+    daemon: Daemon,
+    name: str,
+    query: str,
+    body: bytes,
+    retained_data: list[str],
+    remarks: dict[str, object],
+) -> None:
+    document = (await post(daemon, name, STREAM, body, query)).json()
+
+    assert await retained(daemon, name) == retained_data
+    assert document["accepted"] == len(retained_data)
+    assert {key: document[key] for key in ("incomplete", "replaced") if key in document} == remarks
+
+
+async def test_another_word_for_the_final_event_is_refused(daemon: Daemon, name: str) -> None:
+    problem(await post(daemon, name, STREAM, b"data: 1\n\n", "final=x"), 400)
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_what_comes_before_a_bad_chunk_stands_however_it_was_cut(
+    *, daemon: Daemon, name: str, in_pieces: bool
+) -> None:
+    head = f"POST {target(name)} HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\n"
+    body = b'Transfer-Encoding: chunked\r\n\r\nc\r\n{"data": 1}\n\r\nno chunk\r\n'
+    sent = head.encode() + body
+
+    async def it_is_there() -> bool:
+        return await retained(daemon, name) == ["1"]
+
+    async with connected(daemon) as client:
+        client.has_asked()
+        if in_pieces:
+            begun, sent = sent[:-12], sent[-12:]
+            await client.stream.send_all(begun)
+            await eventually(it_is_there)
+        await client.stream.send_all(sent)
+        answer = await client.answer()
+
+    assert problem(answer, 400)["accepted"] == 1
+    assert await retained(daemon, name) == ["1"]
 
 
 async def test_a_client_that_dies_loses_nothing_but_its_last_line(
@@ -357,6 +454,38 @@ async def test_a_bad_body_is_refused(
     assert await retained(daemon, name) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "query", "body"),
+    [
+        (JSON, "", '{"data": 1, "event": "NAME"}'),
+        (JSON, "", '[{"data": 1, "event": "NAME"}]'),
+        (NDJSON, "", '{"data": 1, "event": "NAME"}\n'),
+        (STREAM, "", "event: NAME\ndata: 1\n\n"),
+        (TEXT, "event=NAME", "1"),
+    ],
+)
+async def test_no_publisher_can_forge_an_event_of_the_daemons_own(
+    daemon: Daemon, name: str, kind: Mapping[str, str], query: str, body: str
+) -> None:
+    for own in ["broadcaster.end", "broadcaster.gap", "broadcaster.of-tomorrow"]:
+        forged = body.replace("NAME", own).encode()
+        refused = await post(daemon, name, kind, forged, query.replace("NAME", own))
+
+        assert "broadcaster." in str(problem(refused, 422)["detail"])
+    assert await retained(daemon, name) == []
+
+
+@pytest.mark.parametrize("theirs", ["end", "gap"])
+async def test_an_application_may_name_its_events_as_it_likes(
+    daemon: Daemon, name: str, theirs: str
+) -> None:
+    async with following(daemon, name) as stream:
+        await post(daemon, name, TEXT, b'{"reconnect": false}', f"event={theirs}")
+        event = await stream.event()
+
+    assert event == Event(stream.cursor, '{"reconnect": false}', theirs)
+
+
 async def test_what_comes_before_a_bad_line_stands(daemon: Daemon, name: str) -> None:
     body = b'{"data": "a"}\n\n{"data": "b"}\nnot JSON\n{"data": "c"}\n'
     document = problem(await post(daemon, name, NDJSON, body), 400)
@@ -368,7 +497,22 @@ async def test_what_comes_before_a_bad_line_stands(daemon: Daemon, name: str) ->
 
 
 @pytest.mark.parametrize(
-    "path_name", ["%20", "a%2Fb", "a+b", "%C3%A9", "x" * 129, "a%00", "a@b", "%0A", "a,b", ""]
+    "path_name",
+    [
+        "%20",
+        "a%2Fb",
+        "a+b",
+        "%C3%A9",
+        "x" * 129,
+        "a%00",
+        "a@b",
+        "%0A",
+        "a,b",
+        "",
+        ".",
+        "..",
+        "%2E%2e",
+    ],
 )
 async def test_these_are_no_names(path_name: str, daemon: Daemon) -> None:
     response = await post(daemon, path_name, TEXT, b"a")

@@ -270,7 +270,7 @@ def test_every_subscriber_is_told_to_come_back_at_a_time_of_its_own(
 
     retries = []
     for lines, events in streams:
-        assert ["message", "end"] == [event.type for event in events]
+        assert ["message", "broadcaster.end"] == [event.type for event in events]
         assert ["the last event", '{"reason":"draining","reconnect":true}'] == [
             event.data for event in events
         ]

@@ -523,7 +523,7 @@ async def test_fact_i_a_stream_opens_before_there_is_any_event(
         await client.ask("GET", EVENTS)
         head = await client.head()
 
-        assert (b"content-type", b"text/event-stream") in head.headers
+        assert (b"content-type", b"text/event-stream; charset=utf-8") in head.headers
 
 
 # --- J and K: signals and sockets are ours ---------------------------------------------------

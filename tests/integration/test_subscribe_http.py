@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -63,6 +63,14 @@ async def head_and_lines(
     return Answer(head.status_code, fields, b""), heard
 
 
+def check_what_is_said_of_a_stream(headers: Mapping[str, str]) -> None:
+    """Check what keeps clients from decoding it otherwise, and proxies from holding it back."""
+    assert headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert headers["cache-control"] == "no-store, no-transform"
+    assert headers["x-accel-buffering"] == "no"
+    assert "content-encoding" not in headers
+
+
 def problem(response: Answer, status: int) -> dict[str, object]:
     assert response.status == status, response.body
     assert response.headers["content-type"] == "application/problem+json"
@@ -79,9 +87,7 @@ async def test_a_stream_begins_at_once_and_makes_no_event(
     response, lines = await head_and_lines(daemon, path.format(name), lines=3)
 
     assert response.status == 200
-    assert response.headers["content-type"].split(";")[0] == "text/event-stream"
-    assert response.headers["cache-control"] == "no-store"
-    assert response.headers["x-accel-buffering"] == "no"
+    check_what_is_said_of_a_stream(response.headers)
     assert lines[0] == "retry: 1234"
     assert lines[1].startswith(": stream ")
     assert lines[2] == ":"  # the first heartbeat: nothing else, and no blank line, came before
@@ -119,8 +125,10 @@ async def test_http_1_0_gets_the_stream_too(daemon: Daemon, name: str) -> None:
             while not received.endswith(b"\n\n"):
                 received += await stream.receive_some()
     head, _, body = received.partition(b"\r\n\r\n")
+    lines = [line.partition(": ") for line in head.decode().split("\r\n")]
 
     assert head.startswith(b"HTTP/1.1 200")
+    check_what_is_said_of_a_stream({name.lower(): value for name, _, value in lines})
     assert b"chunked" not in head.lower()
     assert body.startswith(b"retry: ")
     assert b"\ndata: a\n" in body
@@ -210,7 +218,7 @@ async def gap(stream: Following, asked: str, oldest: str | None) -> None:
     event = await stream.event()
 
     assert event is not None
-    assert event.type == "gap"
+    assert event.type == "broadcaster.gap"
     assert json.loads(event.data) == {"asked": asked, "oldest": oldest}
     assert stream.cursor == ""
 
@@ -398,7 +406,7 @@ async def test_what_is_owed_comes_before_the_end(daemon: Daemon, name: str) -> N
         await ask(daemon, "DELETE", f"/v1/sessions/{name}")
         events = await stream.rest()
 
-    assert [event.type for event in events] == ["message"] * RETAINED + ["end"]
+    assert [event.type for event in events] == ["message"] * RETAINED + ["broadcaster.end"]
 
 
 async def test_a_session_that_never_was_cannot_be_deleted(daemon: Daemon, name: str) -> None:
@@ -506,6 +514,38 @@ async def test_where_every_origin_is_allowed_any_may_read(start_daemon: StartDae
     assert response.headers["access-control-allow-origin"] in {"*", "https://example.org"}
 
 
+LISTED = "https://example.org"
+BAD_CHUNKS = (
+    f"POST {target('s')} HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n"
+    "Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (f"GET /nothing HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 404),
+        (f"PUT /health HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 405),
+        (f"GET {target('a@b')} HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 400),
+        (f"GET / HTTP/1.1\r\nOrigin: {LISTED}\r\n\r\n", 400),  # without a host
+        (f"GET / HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\nX: {'x' * 20_000}", 431),
+        (f"GET / HTTP/2.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 505),
+        (BAD_CHUNKS, 400),
+    ],
+)
+async def test_a_page_can_read_every_refusal(daemon: Daemon, sent: str, status: int) -> None:
+    """Also those that come before the request has a route: or all a page sees is that it failed."""
+    async with connected(daemon) as client:
+        client.has_asked()
+        await client.stream.send_all(sent.encode())
+        answer = await client.answer()
+
+    assert answer.status == status
+    assert answer.headers["access-control-allow-origin"] == LISTED
+    assert answer.headers["vary"] == "Origin"
+    assert "Retry-After" in answer.headers["access-control-expose-headers"]
+
+
 async def test_an_unknown_path_is_a_problem(daemon: Daemon) -> None:
     for path in ("/nowhere", "/v1/sessions/a/b/c", "/v1/sessions/a/events/"):
         problem(await ask(daemon, "GET", path), 404)
@@ -524,9 +564,12 @@ async def turned_away(daemon: Daemon, name: str) -> None:
     refused = await ask(daemon, "GET", target(name, "overload=status"))
 
     assert head.status_code == 200
+    check_what_is_said_of_a_stream(
+        {name.decode().lower(): value.decode() for name, value in head.headers}
+    )
     assert stream.heard[0].startswith("retry: ")
     assert 1000 <= int(stream.heard[0].removeprefix("retry: ")) <= 2000
-    assert [event.type for event in events] == ["end"]
+    assert [event.type for event in events] == ["broadcaster.end"]
     assert json.loads(events[0].data) == {"reason": "memory", "reconnect": True}
     assert stream.cursor == ""
     problem(refused, 503)
@@ -583,7 +626,7 @@ async def test_a_crowd_that_comes_at_once_is_cut_to_the_limit(start_daemon: Star
         await eventually(the_others_are_told)
         publish(daemon, "s", "for those who stayed")
 
-    assert sorted(outcomes) == ["end"] * 25 + ["message"] * 5
+    assert sorted(outcomes) == ["broadcaster.end"] * 25 + ["message"] * 5
 
 
 # --- slow readers ----------------------------------------------------------------------------
@@ -612,7 +655,7 @@ async def test_a_slow_reader_that_may_skip_is_told_what_it_missed(
             seen.append(event)
     expected = iter(ids)
     for before, event in itertools.pairwise([Event("", ""), *seen]):
-        if event.type == "gap":
+        if event.type == "broadcaster.gap":
             news = json.loads(event.data)
             assert news["asked"] == before.id
             assert before.id in ids
@@ -620,7 +663,7 @@ async def test_a_slow_reader_that_may_skip_is_told_what_it_missed(
         else:
             assert event.id == next(expected)
 
-    assert "gap" in {event.type for event in seen}
+    assert "broadcaster.gap" in {event.type for event in seen}
     assert next(expected, None) is None
 
 

@@ -105,7 +105,7 @@ async def test_an_id_that_nobody_gave_is_answered_with_a_gap_and_all_that_is_ret
         gap = await stream.event()
 
         assert gap is not None
-        assert ("gap", "") == (gap.type, gap.id)
+        assert ("broadcaster.gap", "") == (gap.type, gap.id)
         assert {"asked": "another-1", "oldest": answer["first_id"]} == json.loads(gap.data)
         assert ["a"] == await stream.data(1)
 
@@ -192,7 +192,7 @@ async def test_a_reader_that_may_skip_is_told_where_it_missed_something(
         while 99 not in numbers:
             event = await slow.event()
             assert event is not None
-            if event.type == "gap":
+            if event.type == "broadcaster.gap":
                 gaps += 1
                 assert event.id == f"{daemon.session('news').log.incarnation}-{numbers[-1] + 1}"
             else:

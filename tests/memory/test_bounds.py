@@ -157,7 +157,7 @@ def was_told_to_come_back(reader: Reader) -> bool:
     [end] = reader.events
     return (
         reader.status == 200
-        and end.type == "end"
+        and end.type == "broadcaster.end"
         and json.loads(end.data) == {"reason": "memory", "reconnect": True}
         and end.id == ""
         and reader.ended.is_set()

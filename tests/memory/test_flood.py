@@ -353,7 +353,7 @@ def test_a_subscriber_that_does_not_read_is_ended_and_resumes(episode: Episode) 
     assert end["reason"] in {"memory", "slow_consumer"}
     assert end["reconnect"]
     # Its events were given up meanwhile: it is told so, and where it goes on.
-    assert [event.type for event in again.events[:1]] == ["gap"]
+    assert [event.type for event in again.events[:1]] == ["broadcaster.gap"]
     assert json.loads(again.events[0].data)["asked"] == reader.cursor
     assert again.data == ["afterwards"]
 

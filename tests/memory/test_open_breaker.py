@@ -76,7 +76,7 @@ async def test_a_subscriber_is_told_to_come_back_in_a_way_that_a_browser_underst
 
     [end] = reader.events
     assert reader.status == 200
-    assert end.type == "end"
+    assert end.type == "broadcaster.end"
     assert json.loads(end.data) == {"reason": "memory", "reconnect": True}
 
 

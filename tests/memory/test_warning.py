@@ -167,7 +167,7 @@ async def test_a_subscriber_of_a_shortened_history_is_told_of_the_gap(
     assert reader.data == history("s")
     assert reader.news == []
     gap, *rest = late.events
-    assert gap.type == "gap"
+    assert gap.type == "broadcaster.gap"
     assert json.loads(gap.data) == {"asked": first, "oldest": rest[0].id}
     assert [event.data for event in rest] == history("s")[-len(rest) :]
     assert len(rest) < EVENTS / 2

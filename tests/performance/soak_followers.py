@@ -216,9 +216,9 @@ class Follower:
                 raise Violation(f"{self} got {block}")
             self._cursor = block.id
             self._owe_after(Id.parse(block.id))
-        elif event.type == "gap":
+        elif event.type == "broadcaster.gap":
             self._take_gap(json.loads(event.data))
-        elif event.type == "end":
+        elif event.type == "broadcaster.end":
             self._take_end(json.loads(event.data))
         else:
             self._take_event(event)

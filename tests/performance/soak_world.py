@@ -83,7 +83,7 @@ class Gate:
 
 @dataclass(slots=True)
 class Figures:
-    """What happened so far. ``ends`` counts the reasons of ``event: end``."""
+    """What happened so far. ``ends`` counts the reasons of ``event: broadcaster.end``."""
 
     published: int = 0
     duplicates: int = 0

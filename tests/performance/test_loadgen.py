@@ -99,8 +99,8 @@ def test_joined_events_are_one_read(subscribed: Wire) -> None:
         pytest.param(event(0) + event(2) + event(1), id="out of order"),
         pytest.param(event(0, pad=PAD + 1), id="longer"),
         pytest.param(event(0).replace(b"x", b"y"), id="altered"),
-        pytest.param(b'event: gap\ndata: {"requested": "1"}\n\n', id="gap"),
-        pytest.param(b'event: end\ndata: {"reason": "draining"}\n\n', id="end"),
+        pytest.param(b'event: broadcaster.gap\ndata: {"requested": "1"}\n\n', id="gap"),
+        pytest.param(b'event: broadcaster.end\ndata: {"reason": "draining"}\n\n', id="end"),
     ],
 )
 def test_anything_else_is_an_error(subscribed: Wire, body: bytes) -> None:

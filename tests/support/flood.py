@@ -247,7 +247,7 @@ class Reader:
     """A subscriber, with all that it was told. Call :meth:`run` in a task of its own.
 
     Attributes:
-        events: what came, in order; ``end`` and ``gap`` too.
+        events: what came, in order; the daemon's own too.
         ended: set when the stream is over, and ``whole`` if that was as it should be.
 
     """
@@ -278,7 +278,9 @@ class Reader:
     @property
     def news(self) -> list[Event]:
         """The events that the daemon itself made."""
-        return [event for event in self.events if event.type in {"gap", "end"}]
+        return [
+            event for event in self.events if event.type in {"broadcaster.gap", "broadcaster.end"}
+        ]
 
     async def run(self) -> None:
         """Read to the end of the stream."""

@@ -110,6 +110,6 @@ class Following:
         """Skip to the news of the end and return it; nothing may follow it."""
         *_, last = await self.rest()
 
-        assert "end" == last.type
+        assert "broadcaster.end" == last.type
         news: dict[str, object] = json.loads(last.data)
         return news

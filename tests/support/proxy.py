@@ -85,6 +85,10 @@ class CuttingProxy:
         """Return the URL of a session's events."""
         return f"{self.url}/v1/sessions/{name}/events"
 
+    def lead_to(self, upstream: int) -> None:
+        """Connect those who come from now on with another port."""
+        self._in_its_thread(lambda: setattr(self, "_upstream", upstream))
+
     def cut(self, how: Cut = Cut.RST) -> None:
         """Cut every connection now. New ones are served as before."""
         self._in_its_thread(lambda: self._cut_all(how))

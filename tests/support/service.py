@@ -241,7 +241,7 @@ class Listener:
         """Wait for the end of the stream; return the reason that was given."""
         while self._hear():
             pass
-        [end] = [event for event in self.events if event.type == "end"]
+        [end] = [event for event in self.events if event.type == "broadcaster.end"]
         reason: dict[str, Any] = json.loads(end.data)
         return reason
 

@@ -366,14 +366,14 @@ def tail_of(monkeypatch: pytest.MonkeyPatch, events: Callable[[], Iterator[Any]]
     monkeypatch.setattr(client, "Tail", lambda *_, **__: events())
 
 
-def received(data: str, *, event: str = "message", by_daemon: bool = False) -> client.Received:
-    return client.Received(id="a-1", event=event, data=data, by_daemon=by_daemon)
+def received(data: str, *, event: str = "message") -> client.Received:
+    return client.Received(id="a-1", event=event, data=data)
 
 
 def test_tail_prints_data_and_tells_of_gaps_aside(
     monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    gap = received('{"oldest": "a-1"}', event="gap", by_daemon=True)
+    gap = received('{"oldest": "a-1"}', event="broadcaster.gap")
     tail_of(monkeypatch, lambda: iter([gap, received("ett\ntv\u00e5")]))
 
     assert run("tail", "s") == 0

@@ -61,6 +61,22 @@ def test_retry_may_be_anything_up_to_a_day(retry: int) -> None:
     assert Event("x", retry=retry).retry == retry
 
 
+OWN = ["broadcaster.gap", "broadcaster.end", "broadcaster.", "broadcaster.anything"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_names_of_the_daemons_own_events_are_refused(name: str) -> None:
+    with pytest.raises(InvalidEvent, match=r"types that begin with broadcaster\. are the daemon's"):
+        Event("x", name)
+
+
+@pytest.mark.parametrize(
+    "name", ["gap", "end", "error", "broadcaster", "Broadcaster.end", " broadcaster."]
+)
+def test_every_other_name_is_the_applications(name: str) -> None:
+    assert Event("x", name).event == name
+
+
 @pytest.mark.parametrize("retry", [-1, MAX_RETRY_MS + 1])
 def test_retry_out_of_bounds_is_refused(retry: int) -> None:
     with pytest.raises(InvalidEvent, match="retry: expected 0 to 86400000"):

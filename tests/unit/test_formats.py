@@ -15,15 +15,17 @@ from broadcasterd.api.formats import (
     RelayedEvents,
     encode,
     media_type_of,
-    parse_json,
     parse_text,
     stream_of,
 )
+from broadcasterd.api.posted import parse_json
 from broadcasterd.api.request import Head
+from broadcasterd.config import Sessions
 from broadcasterd.core.event import Event
 from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
 
 MOST = 1000
+LIMITS = Sessions(max_history_bytes=MOST)
 
 
 def head(content_type: str, **fields: str) -> Head:
@@ -72,7 +74,7 @@ def test_a_compressed_body_is_refused() -> None:
     ],
 )
 def test_two_types_are_streams(media_type: str, kind: type[object]) -> None:
-    assert isinstance(stream_of(media_type, max_event_bytes=MOST), kind)
+    assert isinstance(stream_of(media_type, head(media_type), max_event_bytes=MOST), kind)
 
 
 def test_an_array_is_its_events_and_a_text_is_one() -> None:
@@ -96,11 +98,11 @@ def test_what_is_no_json_is_a_bad_request(body: bytes) -> None:
 
 
 def test_an_event_has_to_be_retained_and_encoded() -> None:
-    assert b"data: x\n\n" == encode(Event("x"), max_history_bytes=MOST).block
+    assert b"data: x\n\n" == encode(Event("x"), LIMITS).block
     with pytest.raises(TooLarge):
-        encode(Event("x" * MOST), max_history_bytes=MOST)
+        encode(Event("x" * MOST), LIMITS)
     with pytest.raises(InvalidEvent, match="UTF-8"):
-        encode(Event("\ud800"), max_history_bytes=MOST)
+        encode(Event("\ud800"), LIMITS)
 
 
 # --- however a stream is cut -----------------------------------------------------------------
@@ -129,7 +131,7 @@ def test_events_are_the_same_however_the_body_is_cut(
 ) -> None:
     bounds = [0, *sorted(cuts), len(body)]
     pieces = [body[a:b] for a, b in pairwise(bounds)]
-    stream = stream_of(media_type, max_event_bytes=MOST)
+    stream = stream_of(media_type, head(media_type), max_event_bytes=MOST)
     assert stream is not None
 
     assert expected == list(events(stream, *pieces))

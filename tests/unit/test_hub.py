@@ -323,7 +323,7 @@ async def test_draining_waits_for_those_who_are_still_owed_something(
     with trio.fail_after(10):
         await drained.wait()
 
-    assert [event.type for event in events_of(bytes(sock.taken))] == ["message", "end"]
+    assert [event.type for event in events_of(bytes(sock.taken))] == ["message", "broadcaster.end"]
 
 
 async def test_draining_with_nobody_there_is_over_at_once(hub: Hub) -> None:
@@ -367,7 +367,7 @@ async def test_cutting_ends_every_stream_now(hub: Hub) -> None:
     assert not hub.subscribers.by_id
     assert other.last_words is not None
     assert other.last_words[:2] == ("disconnect", EndReason.DRAINING)
-    assert [event.type for event in events_of(bytes(sock.taken))] == ["message", "end"]
+    assert [event.type for event in events_of(bytes(sock.taken))] == ["message", "broadcaster.end"]
 
 
 # --- other settings --------------------------------------------------------------------------

@@ -90,7 +90,8 @@ def test_it_says_who_may_do_what_only_where_that_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "A-z.0_~:", "x" * 128, "", "x" * 129, "a b", "ä", "a/b", "a\n", "%41"]
+    "name",
+    ["a", "A-z.0_~:", "x" * 128, "", "x" * 129, "a b", "ä", "a/b", "a\n", "%41", ".", "..", "..."],
 )
 def test_its_pattern_of_a_session_name_is_what_is_checked(name: str) -> None:
     [parameter] = _described(_config("none"))["paths"]["/v1/sessions/{session}"]["parameters"]

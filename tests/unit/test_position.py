@@ -63,6 +63,28 @@ def test_empty_ids_leave_it_to_from() -> None:
     assert parse_start("", [("last_event_id", ""), ("from", "now")]) == Now()
 
 
+@pytest.mark.parametrize(
+    ("text", "event_id"),
+    [
+        (" a-1 ", "a-1"),
+        ("\ta-1", "a-1"),
+        ('"a-1"', "a-1"),
+        (' "a-1" ', "a-1"),
+        ("a-1, a-1", "a-1"),
+        ('a-1,"a-1"', "a-1"),
+        ("a-1, a-2", "a-1, a-2"),  # none that was ever given out: a gap
+        ("x y", "x y"),
+        ('""', ""),
+        (" ", ""),
+    ],
+)
+def test_an_id_may_come_in_quotes_with_spaces_or_twice(text: str, event_id: str) -> None:
+    expected = ById(event_id) if event_id else First()
+
+    assert parse_start(text, []) == expected
+    assert parse_start(None, [("last_event_id", text)]) == expected
+
+
 def test_names_that_mean_nothing_are_passed_over() -> None:
     query = [("ticket", "a-1"), ("LAST_EVENT_ID", "a-2"), ("FROM", "now")]
 

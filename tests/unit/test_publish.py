@@ -136,7 +136,7 @@ async def test_data_is_broadcast_as_it_was_meant(hub: Hub, sent: str, broadcast:
         pytest.param("application/json", b'{"data": 1}{"data": 2}', 400, id="two documents"),
         pytest.param("application/json", b'{"data": "\xff"}', 400, id="not UTF-8"),
         pytest.param("application/json", b'{"data": {"a": "\xc3"}}', 400, id="not UTF-8 within"),
-        pytest.param("application/json", rb'{"data": "\ud800"}', 400, id="half a surrogate pair"),
+        pytest.param("application/json", rb'{"data": "\ud800"}', 422, id="half a surrogate pair"),
         pytest.param("text/plain", b"\xe9", 400, id="text that is not UTF-8"),
         pytest.param("application/json", b"1", 422, id="a number"),
         pytest.param("application/json", b'["a"]', 422, id="an array of strings"),
@@ -168,7 +168,7 @@ async def test_data_is_broadcast_as_it_was_meant(hub: Hub, sent: str, broadcast:
         pytest.param(
             "application/json", b'{"data": %b}' % (b"[" * 50_000 + b"]" * 49_000), 400, id="deep"
         ),
-        pytest.param("application/json", b"[" * 90_000, 422, id="an array of arrays of arrays"),
+        pytest.param("application/json", b"[" * 90_000, 400, id="an array of arrays of arrays"),
         pytest.param(
             "application/json", b'{"data": "%b"}' % (b"x" * MAX_HISTORY), 413, id="over the log"
         ),
@@ -214,8 +214,7 @@ async def test_of_an_array_with_a_bad_event_nothing_is_accepted(hub: Hub) -> Non
     found = await refusal(hub, wrong)
     assert (found.status, found.extra["index"]) == (400, 2)
     found = await refusal(hub, shape)
-    assert found.status == 422
-    assert "$[2]" in found.detail
+    assert (found.status, found.extra["index"]) == (422, 2)
     assert 413 == (await refusal(hub, large)).status
     assert accepted(hub) == []
 

@@ -14,7 +14,7 @@ TOLD = {
     "draining": True,
     "memory": True,
 }
-"""What ``event: end`` may say, and whether it asks to come back: clients rely on these."""
+"""What ``broadcaster.end`` may say, and whether it asks to come back: clients rely on these."""
 
 
 @pytest.mark.parametrize(("name", "reconnect"), TOLD.items())

@@ -403,7 +403,7 @@ async def test_an_open_breaker_ends_laggards_and_tells_them_to_come_back(
     assert not just_now.closed  # it may only be about to catch up
     assert {EndReason.MEMORY: 1} == hub.subscribers.ended_by_reason
     last = events_of(taken(slow))[-1]
-    assert ("end", '{"reason":"memory","reconnect":true}') == (last.type, last.data)
+    assert ("broadcaster.end", '{"reason":"memory","reconnect":true}') == (last.type, last.data)
     [retry] = re.findall(rb"retry: ?([0-9]+)", taken(slow))
     assert 3000 <= int(retry) <= 6000
 

@@ -284,7 +284,7 @@ async def test_past_the_limit_a_slow_reader_that_may_skip_is_told_of_the_gap(
 def numbers_after(sock: ThrottledSocket) -> list[int]:
     """Return the numbers of the events that followed a gap."""
     body = dechunk(bytes(sock.taken))[0].decode()
-    after = body.partition("event: gap\n")[2].split("\n")
+    after = body.partition("event: broadcaster.gap\n")[2].split("\n")
     return [int(line.rpartition("-")[2]) for line in after if line.startswith("id: ")]
 
 
@@ -295,7 +295,7 @@ async def test_two_gaps_that_were_not_told_yet_become_one(nursery: trio.Nursery)
     await settle()
     body = dechunk(bytes(sock.taken))[0]
 
-    assert 1 == body.count(b"event: gap")
+    assert 1 == body.count(b"event: broadcaster.gap")
     assert f'"asked":"{session.log.id_of(1)}"'.encode() in body
     assert frames(session, after=21 - 2).endswith(bytes(sock.taken)[-30:])
 

@@ -162,7 +162,7 @@ async def test_a_stream_that_there_is_no_room_for_says_why_and_ends(nursery: tri
 
     assert isinstance(turned_away, TurnedAway)
     [end] = parse(turned_away.body.decode().split("\n"))
-    assert end.type == "end"
+    assert end.type == "broadcaster.end"
     assert json.loads(end.data)["reason"] == "memory"
 
 

@@ -31,7 +31,7 @@ from broadcasterd.core.wire import (
     encode_priming,
     unchunk,
 )
-from broadcasterd.errors import BadRequest, TooLarge
+from broadcasterd.errors import TooLarge
 from tests.support import sse
 
 # Line breaks of the standard; those that str.splitlines and some clients take for one; what
@@ -162,7 +162,7 @@ def test_a_gap_says_what_was_asked_for_and_what_is_left(asked: str, oldest: str 
     [gap] = decode([stream])
 
     assert json.loads(gap.data) == {"asked": asked, "oldest": oldest}
-    assert gap.event == "gap"
+    assert gap.event == "broadcaster.gap"
     assert gap.last_event_id == "before"  # what the daemon says moves no cursor
     assert stream.isascii()
 
@@ -172,13 +172,15 @@ def test_an_end_says_why_and_whether_to_come_back(reason: EndReason) -> None:
     [end] = decode([encode_end(reason)])
 
     assert json.loads(end.data) == {"reason": str(reason), "reconnect": reason.reconnect}
-    assert (end.event, end.last_event_id, end.retry) == ("end", "", None)
+    assert (end.event, end.last_event_id, end.retry) == ("broadcaster.end", "", None)
 
 
 def test_an_end_can_say_when_to_come_back() -> None:
     end = encode_end(EndReason.DRAINING, retry_ms=2500)
 
-    expected = b'retry: 2500\nevent: end\ndata: {"reason":"draining","reconnect":true}\n\n'
+    expected = (
+        b'retry: 2500\nevent: broadcaster.end\ndata: {"reason":"draining","reconnect":true}\n\n'
+    )
     assert end == expected
 
 
@@ -349,19 +351,54 @@ def test_an_event_is_dispatched_with_the_byte_that_completes_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "pieces",
+    ("pieces", "data", "replaced"),
     [
-        [b"data: \xff\n\n"],
-        [b"data: \xc3\x28\n\n"],
-        [b"data: \xed\xa0\x80\n\n"],  # half of a surrogate pair
-        [b"data: \xc0\x80\n\n"],  # overlong
-        [b"data: \xe2", b"x\n\n"],
-        [b"\xff\xfed\0a\0"],  # UTF-16
+        ([b"data: \xff\n\n"], "\ufffd", 1),
+        ([b"data: \xc3\x28\n\n"], "\ufffd(", 1),
+        ([b"data: \xed\xa0\x80\n\n"], "\ufffd" * 3, 3),  # half of a surrogate pair
+        ([b"data: \xc0\x80\n\n"], "\ufffd" * 2, 2),  # overlong
+        ([b"data: \xe2", b"x\n\n"], "\ufffdx", 1),
+        ([b"data: \xef\xbf\xbd\n\n"], "\ufffd", 0),  # encoded as it should be
+        ([b"data: \xef", b"\xbf", b"\xbd\n", b"\n"], "\ufffd", 0),
+        ([b"data: \xef\xbf", b"\xbd\xef\xbf\n\n"], "\ufffd" * 2, 1),
     ],
 )
-def test_a_stream_that_is_not_utf8_is_a_bad_request(pieces: list[bytes]) -> None:
-    with pytest.raises(BadRequest, match="an event stream is UTF-8"):
-        received_in_pieces(pieces)
+def test_what_is_not_utf8_is_replaced_and_counted(
+    pieces: list[bytes], data: str, replaced: int
+) -> None:
+    decoder = StreamDecoder(max_event_chars=100)
+
+    assert [received.data for piece in pieces for received in decoder.feed(piece)] == [data]
+    assert decoder.replaced == replaced
+
+
+@pytest.mark.parametrize(
+    ("stream", "last"),
+    [
+        (b"data: a", "a"),
+        (b"data: a\n", "a"),
+        (b"data: a\r", "a"),
+        (b"data: a\r\n", "a"),
+        (b"data: a\ndata: b", "a\nb"),
+        (b"data: a\nda", "a"),
+        (b"data: \xe2\x82", "\ufffd"),
+        (b"data", ""),
+        (b"data: a\n\n", None),
+        (b"data: a\r\r", None),
+        (b"", None),
+        (b"data: a\n\n: a comment", None),
+        (b"event: a\nid: 1", None),
+        (b"dat", None),
+    ],
+)
+def test_the_last_event_may_lack_its_blank_line(stream: bytes, last: str | None) -> None:
+    for pieces in ([stream], [bytes([byte]) for byte in stream]):
+        decoder = StreamDecoder(max_event_chars=100)
+        for piece in pieces:
+            list(decoder.feed(piece))
+        found = decoder.finish()
+
+        assert (None if found is None else found.data) == last
 
 
 LIMIT = 20

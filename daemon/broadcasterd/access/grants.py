@@ -62,6 +62,8 @@ class Grant:
 
         """
         found = msgspec.convert(claims, _Claims)
+        if found.sub is not None and _has_half(found.sub):
+            raise ValueError("sub: expected text that UTF-8 can hold")
         if found.exp is not None and not math.isfinite(found.exp):
             raise ValueError("exp: expected a finite number")
         granted = found.broadcaster
@@ -79,6 +81,15 @@ class Grant:
 
 EVERYONE = Grant(subscribe=("*",), publish=("*",), admin=True)
 """The grant of everyone where no tokens are asked for."""
+
+
+def _has_half(text: str) -> bool:
+    """Whether a text has half of a surrogate pair: no log, and no file, could hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def matches(glob: str, name: str) -> bool:
@@ -102,9 +113,9 @@ def matches(glob: str, name: str) -> bool:
     return True
 
 
-# A name's characters and the star: with any other a glob could never match, which is a mistake
-# that its author should hear of.
-_Glob = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~:*-]+\Z", max_length=MAX_GLOB_CHARS)]
+# A name's characters and the star, and no dots alone: such a glob could never match, which is a
+# mistake that its author should hear of.
+_Glob = Annotated[str, Meta(pattern=r"^(?!\.\.?\Z)[A-Za-z0-9._~:*-]+\Z", max_length=MAX_GLOB_CHARS)]
 _Globs = Annotated[tuple[_Glob, ...], Meta(max_length=MAX_GLOBS)]
 _Subject = Annotated[str, Meta(min_length=1, max_length=MAX_SUBJECT_CHARS)]
 

@@ -1,7 +1,8 @@
 """Authentication and authorization: each request for a session, stream or subject passes the guard.
 
 A request may carry one token (in ``Authorization``, in the cookie, or where that is allowed in
-the query), or for a stream a ticket. All that it carries has to be good: a bad token is never
+the query), or for a stream a ticket. Credentials of another scheme than Bearer are for somebody
+else, such as a proxy, and no token. All that it carries has to be good: a bad token is never
 passed over for a better one, and there is no anonymous access to fall back to.
 
 ====== ================================================================================
@@ -15,7 +16,6 @@ passed over for a better one, and there is no anonymous access to fall back to.
 
 from __future__ import annotations
 
-import math
 from http import HTTPStatus
 
 import structlog
@@ -26,6 +26,8 @@ from broadcasterd.access.ratelimit import RateLimiter
 from broadcasterd.access.tickets import Tickets
 from broadcasterd.access.tokens import InvalidToken, KeyRing, TokenFault
 from broadcasterd.access.verified import VerifiedTokens
+from broadcasterd.api.cors import is_allowed, is_of_host
+from broadcasterd.api.fields import bearer_tokens, cookies
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.config import Settings
@@ -156,25 +158,19 @@ class Guard:
 
     def _tokens(self, head: Head) -> tuple[list[str], list[str]]:
         """Return the tokens that the client sent, and those that a browser sends by itself."""
-        sent = []
-        if (field := head.headers.get("authorization")) is not None:
-            scheme, _, token = field.partition(" ")
-            sent.append(token.strip() if scheme.lower() == "bearer" else "")
+        field = head.headers.get("authorization")
+        sent = [] if field is None else bearer_tokens(field)
         if head.query and self._settings.auth.allow_query_token:
             sent += [value for name, value in head.query if name == "token"]
         if (field := head.headers.get("cookie")) is None:
             return sent, []
-        cookies = [pair.partition("=") for pair in field.split(";")]
-        ambient = [
-            value for name, _, value in cookies if name.strip() == self._settings.auth.cookie
-        ]
-        return sent, [value for value in map(str.strip, ambient) if value]
+        return sent, cookies(field, self._settings.auth.cookie)
 
     def _check_failures(self, head: Head) -> None:
         if wait := self._failures.would_wait(client_group(head.peer)):
             raise TooMany(
                 "too many bad tokens came from this address (limits.max_failures_per_minute)",
-                retry_after=math.ceil(wait),
+                retry_after=wait,
             )
 
     def _check_origin(self, head: Head) -> None:
@@ -182,11 +178,9 @@ class Guard:
         origin = head.headers.get("origin", "")
         if head.method in _SAFE_METHODS:
             return
-        if origin != "*" and origin in self._settings.server.cors_origins:
+        if is_allowed(origin, self._settings.server.cors_origins):
             return
-        # The scheme is not compared: whether a proxy speaks TLS with the browser is not known here.
-        host = origin.partition("://")[2]
-        if not host or host.lower() != head.headers.get("host", "").lower():
+        if not is_of_host(origin, head.headers.get("host", "")):
             raise Problem(
                 HTTPStatus.FORBIDDEN,
                 "a token in a cookie changes something only for pages of this host and of"

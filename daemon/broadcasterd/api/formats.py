@@ -12,73 +12,29 @@ Nothing here waits, and nothing knows a session.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from email.message import Message
-from functools import lru_cache
+from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Annotated, Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
-from msgspec import Meta
 
+from broadcasterd.api.fields import Malformed, codings, content_type
+from broadcasterd.api.json_body import check_utf8, without_bom
+from broadcasterd.api.posted import parse_one
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.publication import EncodedEvent
-from broadcasterd.core.event import (
-    MAX_EVENT_NAME_CHARS,
-    MAX_IDEMPOTENCY_KEY_CHARS,
-    MAX_RETRY_MS,
-    Event,
-)
+from broadcasterd.config import Sessions
+from broadcasterd.core.event import Event
 from broadcasterd.core.replaylog import check_block_fits
 from broadcasterd.core.wire import Received, StreamDecoder, encode_block
 from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
-
-MAX_ARRAY_EVENTS = 10_000
-"""An array is taken apart in memory: if its events are tiny, that takes fifty times its bytes. A
-stream has no such limit."""
 
 JSON_TYPE = "application/json"
 NDJSON_TYPE = "application/x-ndjson"
 STREAM_TYPE = "text/event-stream"
 
+_EXPECTED = "expected application/json, application/x-ndjson, text/event-stream or text/plain"
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
-
-# The checks of Event, as the description of the interface says them.
-EventName = Annotated[
-    str,
-    Meta(extra_json_schema={"maxLength": MAX_EVENT_NAME_CHARS, "pattern": r"^[^\r\n\u0000]*$"}),
-]
-IdempotencyKey = Annotated[
-    str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_CHARS})
-]
-Retry = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_RETRY_MS})]
-TimeToLive = Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0})]
-
-
-class Posted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An event as JSON. ``data`` is kept as it was written: no number changes its digits."""
-
-    data: msgspec.Raw
-    event: EventName | None = None
-    idempotency_key: IdempotencyKey | None = None
-    retry: Retry | None = None
-    ttl: TimeToLive | None = None
-
-    def to_event(self) -> Event:
-        """Return the event: a string as it is, anything else as compact JSON."""
-        raw = bytes(self.data)
-        if raw.startswith(b'"'):
-            data = _text.decode(raw)
-        else:
-            data = msgspec.json.format(raw, indent=-1).decode()
-        return Event(data, self.event, self.retry, self.ttl, self.idempotency_key)
-
-
-T = TypeVar("T")
-
-_text = msgspec.json.Decoder(str)
-_one = msgspec.json.Decoder(Posted)
-_many = msgspec.json.Decoder(list[Posted])
 
 
 def media_type_of(head: Head) -> str:
@@ -88,45 +44,44 @@ def media_type_of(head: Head) -> str:
         Problem: 415, the type cannot be published, or the body has an encoding that is not taken.
 
     """
-    media_type, charset = _content_type(head.headers.get("content-type", ""))
-    if charset.lower() not in _UTF8:
+    field = head.headers.get("content-type", "")
+    try:
+        media_type, charset = content_type(field)
+    except Malformed as error:
+        fault = "a content type that is malformed, or not one" if field else "no content type"
+        raise _unsupported(f"{fault}: {_EXPECTED}") from error
+    if charset is not None and charset not in _UTF8:
         raise _unsupported(f"charset {charset!r} is not supported: send UTF-8")
-    if head.headers.get("content-encoding", "identity").lower() != "identity":
+    if "content-encoding" in head.headers and codings(head.headers["content-encoding"]):
         raise _unsupported("a compressed body is not supported: send it as it is")
     if media_type not in {JSON_TYPE, NDJSON_TYPE} and not media_type.startswith("text/"):
-        raise _unsupported(
-            f"{media_type or 'no content type'}: expected application/json, "
-            "application/x-ndjson, text/event-stream or text/plain"
-        )
+        raise _unsupported(f"{media_type}: {_EXPECTED}")
     return media_type
-
-
-@lru_cache(maxsize=64)
-def _content_type(field: str) -> tuple[str, str]:
-    message = Message()
-    message["content-type"] = field
-    media_type = message.get_content_type() if "/" in field else ""
-    return media_type, str(message.get_param("charset", "utf-8"))
 
 
 def _unsupported(detail: str) -> Problem:
     return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
 
 
-def encode(event: Event, *, max_history_bytes: int) -> EncodedEvent:
+def encode(event: Event, limits: Sessions) -> EncodedEvent:
     """Return an event as a session takes it.
+
+    A reconnection time below ``min_retry_ms`` becomes that: with 0, all who listen would come back
+    hundreds of times a second when the daemon is gone.
 
     Raises:
         InvalidEvent: UTF-8 cannot encode its text.
         TooLarge: no log of ``max_history_bytes`` could retain it.
 
     """
+    if event.retry is not None and event.retry < limits.min_retry_ms:
+        event = msgspec.structs.replace(event, retry=limits.min_retry_ms)
     try:
         block = encode_block(event)
     except UnicodeEncodeError as error:
         msg = "data and event have to be text that UTF-8 can encode"
         raise InvalidEvent(msg) from error
-    check_block_fits(block, max_bytes=max_history_bytes, key=event.idempotency_key)
+    check_block_fits(block, max_bytes=limits.max_history_bytes, key=event.idempotency_key)
     return EncodedEvent(block, event.ttl, event.idempotency_key)
 
 
@@ -135,35 +90,7 @@ def encode(event: Event, *, max_history_bytes: int) -> EncodedEvent:
 
 def parse_text(body: bytes, head: Head) -> Event:
     """Make an event whose data is the body."""
-    return Event(_decode_text(body), head.parameter("event"))
-
-
-def parse_json(body: bytes) -> Iterable[Event]:
-    """Parse one event or an array of them, whose events are made one by one.
-
-    Raises:
-        BadRequest: it is not JSON.
-        InvalidEvent: an event is not valid; in an array, ``index`` says which.
-        TooLarge: there are more than ``MAX_ARRAY_EVENTS``.
-
-    """
-    _decode_text(body)  # the JSON decoder does not look into the data of an event
-    if body.lstrip()[:1] != b"[":
-        return (_decode(body, _one).to_event(),)
-    posts: list[Posted] = _decode(body, _many)
-    if len(posts) > MAX_ARRAY_EVENTS:
-        msg = f"an array has at most {MAX_ARRAY_EVENTS} events: send more as application/x-ndjson"
-        raise TooLarge(msg)
-    return _events_of(posts)
-
-
-def _events_of(posts: list[Posted]) -> Iterator[Event]:
-    for index, posted in enumerate(posts):
-        try:
-            yield posted.to_event()
-        except Problem as problem:
-            problem.extra["index"] = index
-            raise
+    return Event(check_utf8(body), head.parameter("event"))
 
 
 # --- streams ---------------------------------------------------------------------------------
@@ -181,19 +108,35 @@ class EventStream(Protocol):
     def where(self) -> dict[str, object]:
         """Say which part of the body was being read."""
 
+    def remarks(self) -> dict[str, object]:
+        """Say what a publisher has to know besides: nothing, where all was as it should be."""
+
     @property
     def kept_bytes(self) -> int:
         """Bytes kept of an event that is not complete."""
 
 
-def stream_of(media_type: str, *, max_event_bytes: int) -> EventStream | None:
-    """Return the reader of a body of that type; ``None`` if such a body is read whole."""
+def stream_of(media_type: str, head: Head, *, max_event_bytes: int) -> EventStream | None:
+    """Return the reader of a body of that type; ``None`` if such a body is read whole.
+
+    Raises:
+        BadRequest: ``final`` has no known form.
+
+    """
     match media_type:
         case "application/x-ndjson":
             return NdjsonEvents(max_event_bytes)
         case "text/event-stream":
-            return RelayedEvents(max_event_bytes)
+            return RelayedEvents(max_event_bytes, takes_final=_takes_final(head))
     return None
+
+
+def _takes_final(head: Head) -> bool:
+    final = head.parameter("final")
+    if final not in {None, "accept", "discard"}:
+        msg = "final: expected accept or discard"
+        raise BadRequest(msg)
+    return final == "accept"
 
 
 class NdjsonEvents:
@@ -214,16 +157,20 @@ class NdjsonEvents:
 
     def finish(self) -> Iterator[Event]:
         """Yield the event of the last line, which needs no line break."""
-        line = bytes(self._rest)
+        line = without_bom(bytes(self._rest))
         self._rest.clear()
         self._line += 1
         if line.strip():
-            _decode_text(line)
-            yield _decode(line, _one).to_event()
+            check_utf8(line)
+            yield parse_one(line)
 
     def where(self) -> dict[str, object]:
         """Name the line."""
         return {"line": self._line}
+
+    def remarks(self) -> dict[str, object]:
+        """Say nothing: a line is an event, or is refused."""
+        return {}
 
     @property
     def kept_bytes(self) -> int:
@@ -239,10 +186,21 @@ class NdjsonEvents:
 
 
 class RelayedEvents:
-    """The events of another SSE stream. Its ids are not taken over: each event gets a new one."""
+    """The events of another SSE stream.
 
-    def __init__(self, max_event_chars: int) -> None:
+    Its ids are not taken over: each event gets a new one. Nor are its reconnection times: when to
+    come back to that stream is its relay's own affair.
+
+    Args:
+        max_event_chars: what one of its events may have.
+        takes_final: whether a last event without its blank line is taken all the same.
+
+    """
+
+    def __init__(self, max_event_chars: int, *, takes_final: bool = False) -> None:
         self._decoder = StreamDecoder(max_event_chars=max_event_chars)
+        self._takes_final = takes_final
+        self._is_incomplete = False
         self._events = 0
 
     def feed(self, piece: bytes) -> Iterator[Event]:
@@ -252,36 +210,28 @@ class RelayedEvents:
             self._events += 1  # not before: this event may be the refused one
 
     def finish(self) -> Iterator[Event]:
-        """Yield nothing: an event without its blank line is none, by the standard."""
-        return iter(())
+        """Yield the last event if it lacks its blank line and is taken."""
+        last = self._decoder.finish()
+        if last is not None and self._takes_final:
+            yield self._relayed(last)
+            self._events += 1
+        else:
+            self._is_incomplete = last is not None
 
     def where(self) -> dict[str, object]:
         """Name the event, counted from 1."""
         return {"event": self._events + 1}
+
+    def remarks(self) -> dict[str, object]:
+        """Say whether the last event was cut off, and how often something was no UTF-8."""
+        remarks = {"incomplete": self._is_incomplete, "replaced": self._decoder.replaced}
+        return {name: value for name, value in remarks.items() if value}
 
     @property
     def kept_bytes(self) -> int:
         """Characters kept of an event that is not complete."""
         return self._decoder.kept_chars
 
-    def _relayed(self, received: Received) -> Event:
-        retry = received.retry if received.retry is None else min(received.retry, MAX_RETRY_MS)
-        return Event(received.data, received.event, retry)
-
-
-def _decode_text(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        msg = f"the body is not UTF-8 (byte {error.start})"
-        raise BadRequest(msg) from error
-
-
-def _decode(text: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    try:
-        return decoder.decode(text)
-    except msgspec.ValidationError as error:
-        raise InvalidEvent(str(error)) from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        msg = f"not JSON: {error}"
-        raise BadRequest(msg) from error
+    @staticmethod
+    def _relayed(received: Received) -> Event:
+        return Event(received.data, received.event)

@@ -13,10 +13,11 @@ from broadcasterd.access.grants import Action, Grant
 from broadcasterd.access.tickets import TICKET_TTL_S, Tickets
 from broadcasterd.api.auth import Guard, require
 from broadcasterd.api.bodies import whole_body
+from broadcasterd.api.json_body import Reader, check_utf8, without_bom
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.core.session_name import NAME_PATTERN, check_session_name
-from broadcasterd.errors import BadRequest, Problem
+from broadcasterd.errors import Problem
 
 MAX_TICKET_REQUEST_BYTES = 1024
 """Room for a session's name, and for the JSON around it."""
@@ -27,6 +28,9 @@ class TicketRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     # The name is checked after the token; the pattern is for the description of the interface.
     session: Annotated[str, Meta(extra_json_schema={"pattern": f"^{NAME_PATTERN}$"})]
+
+
+_ticket_request = Reader(TicketRequest, "a request for a ticket", {"session": "a string"})
 
 
 async def issue_ticket(
@@ -48,12 +52,9 @@ async def issue_ticket(
             max_body_bytes=MAX_TICKET_REQUEST_BYTES,
             held=held,
         )
-    try:
-        session = msgspec.json.decode(whole, type=TicketRequest).session
-    except msgspec.ValidationError as error:
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"not JSON: {error}") from error
+    check_utf8(whole)
+    asked, _ = _ticket_request.one(without_bom(whole))
+    session = asked.session
     require(grant, Action.SUBSCRIBE, session=check_session_name(session))
     ticket = tickets.issue(session, grant)
     return {"ticket": ticket, "session": session, "expires_in": TICKET_TTL_S}

@@ -13,8 +13,9 @@ import msgspec
 
 from broadcasterd import __version__
 from broadcasterd.access.grants import Action
-from broadcasterd.api.formats import JSON_TYPE, NDJSON_TYPE, STREAM_TYPE, EventName
+from broadcasterd.api.formats import JSON_TYPE, NDJSON_TYPE, STREAM_TYPE
 from broadcasterd.api.pages import MAX_PAGE_EVENTS, MAX_WAIT_S
+from broadcasterd.api.posted import EventName
 from broadcasterd.api.problems import PROBLEM_TYPE
 from broadcasterd.api.schemas import (
     COUNT,
@@ -112,7 +113,7 @@ def _subscribe(name: str) -> Schema:
         responses={
             "200": {
                 "description": "the events",
-                "headers": _NO_STORE,
+                "headers": _NO_STORE_OF_EITHER,
                 "content": {
                     STREAM_TYPE: {"schema": STREAM_EVENT},
                     JSON_TYPE: {"schema": reference("Page")},
@@ -131,7 +132,10 @@ def _publish(max_body_bytes: int) -> Schema:
         description=f"A body of JSON or text has at most {max_body_bytes} bytes, as has each event"
         " of a stream. The schema of a stream (NDJSON, SSE) is that of each of its events.",
         needs=[Action.PUBLISH],
-        parameters=[_parameter("query", "event", _EVENT_NAME, "the event's type, of a text body")],
+        parameters=[
+            _parameter("query", "event", _EVENT_NAME, "the event's type, of a text body"),
+            _parameter("query", "final", _FINAL, "the last SSE event, without its blank line"),
+        ],
         requestBody={
             "required": True,
             "content": {
@@ -279,6 +283,7 @@ def _whole(low: int, high: int) -> Schema:
 
 
 _ID: Schema = {"type": "string", "maxLength": MAX_ID_CHARS}
+_FINAL: Schema = {"enum": ["accept", "discard"]}
 _EVENT_NAME: Schema = msgspec.json.schema(EventName)
 _FROM: Schema = {
     "anyOf": [{"enum": ["start", "now"]}, {**TEXT, "pattern": "^last:[0-9]{1,9}$"}, TIME]
@@ -291,11 +296,14 @@ def _variable(name: str, schema: Schema, description: str) -> Schema:
 
 _SESSION = _variable("session", {"type": "string", "pattern": f"^{NAME_PATTERN}$"}, "its name")
 _STREAM = _variable("stream", TEXT, "what the first comment of the stream names")
-_SUBJECT = _variable("subject", {**TEXT, "pattern": r"^[^/\n][^\n]*$"}, "`sub` of its tokens")
+_SUBJECT = _variable("subject", {**TEXT, "minLength": 1}, "`sub` of its tokens")
 
 # --- responses -------------------------------------------------------------------------------
 
 _NO_STORE: Schema = {"Cache-Control": {"required": True, "schema": {"const": "no-store"}}}
+_NO_STORE_OF_EITHER: Schema = {
+    "Cache-Control": {"required": True, "schema": {"enum": ["no-store, no-transform", "no-store"]}}
+}
 _RETRY_AFTER: Schema = {
     "Retry-After": {"required": True, "schema": COUNT, "description": "seconds"}
 }

@@ -10,6 +10,7 @@ import trio
 
 from broadcasterd.access.grants import Grant
 from broadcasterd.api.auth import token_expired
+from broadcasterd.api.fields import prefers
 from broadcasterd.api.formats import JSON_TYPE, STREAM_TYPE
 from broadcasterd.api.request import Head
 from broadcasterd.api.subscribe import NoRoom, find_room, new_stream_id, start_of
@@ -31,8 +32,8 @@ MAX_WAIT_S = 30
 
 def wants_page(head: Head) -> bool:
     """Whether the request asks for JSON rather than a stream."""
-    accept = head.headers.get("accept", "")
-    return JSON_TYPE in accept and STREAM_TYPE not in accept
+    accept = head.headers.get("accept")
+    return accept is not None and prefers(accept, JSON_TYPE, STREAM_TYPE)
 
 
 async def page(

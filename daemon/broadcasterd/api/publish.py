@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import trio
 
@@ -19,10 +18,10 @@ from broadcasterd.api.formats import (
     EventStream,
     encode,
     media_type_of,
-    parse_json,
     parse_text,
     stream_of,
 )
+from broadcasterd.api.posted import parse_json
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.publication import EncodedEvent, Receipt
@@ -41,13 +40,19 @@ ENCODING_SLICE = 500
 
 @dataclass(slots=True)
 class Published:
-    """The answer to the publisher so far; it grows as a stream goes on."""
+    """The answer to the publisher so far; it grows as a stream goes on.
+
+    ``subscribers`` are the streams, and the pages that wait, that are open on the session now.
+    ``remarks`` are further members, which the body gave cause to.
+    """
 
     session: str
     accepted: int = 0
     duplicates: int = 0
     first_id: str | None = None
     last_id: str | None = None
+    subscribers: int = 0
+    remarks: Mapping[str, object] = field(default_factory=dict)
 
     def add(self, receipt: Receipt) -> None:
         """Add the receipt of the next events."""
@@ -63,8 +68,11 @@ class Published:
             "accepted": self.accepted,
             "first_id": self.first_id,
             "last_id": self.last_id,
+            "subscribers": self.subscribers,
         }
-        return answer | {"duplicates": self.duplicates} if self.duplicates else answer
+        if self.duplicates:
+            answer["duplicates"] = self.duplicates
+        return {**answer, **self.remarks} if self.remarks else answer
 
 
 async def publish(
@@ -89,7 +97,7 @@ async def publish(
     if hub.pressure.refuses_publish():
         raise ShortOfMemory
     media_type = media_type_of(head)
-    stream = stream_of(media_type, max_event_bytes=hub.settings.server.max_body_bytes)
+    stream = stream_of(media_type, head, max_event_bytes=hub.settings.server.max_body_bytes)
     if stream is not None:
         return await _publish_stream(name, body, stream, grant, hub)
     _check_rate(hub.quotas.wait_for_events(grant.subject))  # before the body is read
@@ -106,24 +114,26 @@ async def publish(
         events = await _encode_all(parsed, hub, held)
         _check_rate(hub.quotas.take_events(grant.subject, len(events)))
         published = Published(name)
-        published.add(await hub.open(name, grant.subject).publish(events))
+        session = hub.open(name, grant.subject)
+        published.add(await session.publish(events))
+        published.subscribers = len(session.subscribers)
     return published
 
 
 def _check_rate(wait: float) -> None:
     if wait:
         msg = "the token's subject publishes too much (limits.publish_rate)"
-        raise TooMany(msg, retry_after=math.ceil(wait))
+        raise TooMany(msg, retry_after=wait)
 
 
 async def _encode_all(events: Iterable[Event], hub: Hub, held: Holding) -> list[EncodedEvent]:
     """Encode all events or none; let other tasks run in between, for there may be thousands."""
     encoded: list[EncodedEvent] = []
-    most = hub.settings.sessions.max_history_bytes
+    limits = hub.settings.sessions
 
     def encode_one(event: Event) -> None:
         held.take(EVENT_BYTES)
-        encoded.append(encode(event, max_history_bytes=most))
+        encoded.append(encode(event, limits))
 
     await for_each(events, encode_one, slice_=ENCODING_SLICE)
     return encoded
@@ -164,8 +174,11 @@ async def _publish_stream(
                 held.hold(stream.kept_bytes)
             await accept(stream.finish())
     except Problem as problem:
+        published.subscribers = len(session.subscribers)
         problem.extra |= published.document()
         raise
+    published.subscribers = len(session.subscribers)
+    published.remarks = stream.remarks()
     return published
 
 
@@ -174,11 +187,11 @@ async def _encode_some(
 ) -> tuple[list[EncodedEvent], Problem | None]:
     """Encode events up to the first that is refused; return them, and its problem."""
     encoded: list[EncodedEvent] = []
-    most = hub.settings.sessions.max_history_bytes
+    limits = hub.settings.sessions
     try:
         await for_each(
             events,
-            lambda event: encoded.append(encode(event, max_history_bytes=most)),
+            lambda event: encoded.append(encode(event, limits)),
             slice_=ENCODING_SLICE,
         )
     except Problem as problem:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from broadcasterd.api.formats import MAX_ARRAY_EVENTS, Posted
 from broadcasterd.api.grants import TicketRequest
+from broadcasterd.api.posted import MAX_ARRAY_EVENTS, Posted
 from broadcasterd.memory.breaker import State
 
 Schema = dict[str, object]
@@ -61,10 +61,14 @@ _PROGRESS: Schema = {
     "accepted": COUNT,
     "first_id": or_null(ID),
     "last_id": or_null(ID),
+    "subscribers": COUNT,
 }
 
+# Of a relayed stream: whether its last event was cut off, how often something was no UTF-8.
+_REMARKS: Schema = {"incomplete": {"const": True}, "replaced": COUNT}
+
 _NAMED: dict[str, Schema] = {
-    "Answer": record(_PROGRESS, {"duplicates": COUNT}),
+    "Answer": record(_PROGRESS, {"duplicates": COUNT, **_REMARKS}),
     "Page": record(
         {
             "session": TEXT,

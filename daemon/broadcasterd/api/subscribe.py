@@ -23,9 +23,11 @@ from broadcasterd.core.wire import (
 from broadcasterd.errors import RETRY_AFTER_S, BadRequest, Problem, Unavailable, UsedUp
 
 STREAM_HEADERS = {
-    "Content-Type": STREAM_TYPE,
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",  # nginx would hold events back to fill its buffers
+    # By the standard it is UTF-8 anyway; but clients that know only HTTP take text for Latin-1.
+    "Content-Type": f"{STREAM_TYPE}; charset=utf-8",
+    # Proxies that compress would hold events back to fill their buffers, as nginx would below.
+    "Cache-Control": "no-store, no-transform",
+    "X-Accel-Buffering": "no",
 }
 
 MAX_ID_CHARS = 256

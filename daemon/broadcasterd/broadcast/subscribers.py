@@ -13,6 +13,7 @@ from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.slices import for_each
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.config import Settings
+from broadcasterd.core.event import MAX_RETRY_MS
 from broadcasterd.core.reasons import EndReason
 
 log = structlog.stdlib.get_logger(__name__)
@@ -57,7 +58,7 @@ class Subscribers:
     def jittered_retry_ms(self) -> int:
         """Return a reconnection time that spreads clients that come back together."""
         retry_ms = self._settings.sessions.retry_ms
-        return retry_ms + random.randrange(retry_ms + 1)  # noqa: S311
+        return min(retry_ms + random.randrange(retry_ms + 1), MAX_RETRY_MS)  # noqa: S311
 
     # Called by sessions
 

@@ -14,6 +14,9 @@ from broadcasterd.broadcast.relief import MemoryHost, Relief
 TICK_S = 1.0
 """How often heartbeats and expired tokens are looked at: they are late by no more than this."""
 
+MIN_TICK_S = 0.01
+"""Settings may ask for less, which would keep a core busy."""
+
 
 class Supervisor:
     """Heartbeats, every TTL, expired grants, and relief of memory.
@@ -43,6 +46,7 @@ class Supervisor:
             tick = min(TICK_S, limits.heartbeat_interval / 4, limits.cleanup_interval)
             if self._memory is not None:
                 tick = min(tick, self._memory.sample_interval)
+            tick = max(tick, MIN_TICK_S)
             with trio.move_on_after(tick if is_done else 0):
                 await hub.pressure.wait_for_growth()
             now = trio.current_time()

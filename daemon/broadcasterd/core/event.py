@@ -8,6 +8,13 @@ import msgspec
 
 from broadcasterd.errors import InvalidEvent
 
+OWN_PREFIX = "broadcaster."
+"""The names of the daemon's own events begin with it, and no others: what is ours cannot be forged,
+and an application may call its events ``end`` or ``gap``."""
+
+GAP = f"{OWN_PREFIX}gap"
+END = f"{OWN_PREFIX}end"
+
 MAX_EVENT_NAME_CHARS = 256
 """An event's type is a word, not a payload; it is repeated in every frame."""
 
@@ -15,7 +22,7 @@ MAX_IDEMPOTENCY_KEY_CHARS = 256
 """A UUID or a hash fits many times over; each retained event keeps its key."""
 
 MAX_RETRY_MS = 24 * 60 * 60 * 1000
-"""A day. A longer time would mean never, and ``event: end`` says that."""
+"""A day. A longer time would mean never, and ``event: broadcaster.end`` says that."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -29,7 +36,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         idempotency_key: makes this a duplicate if a retained event has the same key.
 
     Raises:
-        InvalidEvent: a field is out of bounds, or ``event`` holds CR, LF or NUL.
+        InvalidEvent: a field is out of bounds, or ``event`` holds CR, LF or NUL, or is a name that
+            only the daemon's own events have.
 
     """
 
@@ -46,6 +54,9 @@ class Event(msgspec.Struct, frozen=True, gc=False):
                 raise InvalidEvent(msg, status=HTTPStatus.BAD_REQUEST)
             if len(self.event) > MAX_EVENT_NAME_CHARS:
                 msg = f"event: a type has at most {MAX_EVENT_NAME_CHARS} characters"
+                raise InvalidEvent(msg)
+            if self.event.startswith(OWN_PREFIX):
+                msg = f"event: types that begin with {OWN_PREFIX} are the daemon's own"
                 raise InvalidEvent(msg)
         if self.retry is not None and not 0 <= self.retry <= MAX_RETRY_MS:
             msg = f"retry: expected 0 to {MAX_RETRY_MS} milliseconds"

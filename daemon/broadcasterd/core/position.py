@@ -66,15 +66,24 @@ def parse_start(last_event_id: str | None, query: Iterable[tuple[str, str]]) -> 
         BadRequest: ``from`` has no known form.
 
     """
-    if last_event_id:
-        return ById(last_event_id)
-    where = ""
+    if last_event_id and (given := _id_of(last_event_id)):
+        return ById(given)
+    last_event_id = where = ""
     for name, value in query:
-        if name in ID_PARAMETERS and value:
-            last_event_id = value
+        if name in ID_PARAMETERS and (given := _id_of(value)):
+            last_event_id = given
         elif name == "from" and value:
             where = value
     return ById(last_event_id) if last_event_id else parse_from(where)
+
+
+def _id_of(text: str) -> str:
+    """Return an id as it was given out: libraries put spaces or quotes around it, or send it twice.
+
+    Two that differ are none that was ever given out, and so a gap.
+    """
+    ids = {each.strip(" \t").strip('"') for each in text.split(",")}
+    return ids.pop() if len(ids) == 1 else text.strip(" \t")
 
 
 def parse_from(where: str) -> From:

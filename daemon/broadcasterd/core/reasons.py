@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class EndReason(StrEnum):
-    """Why a stream ended. The first six are told to the client in ``event: end``."""
+    """Why a stream ended. The first six are told to the client in ``event: broadcaster.end``."""
 
     SESSION_CLOSED = "session_closed"
     SESSION_EXPIRED = "session_expired"

@@ -1,4 +1,8 @@
-"""Session names: 1-128 characters of ``A-Z a-z 0-9 . _ ~ : -``."""
+"""Session names: 1-128 characters of ``A-Z a-z 0-9 . _ ~ : -``, but neither ``.`` nor ``..``.
+
+A path cannot carry those two: clients and proxies resolve them (RFC 3986 §5.2.4), and ask for
+another path.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import re
 from broadcasterd.errors import BadRequest
 
 MAX_NAME_CHARS = 128
-NAME_PATTERN = r"[A-Za-z0-9._~:-]{1,128}"
+NAME_PATTERN = r"(?!\.\.?(?:/|$))[A-Za-z0-9._~:-]{1,128}"
 
 _NAME = re.compile(NAME_PATTERN)
 
@@ -21,5 +25,8 @@ def check_session_name(name: str) -> str:
     """
     if _NAME.fullmatch(name):
         return name
-    msg = f"a session name has 1-{MAX_NAME_CHARS} characters of A-Z a-z 0-9 . _ ~ : -"
+    msg = (
+        f"a session name has 1-{MAX_NAME_CHARS} characters of A-Z a-z 0-9 . _ ~ : -"
+        " and is neither . nor .."
+    )
     raise BadRequest(msg)

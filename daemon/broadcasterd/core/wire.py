@@ -17,14 +17,17 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from broadcasterd.core.event import Event
+from broadcasterd.core.event import END, GAP, Event
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.errors import BadRequest, TooLarge
+from broadcasterd.errors import TooLarge
 
 HEARTBEAT = b":\n"
 """A comment without a blank line: several client libraries make an event of a blank line."""
 
 LAST_CHUNK = b"0\r\n\r\n"
+
+_REPLACEMENT = "\ufffd"
+_REPLACEMENT_BYTES = _REPLACEMENT.encode()
 
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _RETRY = re.compile(r"[0-9]{1,9}")  # eleven days in ms; longer is somebody's mistake
@@ -79,18 +82,19 @@ def encode_priming(event_id: str) -> bytes:
 
 def encode_gap(*, asked: str, oldest: str | None) -> bytes:
     """Encode the news that events between ``asked`` and ``oldest`` are lost to this client."""
-    return _own_event("gap", {"asked": asked, "oldest": oldest})
+    return _own_event(GAP, {"asked": asked, "oldest": oldest})
 
 
 def encode_end(reason: EndReason, *, retry_ms: int | None = None) -> bytes:
     """Encode why a stream ends, and whether (and after how long) to come back."""
     retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
-    return retry + _own_event("end", {"reason": reason.value, "reconnect": reason.reconnect})
+    return retry + _own_event(END, {"reason": reason.value, "reconnect": reason.reconnect})
 
 
 def _own_event(name: str, data: dict[str, object]) -> bytes:
     # No id: an event of the daemon's own must not move the client's cursor.
-    return encode_block(Event(json.dumps(data, separators=(",", ":")), name))
+    text = json.dumps(data, separators=(",", ":"))
+    return f"event: {name}\ndata: {text}\n\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +110,21 @@ class Received:
 class StreamDecoder:
     """Decode an event stream that arrives in pieces of any size (WHATWG HTML §9.2.6).
 
+    As the standard has it, what is not UTF-8 becomes U+FFFD (Encoding §4.1).
+
     Args:
         max_event_chars: the most that one unfinished event may hold.
+
+    Attributes:
+        replaced: how often something was no UTF-8.
 
     """
 
     def __init__(self, *, max_event_chars: int) -> None:
         self._max_event_chars = max_event_chars
-        self._text = codecs.getincrementaldecoder("utf-8")()
+        self.replaced = 0
+        self._text = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._before = b""  # the last two bytes: an encoded U+FFFD may be cut
         self._rest: list[str] = []  # an unfinished line, as it came
         self._rest_size = 0
         self._after_cr = False  # a LF that follows belongs to the CR
@@ -127,18 +138,23 @@ class StreamDecoder:
     def feed(self, data: bytes) -> Iterator[Received]:
         """Decode a piece and yield the events that it completes.
 
-        An event that lacks its blank line when the stream ends is none, by the standard.
-
         Raises:
-            BadRequest: the stream is not UTF-8.
             TooLarge: an event has more characters than ``max_event_chars``.
 
         """
-        try:
-            text = self._text.decode(data)
-        except UnicodeDecodeError as error:
-            msg = "an event stream is UTF-8"
-            raise BadRequest(msg) from error
+        yield from self._feed(self._decode(data))
+
+    def finish(self) -> Received | None:
+        """Return the last event, if it lacks its blank line: by the standard it is none.
+
+        Raises:
+            TooLarge: as :meth:`feed`.
+
+        """
+        rest = self._decode(b"", final=True)
+        return next(self._feed(f"{rest}\n\n"), None)
+
+    def _feed(self, text: str) -> Iterator[Received]:
         if self._at_start and text:
             text = text.removeprefix("\ufeff")
             self._at_start = False
@@ -147,6 +163,14 @@ class StreamDecoder:
                 self._field(line)
             elif (event := self._dispatch()) is not None:
                 yield event
+
+    def _decode(self, data: bytes, *, final: bool = False) -> str:
+        text = self._text.decode(data, final)
+        seen = self._before + data
+        if found := text.count(_REPLACEMENT):  # some may be encoded in the stream itself
+            self.replaced += found - seen.count(_REPLACEMENT_BYTES)
+        self._before = seen[-2:]
+        return text
 
     def _lines(self, text: str) -> Iterator[str]:
         if not text:

@@ -19,6 +19,9 @@ STATUS_S = 1.0
 PINGS_PER_PERIOD = 4
 """Checks for progress in one period of the watchdog: late by a supervisor's step, never by two."""
 
+MIN_INTERVAL_S = 0.01
+"""A watchdog with a shorter period than a few of these cannot be satisfied anyway."""
+
 EXTENSION_S = 5.0
 """While the daemon drains and makes progress, systemd waits so much longer for its end."""
 
@@ -77,7 +80,7 @@ class Service:
         """Ping and tell the status, until cancelled."""
         interval = STATUS_S
         if self._watchdog is not None:
-            interval = min(interval, self._watchdog / PINGS_PER_PERIOD)
+            interval = max(MIN_INTERVAL_S, min(interval, self._watchdog / PINGS_PER_PERIOD))
         while True:
             self.beat()
             await trio.sleep(interval)

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from quart import Response, request
 from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
 
 from broadcasterd.api.answer import NOTHING, Answer, Stream
 from broadcasterd.api.cors import is_preflight, shared_with
@@ -25,10 +26,18 @@ _DETAILS = {
 }
 
 
+class _Rest(BaseConverter):
+    """A parameter of any characters: Werkzeug's cannot begin with a slash or have a LF."""
+
+    part_isolating = False
+    regex = r"(?s:.+)"
+
+
 def create_app(api: Api) -> Application:
     """Return the application, which hands requests to the handlers that work on ``api``."""
     app = Application(__name__, static_folder=None)
     app.url_map.merge_slashes = False
+    app.url_map.converters["rest"] = _Rest
     for route in ROUTES:
         _add_route(app, api, route)
     _add_errors(app)
@@ -60,7 +69,7 @@ def _add_route(app: Application, api: Api, route: Route) -> None:
 
 def rule_of(path: str) -> str:
     """Return a route's path as Werkzeug writes it."""
-    return _PARAMETER.sub(lambda found: f"<{'path:' if found[2] else ''}{found[1]}>", path)
+    return _PARAMETER.sub(lambda found: f"<{'rest:' if found[2] else ''}{found[1]}>", path)
 
 
 def _stream(stream: Stream, head: Head) -> Response:
@@ -90,15 +99,15 @@ def _add_errors(app: Application) -> None:
 def _add_cors(app: Application, api: Api) -> None:
     @app.before_request
     async def preflight() -> ResponseReturnValue | None:
-        allowed = api.settings.server.cors_origins
-        if allowed and is_preflight(request.method, _fields(), allowed):
+        server = api.settings.server
+        if server.cors_origins and is_preflight(request.method, _fields(), server):
             return _response(NOTHING)
         return None
 
     @app.after_request
     async def share(response: Response) -> Response:
-        if allowed := api.settings.server.cors_origins:
-            response.headers.update(shared_with(request.method, _fields(), allowed))
+        if (server := api.settings.server).cors_origins:
+            response.headers.update(shared_with(request.method, _fields(), server))
         return response
 
 

@@ -81,8 +81,8 @@ async def respond(api: Api, found: Found, exchange: Exchange, peer: str) -> None
     if exchange.was_cut_short:
         raise ClientDisconnected
     headers = answer.headers
-    if allowed := api.settings.server.cors_origins:
-        headers = {**headers, **shared_with(head.method, head.headers, allowed)}
+    if (server := api.settings.server).cors_origins:
+        headers = {**headers, **shared_with(head.method, head.headers, server)}
     if isinstance(answer, Stream):
         _detach(answer, encode(headers), exchange, api.hub.poller, peer)
     else:

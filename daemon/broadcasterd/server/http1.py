@@ -6,7 +6,7 @@ client is still there is looked at only where an answer is waited for, or has no
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from http import HTTPStatus
@@ -18,6 +18,7 @@ import trio
 from typing_extensions import override
 
 from broadcasterd.api.bodies import Arriving, ClientDisconnected
+from broadcasterd.api.cors import shared_with
 from broadcasterd.api.problems import PROBLEM_TYPE, problem_document
 from broadcasterd.broadcast.poller import Poller
 from broadcasterd.config import Settings
@@ -83,6 +84,7 @@ class Http1:
         self._phase = Phase.IDLE
         self._idle_since = trio.current_time()
         self._requests = 0
+        self._asked: RequestHead | None = None  # what is being served
 
     async def run(self) -> bool:
         """Serve the connection's requests until either side ends it.
@@ -144,6 +146,7 @@ class Http1:
             while (head := await self._next_head()) is not None:
                 if head.http_version == "2.0":
                     return True
+                self._asked = head
                 self._requests += 1
                 if self._phase is Phase.HEAD:
                     self._scope.deadline = inf
@@ -151,6 +154,7 @@ class Http1:
                 most = self._settings.limits.max_requests_per_connection
                 exchange = Exchange(self, head, is_last=self._requests >= most)
                 await self._serve(exchange)
+                self._asked = None
                 if self.detached:
                     break
                 if exchange.is_last:
@@ -201,7 +205,12 @@ class Http1:
 
     async def _refuse(self, problem: Problem) -> None:
         """Answer what is no request; nothing can follow it."""
-        await self.send(_encode_problem(problem))
+        shared: Mapping[str, str] = {}
+        if (server := self._settings.server).cors_origins:  # a page is to read why, too
+            asked = self._asked
+            fields = self.reader.fields_so_far() if asked is None else asked.headers
+            shared = shared_with("" if asked is None else asked.method, fields, server)
+        await self.send(_encode_problem(problem, shared))
         await self._linger()
 
     async def _linger(self) -> None:
@@ -381,11 +390,12 @@ class Watch:
         self._on_gone()
 
 
-def _encode_problem(problem: Problem) -> bytes:
+def _encode_problem(problem: Problem, shared: Mapping[str, str]) -> bytes:
     body = problem_document(problem)
     fields = [
         (b"content-type", PROBLEM_TYPE.encode()),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
+        *((name.lower().encode(), value.encode("latin-1")) for name, value in shared.items()),
     ]
     return encode_head(problem.status, fields, closes=True) + body

@@ -129,6 +129,15 @@ class RequestReader:
         self._chunks = _Chunks(self._max_head_bytes) if head.length is None else None
         return head
 
+    def fields_so_far(self) -> dict[str, str]:
+        """Return the fields of a head that was refused, as far as all that came are well-formed."""
+        head, end, _ = self._buffer[: self._max_head_bytes].partition(b"\r\n\r\n")
+        _, *lines = head.split(b"\r\n")
+        try:
+            return _parse_fields(b"\r\n".join([*(lines if end else lines[:-1]), b"", b""]))
+        except Problem:
+            return {}
+
     def whole_body(self) -> bytes | None:
         """Return all that is left of the body, if it is here and not in chunks."""
         left = self._left
@@ -211,7 +220,13 @@ class _Chunks:
                 self._left -= len(piece)
                 taken = len(piece)
             else:
-                taken = self._skip_trailers(data, at) if self._was_last else self._begin(data, at)
+                take = self._skip_trailers if self._was_last else self._begin
+                try:
+                    taken = take(data, at)
+                except Problem:
+                    if not pieces:
+                        raise
+                    break  # what comes before is of the body, however all this was cut
             if not taken:
                 break
             at += taken

@@ -4,7 +4,7 @@ const CLOSED = 2;
 
 // Anything that has the interface of EventSource.
 export function follow(source, report) {
-  for (const type of ["message", "greeting", "gap", "end"]) {
+  for (const type of ["message", "greeting", "broadcaster.gap", "broadcaster.end"]) {
     source.addEventListener(type, (event) => report({ id: event.lastEventId, type, data: event.data }));
   }
   source.addEventListener("error", () => {

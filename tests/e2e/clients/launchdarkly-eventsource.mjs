@@ -7,6 +7,5 @@ import { print } from "./print.mjs";
 
 const source = new launchdarkly.EventSource(process.argv[2]);
 
-// It calls the end of every connection "end" too; that one has no data.
-follow(source, (seen) => seen.data === undefined || print(seen));
+follow(source, print);
 source.addEventListener("closed", () => print({ closed: true }));
