@@ -15,6 +15,7 @@ ID_PARAMETERS = frozenset(
 """Names of ``Last-Event-ID`` in the query, by polyfills and libraries that cannot set a header."""
 
 _UNESCAPED_OFFSET = re.compile(r" ([0-9]{2}:[0-9]{2})$")  # a "+" in a query is a space
+_QUOTED = re.compile(r'\A"([^"]*)"\Z')
 _LAST = re.compile(r"last:([0-9]{1,9})")
 
 
@@ -82,7 +83,7 @@ def _id_of(text: str) -> str:
 
     Two that differ are none that was ever given out, and so a gap.
     """
-    ids = {each.strip(" \t").strip('"') for each in text.split(",")}
+    ids = {_QUOTED.sub(r"\1", each.strip(" \t")) for each in text.split(",")}
     return ids.pop() if len(ids) == 1 else text.strip(" \t")
 
 
