@@ -133,13 +133,36 @@ async def test_past_the_lag_limit_it_is_told_why_and_ends(nursery: trio.Nursery)
     hub = await start_hub(nursery, max_lag_events=2)
     session = hub.open("s")
     body = Body(session)
-    for data in "abc":
+    for data in "abcd":  # of the last one it could not have taken anything yet
         await session.publish(drafts(data))
 
     assert await body.next() == encode_end(EndReason.SLOW_CONSUMER)
     assert await body.next() is None
     assert hub.subscribers.ended_by_reason == {EndReason.SLOW_CONSUMER: 1}
     assert not body.aborted
+
+
+async def test_who_had_everything_is_not_behind_however_much_comes_at_once(
+    nursery: trio.Nursery,
+) -> None:
+    hub = await start_hub(nursery, max_lag_events=2)
+    session = hub.open("s")
+    body = Body(session)
+    received = b""
+
+    async def receive() -> None:
+        nonlocal received
+        while piece := await body.next():
+            received += piece
+
+    nursery.start_soon(receive)
+    await trio.testing.wait_all_tasks_blocked()
+    await session.publish(drafts(*map(str, range(2000))))  # more than is retained
+    await trio.testing.wait_all_tasks_blocked()
+
+    events = list(parse(received.decode().split("\n")))
+    assert [str(number) for number in range(2000)] == [event.data for event in events]
+    assert not hub.subscribers.ended_by_reason
 
 
 async def test_past_the_lag_limit_one_that_may_skip_is_told_of_the_gap(

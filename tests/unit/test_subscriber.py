@@ -16,7 +16,7 @@ def entry(seq: int) -> Entry:
 
 
 def test_a_batch_is_the_joined_frames_between_two_cursors() -> None:
-    batch = Batch([entry(5), entry(6), entry(7)])
+    batch = Batch([entry(5), entry(6), entry(7)], offered=4)
 
     assert (batch.start, batch.end, batch.frames) == (4, 7, b"<5><6><7>")
 

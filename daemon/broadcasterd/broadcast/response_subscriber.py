@@ -113,7 +113,7 @@ class ResponseSubscriber(Subscriber):
 
     @override
     def deliver(self, batch: Batch) -> None:
-        self._check_lag()
+        self._check_lag(batch.offered)
         self._wake()
 
     @override
@@ -153,7 +153,7 @@ class ResponseSubscriber(Subscriber):
             return b""
         log = self.feed.log
         if self.cursor < log.floor:
-            self._check_lag()
+            self._check_lag(log.last)
         if gap := self._take_gap():
             return gap
         entries = log.since(self.cursor, max_bytes=MAX_WRITE_BYTES)

@@ -33,6 +33,13 @@ INBOX_PUBLICATIONS = 16
 MAX_BATCH_BYTES = 32 * 1024
 """Frames that one fan-out joins: half of what a live subscriber's empty socket takes."""
 
+MAX_BATCH_EVENTS = 250
+"""Half of what is retained by default: who reads at once gets all of them, however many come."""
+
+TURNS = 5
+"""Of everybody else, between two batches of a publication: on HTTP/2 a reader needs a few, to take
+what is there and to send it. Together they take less than the batch did."""
+
 FINISH_TIMEOUT_S = 10.0
 """How long the subscribers of an ended session may take to read what they are still owed."""
 
@@ -42,13 +49,19 @@ class Heartbeat:
 
 
 class Fresh:
-    """Events that were logged and not broadcast yet, and the bytes of their frames."""
+    """Events that were logged and not broadcast yet, and the bytes of their frames.
 
-    __slots__ = ("entries", "size")
+    Attributes:
+        offered: the last event before the publications that they are from.
+
+    """
+
+    __slots__ = ("entries", "offered", "size")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.size = 0
+        self.offered = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,15 +293,18 @@ class Session:
             for event in publication.events:
                 self.log.check_fits(event.block, key=event.key)
             receipt = ReceiptBook(self.log)
+            if not fresh.entries:
+                fresh.offered = self.log.last
             for event in publication.events:
                 entry = self._append(event, receipt)
                 if entry is not None:
                     fresh.entries.append(entry)
                     fresh.size += len(entry.frame)
-                if fresh.size >= MAX_BATCH_BYTES:
+                if fresh.size >= MAX_BATCH_BYTES or len(fresh.entries) >= MAX_BATCH_EVENTS:
                     await self._broadcast(fresh)
                     # A body may hold thousands of events: let readers catch up meanwhile.
-                    await trio.lowlevel.checkpoint()
+                    for _ in range(TURNS):
+                        await trio.lowlevel.checkpoint()
             outcome = receipt.issue()
         except Problem as problem:
             outcome = problem
@@ -313,7 +329,7 @@ class Session:
         if not fresh.entries:
             return
         self._written_at = self.now()
-        batch = Batch(fresh.entries)
+        batch = Batch(fresh.entries, fresh.offered)
         fresh.entries, fresh.size = [], 0
         # The loop of `for_each`, without a call of its own for each of all deliveries.
         for count, subscriber in enumerate(tuple(self.subscribers), start=1):

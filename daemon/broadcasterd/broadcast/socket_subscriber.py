@@ -172,7 +172,7 @@ class SocketSubscriber(Subscriber):
     @override
     def deliver(self, batch: Batch) -> None:
         if self._catching_up:
-            self._check_lag()
+            self._check_lag(batch.offered)
         elif self.cursor == batch.start:
             try:  # as `_send`, without a call of its own: this is the inner loop of all
                 sent = self._socket.send(batch.frames)
@@ -269,7 +269,7 @@ class SocketSubscriber(Subscriber):
             self._pending = self._pending[self._send(self._pending) :]
         log = self.feed.log
         if self.cursor < log.floor:
-            self._check_lag()
+            self._check_lag(log.last)
         if not self._pending and (gap := self._take_gap()):
             self._pending = memoryview(chunk(gap))
             self._pending = self._pending[self._send(self._pending) :]
@@ -277,7 +277,7 @@ class SocketSubscriber(Subscriber):
             return not self.closed
         entries = log.since(self.cursor, max_bytes=MAX_WRITE_BYTES)
         if entries:
-            batch = Batch(entries)
+            batch = Batch(entries, log.last)
             sent = self._send(batch.frames)
             self._leave_off(entries, sent)
             if sent < batch.size or batch.end < log.last:

@@ -41,13 +41,15 @@ class Batch:
         start: the cursor of a reader that has everything before them.
         size: the bytes of ``frames``.
         end: the cursor of a reader that has them.
+        offered: the last event that a reader could have had before all that came with them.
 
     """
 
-    __slots__ = ("end", "entries", "frames", "size", "start")
+    __slots__ = ("end", "entries", "frames", "offered", "size", "start")
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], offered: int) -> None:
         self.entries = entries
+        self.offered = offered
         self.frames = b"".join([entry.frame for entry in entries])
         self.size = len(self.frames)
         self.start = entries[0].seq - 1
@@ -191,10 +193,15 @@ class Subscriber(ABC):
         self.cursor = self.feed.log.last  # events missing at the end expired by themselves
         self._max_lag = self.feed.limits.max_lag_events
 
-    def _check_lag(self) -> None:
-        """End the stream, or skip events, if it is too far behind."""
+    def _check_lag(self, offered: int) -> None:
+        """End the stream, or skip events, if it is too far behind.
+
+        Args:
+            offered: the last event that it could have taken before now.
+
+        """
         log, limits = self.feed.log, self.feed.limits
-        if log.last - self.cursor <= self._max_lag and self.cursor >= log.floor:
+        if offered - self.cursor <= self._max_lag and self.cursor >= log.floor:
             return
         if limits.slow_consumer == "end":
             self.disconnect(EndReason.SLOW_CONSUMER)
