@@ -142,7 +142,7 @@ class Limits(Section, frozen=True, kw_only=True):
     stream_idle_timeout: Seconds = 600.0
     max_subscribers_per_address: Count = 15_000
     max_subscribers_per_subject: Count = 5000
-    max_sessions_per_subject: Count = 10_000
+    max_sessions_per_subject: Count = 5000
     publish_rate: Rate = 10_000.0
     publish_burst: Count = 20_000
     max_failures_per_minute: Count = 300

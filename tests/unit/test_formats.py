@@ -151,3 +151,12 @@ def test_what_is_kept_of_a_line_is_counted() -> None:
     list(stream.feed(b'{"data": 1}\n{"da'))
 
     assert len(b'{"da') == stream.kept_bytes
+
+
+def test_an_idempotency_key_is_its_subjects_own() -> None:
+    event = Event("a", idempotency_key="1")
+    keys = {encode(event, Sessions(), subject).key for subject in (None, "alice", "bob")}
+
+    assert len(keys) == 3
+    assert encode(event, Sessions(), "bob").key in keys
+    assert encode(Event("a"), Sessions(), "bob").key is None

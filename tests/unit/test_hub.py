@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from broadcasterd.access.grants import Grant
-from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.hub import UNUSED_INTERVAL_S, Hub
 from broadcasterd.broadcast.slices import SLICE
 from broadcasterd.core.position import ById
 from broadcasterd.core.reasons import EndReason
@@ -51,8 +51,8 @@ async def test_only_what_is_open_is_found(hub: Hub) -> None:
 
 async def test_there_are_only_so_many_sessions(nursery: trio.Nursery) -> None:
     hub = await start_hub(nursery, max_sessions=2)
-    hub.open("a")
-    hub.open("b")
+    for name in "ab":
+        await hub.open(name).publish(drafts("used"))
     with pytest.raises(Unavailable, match="max_sessions") as refusal:
         hub.open("c")
 
@@ -61,6 +61,37 @@ async def test_there_are_only_so_many_sessions(nursery: trio.Nursery) -> None:
 
     hub.end("a")
     hub.open("c")
+
+
+async def test_sessions_that_nobody_ever_used_make_room(nursery: trio.Nursery) -> None:
+    hub = await start_hub(nursery, max_sessions=4)
+    used = hub.open("used")
+    await used.publish(drafts("a"))
+    attach(hub.open("heard"))
+    hub.open("looked-at")
+    hub.open("also")
+
+    hub.open("next")
+
+    assert {"used", "heard", "next"} == set(hub.sessions)
+
+
+async def test_sessions_that_are_in_use_make_no_room(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await start_hub(nursery, max_sessions=2)
+    heard = attach(hub.open("heard"))
+    await hub.open("used").publish(drafts("a"))
+    with pytest.raises(Unavailable):
+        hub.open("next")
+
+    heard.close(EndReason.CLIENT_GONE)
+    with pytest.raises(Unavailable, match="max_sessions"):
+        hub.open("next")  # it was looked for just now
+    await trio.sleep(UNUSED_INTERVAL_S)
+    hub.open("next")
+
+    assert {"used", "next"} == set(hub.sessions)
 
 
 async def test_every_incarnation_of_a_session_has_ids_of_its_own(hub: Hub) -> None:

@@ -157,7 +157,7 @@ async def test_a_session_that_was_closed_is_over(hub: Hub) -> None:
 
 async def test_a_stream_that_there_is_no_room_for_says_why_and_ends(nursery: trio.Nursery) -> None:
     hub = await start_hub(nursery, max_sessions=1, retry_ms=1000)
-    hub.open("s")
+    await hub.open("s").publish(drafts("a"))
     turned_away = ask(hub, name="other")
 
     assert isinstance(turned_away, TurnedAway)
@@ -168,7 +168,7 @@ async def test_a_stream_that_there_is_no_room_for_says_why_and_ends(nursery: tri
 
 async def test_a_client_may_ask_for_a_status_instead(nursery: trio.Nursery) -> None:
     hub = await start_hub(nursery, max_sessions=1)
-    hub.open("s")
+    await hub.open("s").publish(drafts("a"))
 
     with pytest.raises(Unavailable) as refused:
         ask(hub, "overload=status", name="other")

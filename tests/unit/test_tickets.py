@@ -7,7 +7,7 @@ import pytest
 from broadcasterd.access import tickets as module
 from broadcasterd.access.grants import Action, Grant
 from broadcasterd.access.tickets import TICKET_TTL_S, Tickets
-from broadcasterd.errors import Unavailable
+from broadcasterd.errors import TooMany, Unavailable
 
 GRANT = Grant("somebody", ("*",), ("*",), admin=True, expires_at=1764000000.0)
 
@@ -115,3 +115,20 @@ def test_the_tickets_of_a_revoked_subject_are_gone(tickets: Tickets) -> None:
 
     assert tickets.redeem(revoked, "s") is None
     assert tickets.redeem(kept, "s") is not None
+
+
+def test_a_subject_has_a_share_of_all_tickets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TICKETS_PER_SUBJECT", 2)
+    tickets = Tickets(lambda: 0.0)
+    greedy, modest = Grant("greedy", subscribe=("*",)), Grant("modest", subscribe=("*",))
+    first = [tickets.issue("s", greedy) for _ in range(2)]
+
+    with pytest.raises(TooMany):
+        tickets.issue("s", greedy)
+    assert tickets.redeem(tickets.issue("s", modest), "s")
+
+    assert tickets.redeem(first[0], "s")
+    tickets.issue("s", greedy)
+    tickets.revoke("greedy")
+    for _ in range(2):
+        tickets.issue("s", greedy)

@@ -12,13 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broadcasterd.access.grants import Grant
-from broadcasterd.errors import Unavailable
+from broadcasterd.access.tally import Tally
+from broadcasterd.errors import TooMany, Unavailable
 
 TICKET_TTL_S = 30
 """The time from one request of a page to its next."""
 
 MAX_TICKETS = 10_000
 """Tickets that were issued and not used yet: some 5 MB."""
+
+MAX_TICKETS_PER_SUBJECT = 1000
+"""Of them, so that no subject has them all."""
 
 TICKET_BYTES = 24
 """Random bytes in a ticket: nobody guesses one of 10,000 among 2**192."""
@@ -44,6 +48,7 @@ class Tickets:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._of_subject = Tally()
         self._issued: dict[bytes, _Ticket] = {}  # the oldest first, which is the next to expire
 
     def __len__(self) -> int:
@@ -54,19 +59,24 @@ class Tickets:
 
         Raises:
             Unavailable: there are ``MAX_TICKETS`` already. These stay valid.
+            TooMany: so has the subject, by its own share.
 
         """
         self._forget_expired()
+        if self._of_subject[grant.subject] >= MAX_TICKETS_PER_SUBJECT:
+            msg = f"the token's subject has {MAX_TICKETS_PER_SUBJECT} unused tickets"
+            raise TooMany(msg, retry_after=TICKET_TTL_S)
         if len(self._issued) >= MAX_TICKETS:
             raise Unavailable(f"there are {MAX_TICKETS} unused tickets", retry_after=TICKET_TTL_S)
         ticket = secrets.token_urlsafe(TICKET_BYTES)
         only = Grant(grant.subject, subscribe=(session,), expires_at=grant.expires_at)
         self._issued[_hash(ticket)] = _Ticket(session, only, self._clock() + TICKET_TTL_S)
+        self._of_subject.add(grant.subject)
         return ticket
 
     def redeem(self, ticket: str, session: str) -> Grant | None:
         """Use a ticket up; return what it grants, ``None`` if it does not open ``session``."""
-        found = self._issued.pop(_hash(ticket), None)
+        found = self._forget(_hash(ticket))
         if found is None or found.session != session or found.expires_at <= self._clock():
             return None
         return found.grant
@@ -75,7 +85,7 @@ class Tickets:
         """Forget the tickets of a subject."""
         for key, ticket in tuple(self._issued.items()):
             if ticket.grant.subject == subject:
-                del self._issued[key]
+                self._forget(key)
 
     def _forget_expired(self) -> None:
         now = self._clock()
@@ -83,7 +93,13 @@ class Tickets:
             oldest = next(iter(self._issued))
             if self._issued[oldest].expires_at > now:
                 return
-            del self._issued[oldest]
+            self._forget(oldest)
+
+    def _forget(self, key: bytes) -> _Ticket | None:
+        ticket = self._issued.pop(key, None)
+        if ticket is not None:
+            self._of_subject.remove(ticket.grant.subject)
+        return ticket
 
 
 def _hash(ticket: str) -> bytes:

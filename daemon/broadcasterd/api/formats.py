@@ -63,8 +63,10 @@ def _unsupported(detail: str) -> Problem:
     return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
 
 
-def encode(event: Event, limits: Sessions) -> EncodedEvent:
+def encode(event: Event, limits: Sessions, subject: str | None = None) -> EncodedEvent:
     """Return an event as a session takes it.
+
+    An idempotency key is ``subject``'s own: nobody suppresses the events of others by their keys.
 
     A reconnection time below ``min_retry_ms`` becomes that: with 0, all who listen would come back
     hundreds of times a second when the daemon is gone.
@@ -81,8 +83,11 @@ def encode(event: Event, limits: Sessions) -> EncodedEvent:
     except UnicodeEncodeError as error:
         msg = "data and event have to be text that UTF-8 can encode"
         raise InvalidEvent(msg) from error
-    check_block_fits(block, max_bytes=limits.max_history_bytes, key=event.idempotency_key)
-    return EncodedEvent(block, event.ttl, event.idempotency_key)
+    key = event.idempotency_key
+    if key is not None and subject is not None:
+        key = f"{subject}\0{key}"
+    check_block_fits(block, max_bytes=limits.max_history_bytes, key=key)
+    return EncodedEvent(block, event.ttl, key)
 
 
 # --- bodies that are read whole --------------------------------------------------------------

@@ -111,7 +111,7 @@ async def publish(
             held=held,
         )
         parsed = parse_json(whole) if media_type == JSON_TYPE else [parse_text(whole, head)]
-        events = await _encode_all(parsed, hub, held)
+        events = await _encode_all(parsed, grant, hub, held)
         _check_rate(hub.quotas.take_events(grant.subject, len(events)))
         published = Published(name)
         session = hub.open(name, grant.subject)
@@ -126,14 +126,16 @@ def _check_rate(wait: float) -> None:
         raise TooMany(msg, retry_after=wait)
 
 
-async def _encode_all(events: Iterable[Event], hub: Hub, held: Holding) -> list[EncodedEvent]:
+async def _encode_all(
+    events: Iterable[Event], grant: Grant, hub: Hub, held: Holding
+) -> list[EncodedEvent]:
     """Encode all events or none; let other tasks run in between, for there may be thousands."""
     encoded: list[EncodedEvent] = []
     limits = hub.settings.sessions
 
     def encode_one(event: Event) -> None:
         held.take(EVENT_BYTES)
-        encoded.append(encode(event, limits))
+        encoded.append(encode(event, limits, grant.subject))
 
     await for_each(events, encode_one, slice_=ENCODING_SLICE)
     return encoded
@@ -149,7 +151,7 @@ async def _publish_stream(
 
     async def accept(some: Iterator[Event]) -> None:
         nonlocal session
-        events, problem = await _encode_some(stream, some, hub)
+        events, problem = await _encode_some(stream, some, grant, hub)
         most = hub.settings.limits.publish_burst  # of a piece, however large, no more at once
         for start in range(0, max(len(events), 1), most):
             if portion := events[start : start + most]:
@@ -183,7 +185,7 @@ async def _publish_stream(
 
 
 async def _encode_some(
-    stream: EventStream, events: Iterable[Event], hub: Hub
+    stream: EventStream, events: Iterable[Event], grant: Grant, hub: Hub
 ) -> tuple[list[EncodedEvent], Problem | None]:
     """Encode events up to the first that is refused; return them, and its problem."""
     encoded: list[EncodedEvent] = []
@@ -191,7 +193,7 @@ async def _encode_some(
     try:
         await for_each(
             events,
-            lambda event: encoded.append(encode(event, limits)),
+            lambda event: encoded.append(encode(event, limits, grant.subject)),
             slice_=ENCODING_SLICE,
         )
     except Problem as problem:

@@ -115,7 +115,7 @@ def find_room(head: Head, name: str, grant: Grant, hub: Hub) -> Session | NoRoom
         is_new and (setting := quotas.used_up_by_sessions(grant.subject))
     ):
         return NoRoom(EndReason.MEMORY, UsedUp(setting))
-    if hub.subscribers.are_full or (is_new and hub.is_full):
+    if hub.subscribers.are_full or (is_new and hub.is_full and not hub.make_room()):
         return _no_room(EndReason.MEMORY)
     session = hub.open(name, grant.subject)
     if len(session.subscribers) >= hub.settings.sessions.max_subscribers_per_session:

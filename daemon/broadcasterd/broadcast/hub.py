@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextvars import Context
+from math import inf
 
 import structlog
 import trio
@@ -28,6 +29,13 @@ log = structlog.stdlib.get_logger(__name__)
 
 STREAM_BYTES = 4 * 1024
 """An idle stream takes a socket and a cursor, 2 KB (measured), and as much in the kernel."""
+
+
+MAX_FORGOTTEN = 100
+"""Unused sessions that make room for one: they are looked for less often."""
+
+UNUSED_INTERVAL_S = 1.0
+"""Between two looks at all sessions for unused ones, where the last one found none."""
 
 
 class Hub:
@@ -68,6 +76,7 @@ class Hub:
             thresholds, counted=lambda: self.counted_bytes, clock=self.clock.now
         )
         self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
+        self._look_for_unused_at = -inf
         self._nursery: trio.Nursery | None = None
         self._context = Context()
 
@@ -113,7 +122,7 @@ class Hub:
             return session
         if self.draining:
             raise Draining
-        if self.is_full:
+        if self.is_full and not self.make_room():
             most = self.settings.sessions.max_sessions
             msg = f"there are {most} sessions (sessions.max_sessions)"
             raise Unavailable(msg, retry_after=RETRY_AFTER_S)
@@ -126,6 +135,21 @@ class Hub:
     def is_full(self) -> bool:
         """Whether there are as many sessions as there may be."""
         return len(self.sessions) >= self.settings.sessions.max_sessions
+
+    def make_room(self) -> bool:
+        """Forget sessions that nobody has ever used, where there are any; return whether it helped.
+
+        A request to listen opens a session, and costs nothing: else one client could have them all.
+        """
+        now = self.clock.now()
+        if now < self._look_for_unused_at:
+            return False
+        unused = [session for session in self.sessions.values() if session.is_unused]
+        for session in unused[:MAX_FORGOTTEN]:
+            self.drop(session, EndReason.SESSION_EXPIRED)
+        if not unused:
+            self._look_for_unused_at = now + UNUSED_INTERVAL_S
+        return bool(unused)
 
     def new_session(self, name: str, incarnation: str, subject: str | None) -> Session:
         """Return a session that is not open yet; ``incarnation`` names its log in its ids."""

@@ -229,6 +229,16 @@ class Session:
             except (trio.ClosedResourceError, trio.BrokenResourceError):
                 pass  # the session is ending
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether nobody listens, nobody has ever published, and nobody is about to."""
+        return (
+            not self.subscribers
+            and not self.log.last
+            and self.ending is None
+            and not self._inbox.statistics().current_buffer_used
+        )
+
     def has_expired(self, now: float) -> bool:
         """Whether nobody has listened or published for ``session_ttl``."""
         return not self.subscribers and now - self.active_at >= self.limits.session_ttl
