@@ -51,13 +51,22 @@ class Received:
     @property
     def final(self) -> bool:
         """Whether the daemon said not to come back."""
-        if self.event != f"{OWN_PREFIX}end":
-            return False
+        return self._said("end").get("reconnect") is False
+
+    @property
+    def loses_all(self) -> bool:
+        """Whether it tells of a gap, and no event follows: then its position does, as an id."""
+        return self._said("gap").get("oldest", "") is None
+
+    def _said(self, name: str) -> dict[str, object]:
+        """Return what the daemon said in its own event of this name; nothing in any other."""
+        if self.event != f"{OWN_PREFIX}{name}":
+            return {}
         try:
             said = json.loads(self.data)
         except ValueError:
-            return False
-        return isinstance(said, dict) and said.get("reconnect") is False
+            return {}
+        return said if isinstance(said, dict) else {}
 
     def as_json(self) -> bytes:
         """Return id, event and data as one line of JSON."""
@@ -174,8 +183,8 @@ class Tail:
     def _stream(self, source: EventSource) -> Generator[Received, None, _Pause | None]:
         # Every start but `start` itself is answered with an id before any event (contract), so
         # that a client that is cut early resumes there. It looks like an event without data.
-        begins_with_position = self._cursor is not None or self._start not in {None, "start"}
-        for index, sse in enumerate(source.iter_sse()):
+        position_may_follow = self._cursor is not None or self._start not in {None, "start"}
+        for sse in source.iter_sse():
             # The decoder repeats the last id on events without one: only a new id is an id.
             moved = bool(sse.id) and sse.id != self._cursor
             if moved:
@@ -183,10 +192,12 @@ class Tail:
             if sse.retry is not None and sse.retry >= 0:
                 self._retry = min(sse.retry, 1000 * MAX_WAIT) / 1000
             # The decoder makes an empty event of every blank line, which by the standard is none.
-            position_only = not moved or (index == 0 and begins_with_position)
+            position_only = not moved or position_may_follow
+            position_may_follow = False
             if position_only and not sse.data and sse.event == "message":
                 continue
             event = Received(id=sse.id, event=sse.event, data=sse.data)
+            position_may_follow = event.loses_all
             yield event
             if event.final:
                 return None

@@ -353,12 +353,45 @@ async def test_a_page_of_a_session_that_is_not_open_is_empty_and_opens_none(
 ) -> None:
     found = await page(daemon, name)
 
-    assert found == {"session": name, "events": [], "next": None}
+    assert found == {"session": name, "events": [], "next": found["next"]}
     problem(await ask(daemon, "GET", f"/v1/sessions/{name}"), 404)
 
     lost = await page(daemon, name, "last_event_id=lost-7")
 
     assert lost["gap"] == {"asked": "lost-7", "oldest": None}
+    assert lost["next"] == found["next"]
+    again = await page(daemon, name, f"last_event_id={lost['next']}")
+    assert "gap" not in again
+
+
+@pytest.mark.parametrize("start", ["start", "now", "last:3", "2026-01-01T00:00:00Z"])
+async def test_what_is_published_between_two_pages_is_on_the_second(
+    daemon: Daemon, name: str, start: str
+) -> None:
+    first = await page(daemon, name, f"from={start}")
+    publish(daemon, name, "a", "b")
+    second = await page(daemon, name, f"last_event_id={first['next']}")
+
+    assert data(second) == ["a", "b"]
+    assert "gap" not in second
+
+
+async def test_a_loss_is_told_once_also_where_nothing_is_retained(
+    daemon: Daemon, name: str
+) -> None:
+    async with connected(daemon) as client:
+        stream = await client.follow(target(name), {"Last-Event-ID": "lost-7"})
+        await gap(stream, "lost-7", None)
+        while not stream.cursor:
+            await stream.line()
+            stream.cursor = next(
+                (x.removeprefix("id: ") for x in stream.heard if x.startswith("id: ")), ""
+            )
+    async with connected(daemon) as client:
+        again = await client.follow(target(name), {"Last-Event-ID": stream.cursor})
+        publish(daemon, name, "a")
+
+        assert await again.data(1) == ["a"]
 
 
 async def test_a_page_has_bounds(daemon: Daemon, name: str) -> None:

@@ -69,6 +69,7 @@ class Follower:
         self._counts: dict[str, int] = {}  # of each publisher, since nothing was missed
         self._mood, self._mood_ends_at = "reads", 0.0
         self._delivered = 0  # by this stream, as what follows
+        self._lost_all = False  # nothing was left behind the gap that came last
         self._end: str | None = None
         self._has_lagged = False
         self._may_be_refused = False
@@ -212,8 +213,9 @@ class Follower:
             raise Violation(f"{self} got {block} after the end, {self._end}")
         event = block.event
         if event is None:
-            if block.id is None or self._delivered:
+            if block.id is None or (self._delivered and not self._lost_all):
                 raise Violation(f"{self} got {block}")
+            self._lost_all = False
             self._cursor = block.id
             self._owe_after(Id.parse(block.id))
         elif event.type == "broadcaster.gap":
@@ -262,6 +264,7 @@ class Follower:
             self._world.ledger.miss(str(self), seen, asked.seq + 1, now=trio.current_time())
         self._counts.clear()
         self._seen = None
+        self._lost_all = news["oldest"] is None
         if news["oldest"] is not None:
             oldest = Id.parse(news["oldest"])
             if oldest.incarnation == asked.incarnation and oldest.seq <= asked.seq + 1:

@@ -185,6 +185,22 @@ def test_gap_is_the_daemons_and_moves_no_cursor() -> None:
     assert "Last-Event-ID: a-1" in requests[1]
 
 
+def test_the_position_after_a_gap_with_nothing_left_is_no_event() -> None:
+    received, _, requests = follow(
+        stream("event: broadcaster.gap", 'data: {"oldest": null}', "", "id: b-0", ""),
+        stream("event: broadcaster.gap", 'data: {"oldest": "b-1"}', "", "id: b-1", "data:", ""),
+        ENDED,
+        last_event_id="a-1",
+    )
+
+    assert [(event.event, event.id) for event in received] == [
+        ("broadcaster.gap", ""),
+        ("broadcaster.gap", ""),
+        ("message", "b-1"),
+    ]
+    assert ["Last-Event-ID: b-0" in request for request in requests] == [False, True, False]
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_refusal_is_final_and_says_why(status: int) -> None:
     problem = '{"title": "No", "detail": "not yours"}'

@@ -10,6 +10,7 @@ from broadcasterd.access.grants import EVERYONE
 from broadcasterd.api.pages import page, wants_page
 from broadcasterd.api.request import Head, parse_query
 from broadcasterd.broadcast.hub import Hub
+from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import BadRequest, Unavailable
 from tests.support.broadcast import drafts, start_hub
 
@@ -79,8 +80,14 @@ async def test_a_page_tells_of_a_gap(hub: Hub) -> None:
 
 
 async def test_only_to_look_makes_no_session(hub: Hub) -> None:
-    assert ("", None) == await data(hub, name="other")
+    told, following = await data(hub, name="other")
+
+    assert told == ""
     assert "other" not in hub.sessions
+    await hub.open("other").publish(drafts("a"))
+    assert ("a", hub.find("other").log.id_of(1)) == await data(
+        hub, f"last_event_id={following}", name="other"
+    )
 
 
 async def test_a_page_of_a_closed_session_is_none(hub: Hub) -> None:
@@ -102,6 +109,50 @@ async def test_a_page_waits_for_news_up_to_its_limit(
     assert 5 == trio.current_time()
     assert "" == (await data(hub, "from=now&wait=30"))[0]
     assert 35 == trio.current_time()
+
+
+@pytest.mark.parametrize("reason", [EndReason.MEMORY, EndReason.SESSION_CLOSED])
+async def test_a_session_that_is_lost_while_a_page_waits_is_a_gap_of_the_next(
+    hub: Hub, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, reason: EndReason
+) -> None:
+    session = hub.find("s")
+
+    async def lose_it() -> None:
+        await trio.sleep(5)
+        if reason is EndReason.MEMORY:
+            hub.drop(session, reason)
+        else:
+            hub.end("s")
+
+    nursery.start_soon(lose_it)
+    found = await page(head("from=now&wait=30"), "s", EVERYONE, hub)
+
+    if reason is EndReason.SESSION_CLOSED:
+        assert found is None  # it is over
+        return
+    assert found == {"session": "s", "events": [], "next": session.log.id_of(5)}
+    following = await page(head(f"last_event_id={found['next']}"), "s", EVERYONE, hub)
+    assert following is not None
+    assert following["gap"] == {"asked": found["next"], "oldest": None}
+    last = await page(head(f"last_event_id={following['next']}"), "s", EVERYONE, hub)
+    assert last is not None
+    assert "gap" not in last
+
+
+async def test_what_is_evicted_while_a_page_waits_is_told(
+    hub: Hub, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    session = hub.find("s")
+
+    async def publish_too_much() -> None:
+        await trio.sleep(5)
+        await session.publish(drafts(*map(str, range(600))))
+
+    nursery.start_soon(publish_too_much)
+    found = await page(head("from=now&wait=30&limit=1"), "s", EVERYONE, hub)
+
+    assert found is not None
+    assert found["gap"] == {"asked": session.log.id_of(5), "oldest": session.log.id_of(106)}
 
 
 async def test_waiting_for_a_new_session_needs_room_for_it(hub: Hub) -> None:

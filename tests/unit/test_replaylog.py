@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import tracemalloc
 from collections.abc import ItemsView
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from typing_extensions import override
 
+from broadcasterd.core.decoder import decode
 from broadcasterd.core.event import Event
 from broadcasterd.core.position import ById, First, Last, Now, Since
 from broadcasterd.core.replaylog import (
@@ -26,7 +28,7 @@ from broadcasterd.core.replaylog import (
     ReplayLog,
     check_block_fits,
 )
-from broadcasterd.core.wire import decode, encode_block, encode_frame, unchunk
+from broadcasterd.core.wire import encode_block, encode_frame, unchunk
 from broadcasterd.errors import TooLarge
 from broadcasterd.memory.account import Account
 
@@ -385,7 +387,7 @@ def test_the_last_counts_what_is_retained(worn: ReplayLog, count: int, expected:
 
 @pytest.mark.parametrize(
     ("moment", "expected"),
-    [(0, [4, 6, 7, 9]), (10, [4, 6, 7, 9]), (10.5, [6, 7, 9]), (22, [9]), (30.5, [])],
+    [(10.5, [6, 7, 9]), (22, [9]), (30.5, [])],
 )
 def test_since_is_what_came_then_or_later(
     worn: ReplayLog, moment: float, expected: list[int]
@@ -394,6 +396,19 @@ def test_since_is_what_came_then_or_later(
 
     assert position.gap is None
     assert [entry.seq for entry in worn.since(position.cursor, max_bytes=ALL)] == expected
+
+
+@pytest.mark.parametrize("moment", [0, 10])
+def test_a_time_from_which_something_was_evicted_is_a_gap(worn: ReplayLog, moment: float) -> None:
+    expected = Position(worn.floor, Gap("then", "7f3c-4"))
+
+    assert worn.resolve(Since(moment, "then")) == expected
+
+
+def test_a_position_is_renewed_when_what_follows_it_was_evicted(worn: ReplayLog) -> None:
+    assert worn.renewed(Position(3)) == Position(3)
+    assert worn.renewed(Position(2)) == Position(3, Gap("7f3c-2", "7f3c-4"))
+    assert worn.renewed(Position(0, Gap("x", "7f3c-1"))) == Position(3, Gap("x", "7f3c-4"))
 
 
 @pytest.mark.parametrize("seq", [3, 4, 5, 6, 7, 8, 9])
@@ -504,6 +519,7 @@ class Model:
     max_age: float
     entries: list[Entry] = field(default_factory=list)
     lost: set[int] = field(default_factory=set)  # left because of a bound
+    lost_at: float = -math.inf  # when the newest of those was appended
     wished: set[int] = field(default_factory=set)  # left because of a ttl of their own
     last: int = 0
 
@@ -515,6 +531,11 @@ class Model:
     def floor(self) -> int:
         return max(self.lost, default=0)
 
+    def lose(self, entry: Entry) -> None:
+        self.lost.add(entry.seq)
+        self.lost_at = entry.appended_at
+        self.entries.remove(entry)
+
     def over(self) -> bool:
         return len(self.entries) > self.max_events or self.bytes > self.max_bytes
 
@@ -524,7 +545,7 @@ class Model:
         if self.over():
             self.expire(now)
         while self.over():
-            self.lost.add(self.entries.pop(0).seq)
+            self.lose(self.entries[0])
 
     def expire(self, now: float, share: float = 1) -> int:
         before = len(self.entries)
@@ -534,14 +555,13 @@ class Model:
                 self.wished.add(entry.seq)
                 self.entries.remove(entry)
             elif entry.appended_at + self.max_age * share <= now:
-                self.lost.add(entry.seq)
-                self.entries.remove(entry)
+                self.lose(entry)
         return before - len(self.entries)
 
     def trim(self, to_bytes: int) -> int:
         before = len(self.entries)
         while self.bytes > to_bytes:
-            self.lost.add(self.entries.pop(0).seq)
+            self.lose(self.entries[0])
         return before - len(self.entries)
 
     def after(self, cursor: int) -> list[Entry]:
@@ -718,9 +738,9 @@ class AgainstAModel(RuleBasedStateMachine):
     def start_with_a_time(self, ago: int) -> None:
         """What came then or later."""
         moment = self.now - ago
-        position = self.log.resolve(Since(moment))
+        position = self.log.resolve(Since(moment, "then"))
 
-        assert position.gap is None
+        assert (position.gap is not None) == (self.model.lost_at >= moment)
         came = [entry for entry in self.model.entries if entry.appended_at >= moment]
         assert self.log.since(position.cursor, max_bytes=ALL) == came
 

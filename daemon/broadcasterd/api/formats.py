@@ -24,9 +24,10 @@ from broadcasterd.api.posted import parse_one
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.publication import EncodedEvent
 from broadcasterd.config import Sessions
+from broadcasterd.core.decoder import Received, StreamDecoder
 from broadcasterd.core.event import Event
 from broadcasterd.core.replaylog import check_block_fits
-from broadcasterd.core.wire import Received, StreamDecoder, encode_block
+from broadcasterd.core.wire import encode_block
 from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
 
 JSON_TYPE = "application/json"

@@ -17,10 +17,11 @@ from broadcasterd.api.subscribe import NoRoom, find_room, new_stream_id, start_o
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.session import Session
+from broadcasterd.core.decoder import decode
 from broadcasterd.core.position import ById
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Entry, Gap, Position
-from broadcasterd.core.wire import HEARTBEAT, decode, unchunk
+from broadcasterd.core.wire import HEARTBEAT, unchunk
 
 MAX_PAGE_EVENTS = 1000
 MAX_PAGE_BYTES = 1024 * 1024
@@ -45,9 +46,9 @@ async def page(
 ) -> dict[str, object] | None:
     """Return a page of a session's log, oldest first; ``None`` if the session was closed.
 
-    ``limit`` bounds it; ``next`` is the id to go on from; ``wait`` holds the answer back for up
-    to so many seconds until there is an event, or the client says that it will send no more.
-    ``gap`` is there when events were lost.
+    ``limit`` bounds it; ``next`` is the id to go on from, always; ``wait`` holds the answer back
+    for up to so many seconds until there is an event, or the client says that it will send no
+    more. ``gap`` is there when events were lost.
 
     Raises:
         BadRequest: a query field has no known form.
@@ -62,15 +63,23 @@ async def page(
     if hub.was_ended(name):
         return None
     if not wait and name not in hub.sessions:  # a mere look opens no session
-        asked = Gap(start.event_id, None) if isinstance(start, ById) else None
-        return _page(name, [], next_id=None, gap=asked)
+        beginning = hub.beginning_of(name)
+        gap = None
+        if isinstance(start, ById) and start.event_id != beginning:
+            gap = Gap(start.event_id, None)
+        return _page(name, [], next_id=beginning, gap=gap)
     session = find_room(head, name, grant, hub)
     if isinstance(session, NoRoom):
         raise session.problem
     position = session.resolve(start)
-    if wait and position.gap is None and position.cursor == session.log.last:
+    if wait and position.gap is None and not session.log.since(position.cursor, max_bytes=0):
         with until_gone():
             await _wait_for_news(head, session, grant, hub, wait)
+        if hub.was_ended(name):
+            return None
+        if hub.sessions.get(name) is not session:  # lost meanwhile: the next page tells the gap
+            return _page(name, [], next_id=session.log.id_of(position.cursor), gap=None)
+        position = session.log.renewed(position)
     entries = session.log.since(position.cursor, max_bytes=MAX_PAGE_BYTES, max_events=limit)
     now, unix_now = session.now(), hub.clock.unix_now()
     return _page(
@@ -103,7 +112,7 @@ async def _wait_for_news(head: Head, session: Session, grant: Grant, hub: Hub, w
 
 
 def _page(
-    name: str, events: list[dict[str, object]], *, next_id: str | None, gap: Gap | None
+    name: str, events: list[dict[str, object]], *, next_id: str, gap: Gap | None
 ) -> dict[str, object]:
     answer: dict[str, object] = {"session": name, "events": events, "next": next_id}
     return answer | {"gap": {"asked": gap.asked, "oldest": gap.oldest}} if gap else answer

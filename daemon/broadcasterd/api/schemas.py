@@ -73,7 +73,7 @@ _NAMED: dict[str, Schema] = {
         {
             "session": TEXT,
             "events": array(record({"id": ID, "event": TEXT, "data": TEXT, "time": TIME})),
-            "next": or_null(ID),
+            "next": ID,
         },
         {"gap": record({"asked": TEXT, "oldest": or_null(ID)})},
     ),

@@ -84,8 +84,10 @@ def admit(head: Head, name: str, grant: Grant, hub: Hub) -> Admission | TurnedAw
     stream_id = new_stream_id()
     opening = encode_opening(stream_id, retry_ms=hub.settings.sessions.retry_ms)
     if not isinstance(start, First | ById):
-        # A client that is cut before its first event shall resume here, not at the start.
-        opening += encode_priming(session.log.id_of(position.cursor))
+        # A client that is cut before its first event shall resume here, not at the start. One that
+        # is to be told of a gap first has an id from before all that is lost.
+        here = position.cursor if position.gap is None else 0
+        opening += encode_priming(session.log.id_of(here))
     return Admission(
         session=session,
         position=position,

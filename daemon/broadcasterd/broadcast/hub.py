@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from contextvars import Context
 from math import inf
+from typing import TypeVar
 
 import structlog
 import trio
@@ -26,6 +27,8 @@ from broadcasterd.memory.policy import SESSION_BYTES
 from broadcasterd.memory.pressure import Pressure
 
 log = structlog.stdlib.get_logger(__name__)
+
+T = TypeVar("T")
 
 STREAM_BYTES = 4 * 1024
 """An idle stream takes a socket and a cursor, 2 KB (measured), and as much in the kernel."""
@@ -77,6 +80,7 @@ class Hub:
         )
         self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
         self._look_for_unused_at = -inf
+        self._promised: dict[str, tuple[str, float]] = {}  # incarnations, oldest first, and when
         self._nursery: trio.Nursery | None = None
         self._context = Context()
 
@@ -129,7 +133,23 @@ class Hub:
         if setting := self.quotas.used_up_by_sessions(subject):
             raise UsedUp(setting)
         self._ended.pop(name, None)
-        return self.put(self.new_session(name, secrets.token_hex(4), subject))
+        incarnation, _ = self._promised.pop(name, (secrets.token_hex(4), 0.0))
+        return self.put(self.new_session(name, incarnation, subject))
+
+    def beginning_of(self, name: str) -> str:
+        """Return the id from which to go on in a session that is not open yet.
+
+        It promises the incarnation: whoever has it misses nothing that is published until then.
+        """
+        if name not in self._promised:
+            self._promised[name] = secrets.token_hex(4), self.clock.now()
+            self._forget_oldest(self._promised)
+        incarnation, _ = self._promised[name]
+        return f"{incarnation}-0"
+
+    def _forget_oldest(self, names: dict[str, T]) -> None:
+        while len(names) > self.settings.sessions.max_sessions:
+            del names[next(iter(names))]
 
     @property
     def is_full(self) -> bool:
@@ -218,8 +238,7 @@ class Hub:
         if name in self.sessions or name not in self._ended:
             self.drop(self.find(name), EndReason.SESSION_CLOSED)
         self.note_ended(name, self.clock.now())
-        while len(self._ended) > self.settings.sessions.max_sessions:
-            del self._ended[next(iter(self._ended))]
+        self._forget_oldest(self._ended)
 
     def note_ended(self, name: str, at: float) -> None:
         """Remember that a session was closed."""
@@ -247,7 +266,7 @@ class Hub:
         await for_each(tuple(self.sessions.values()), lambda session: session.heartbeat_if_due(now))
 
     async def sweep(self) -> None:
-        """Forget events, sessions and names of closed sessions that are past their time."""
+        """Forget events, sessions, names of closed sessions and promises past their time."""
         await for_each(tuple(self.sessions.values()), self._sweep_session)
         now = self.clock.now()
         while self._ended:
@@ -255,6 +274,11 @@ class Hub:
             if now - ended_at < self.settings.sessions.session_ttl:
                 break
             del self._ended[name]
+        while self._promised:
+            name, (_, promised_at) = next(iter(self._promised.items()))
+            if now - promised_at < self.settings.sessions.session_ttl:
+                break
+            del self._promised[name]
 
     def _sweep_session(self, session: Session) -> None:
         now = self.clock.now()

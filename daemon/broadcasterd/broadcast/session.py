@@ -170,7 +170,7 @@ class Session:
         self.active_at = self.now()
         self.log.expire(self.active_at)
         if isinstance(start, Since):
-            start = Since(self._clock.moment(start.moment))
+            start = Since(self._clock.moment(start.moment), start.asked)
         return self.log.resolve(start)
 
     def attach(self, subscriber: Subscriber) -> None:

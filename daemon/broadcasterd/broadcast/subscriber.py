@@ -23,7 +23,7 @@ from typing import Protocol
 from broadcasterd.config import Sessions
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Entry, Position, ReplayLog
-from broadcasterd.core.wire import encode_end, encode_gap
+from broadcasterd.core.wire import encode_end, encode_gap, encode_priming
 
 LAGGING_S = 2.0
 """A client that takes nothing for so long, though there is something, lags."""
@@ -131,9 +131,7 @@ class Subscriber(ABC):
         expires_at: float = inf,
     ) -> None:
         log = feed.log
-        if position.cursor < log.floor:  # evicted while the response was on its way
-            asked = position.gap.asked if position.gap else log.id_of(position.cursor)
-            position = Position(log.floor, log.gap(asked))
+        position = log.renewed(position)  # the response was on its way for a while
         self.feed = feed
         self.stream_id = stream_id
         self.peer = peer
@@ -211,6 +209,16 @@ class Subscriber(ABC):
         self._gap = log.gap(asked, after=self.cursor)
 
     def _take_gap(self) -> bytes:
-        """Return the news of a gap, once."""
+        """Return the news of a gap, once.
+
+        Where no event follows whose id would tell that it was told, its position does: else a
+        client that comes back would be told again.
+        """
         gap, self._gap = self._gap, None
-        return encode_gap(asked=gap.asked, oldest=gap.oldest) if gap else b""
+        if gap is None:
+            return b""
+        log = self.feed.log
+        self.cursor = max(self.cursor, log.floor)  # more may have left the log meanwhile
+        gap = log.gap(gap.asked, after=self.cursor)
+        news = encode_gap(asked=gap.asked, oldest=gap.oldest)
+        return news if gap.oldest else news + encode_priming(log.id_of(self.cursor))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from broadcasterd.errors import BadRequest
@@ -41,9 +41,11 @@ class Since:
     """Start with the events that came at ``moment`` or later.
 
     The parser gives Unix time in seconds; the session translates it to its own clock.
+    ``asked`` is the time as it was written.
     """
 
     moment: float
+    asked: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,6 @@ def parse_from(where: str) -> From:
         moment = datetime.fromisoformat(_UNESCAPED_OFFSET.sub(r"+\1", where.upper()))
         if moment.tzinfo is None:
             raise BadRequest(msg)
-        return Since(moment.timestamp())
+        return Since(moment.timestamp(), where)
     except (ValueError, OverflowError) as error:
         raise BadRequest(msg) from error

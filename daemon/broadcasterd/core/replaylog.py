@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from math import inf
 
 from broadcasterd.core.position import ById, First, Last, Now, Since, Start
 from broadcasterd.core.wire import encode_frame
@@ -107,6 +108,7 @@ class ReplayLog:
         self.incarnation = incarnation
         self._account = account or Account()
         self.floor = 0
+        self.floor_at = -inf  # when that event was appended
         self.last = 0
         self.bytes = 0
         self._max_events = max_events
@@ -193,14 +195,20 @@ class ReplayLog:
                 return Position(self.last)
             case Last(count):
                 return Position(self._before(list(self._entries)[-count:] if count else []))
-            case Since(moment):
-                newer = [e.seq for e in self._entries.values() if e.appended_at >= moment]
-                return Position(self._before(newer))
+            case Since(moment, asked):
+                return self._since(moment, asked)
             case ById(event_id):
                 seq = self.seq_of(event_id)
                 if seq is None or seq < self.floor:
                     return Position(self.floor, self.gap(event_id))
                 return Position(seq)
+
+    def renewed(self, position: Position) -> Position:
+        """Return a position as it is now: what follows it may have been evicted since."""
+        if position.cursor >= self.floor:
+            return position
+        asked = position.gap.asked if position.gap else self.id_of(position.cursor)
+        return Position(self.floor, self.gap(asked))
 
     def gap(self, asked: str, *, after: int | None = None) -> Gap:
         """Return the gap of a reader that asked for ``asked`` and goes on after a cursor.
@@ -250,9 +258,9 @@ class ReplayLog:
         """Iterate over the retained events, oldest first."""
         return iter(self._entries.values())
 
-    def go_on_from(self, *, floor: int, last: int) -> None:
+    def go_on_from(self, *, floor: int, last: int, floor_at: float) -> None:
         """Begin, empty, where another log of this incarnation ended. Call it once, first of all."""
-        self.floor, self.last = floor, last
+        self.floor, self.last, self.floor_at = floor, last, floor_at
         self._head = floor + 1
 
     def restore(
@@ -309,6 +317,12 @@ class ReplayLog:
             self._entries, self._keys, self._short_lived = {}, {}, []  # emptied ones keep memory
         return before - len(self._entries)
 
+    def _since(self, moment: float, asked: str) -> Position:
+        if self.floor_at >= moment:  # what came then was evicted
+            return Position(self.floor, self.gap(asked))
+        newer = [e.seq for e in self._entries.values() if e.appended_at >= moment]
+        return Position(self._before(newer))
+
     def _before(self, seqs: list[int]) -> int:
         return seqs[0] - 1 if seqs else self.last
 
@@ -323,7 +337,7 @@ class ReplayLog:
         oldest = self._oldest()
         assert oldest is not None  # noqa: S101 (an empty log is within every bound)
         self._forget(oldest.seq)
-        self.floor = oldest.seq
+        self.floor, self.floor_at = oldest.seq, oldest.appended_at
         self._head = oldest.seq + 1
 
     def _forget(self, seq: int) -> None:

@@ -1,4 +1,4 @@
-r"""The event-stream format, both ways (WHATWG HTML §9.2, Server-sent events).
+r"""Writing the event-stream format (WHATWG HTML §9.2, Server-sent events).
 
 A *block* is one event without its id; a *frame* is a block with its id, inside an HTTP/1.1 chunk
 (RFC 9112 §7.1), so that the bytes that the fan-out writes to a socket are encoded once per event,
@@ -6,31 +6,23 @@ whatever the number of subscribers::
 
     "2d\r\nevent: greeting\ndata: hello\nid: 7f3c9a1b-42\n\n\r\n"
 
-The decoder is for streams that are relayed, and for reading our own frames back.
+``decoder.py`` reads it.
 """
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from broadcasterd.core.event import END, GAP, Event
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.errors import TooLarge
 
 HEARTBEAT = b":\n"
 """A comment without a blank line: several client libraries make an event of a blank line."""
 
 LAST_CHUNK = b"0\r\n\r\n"
 
-_REPLACEMENT = "\ufffd"
-_REPLACEMENT_BYTES = _REPLACEMENT.encode()
-
-_LINE_BREAK = re.compile(r"\r\n|\r|\n")
-_RETRY = re.compile(r"[0-9]{1,9}")  # eleven days in ms; longer is somebody's mistake
+LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
 def encode_block(event: Event) -> bytes:
@@ -47,7 +39,7 @@ def encode_block(event: Event) -> bytes:
     retry = "" if event.retry is None else f"retry: {event.retry}\n"
     data = event.data
     if "\n" in data or "\r" in data:
-        data = "\ndata: ".join(_LINE_BREAK.split(data))
+        data = "\ndata: ".join(LINE_BREAK.split(data))
     return f"{kind}{retry}data: {data}\n\n".encode()
 
 
@@ -95,146 +87,3 @@ def _own_event(name: str, data: dict[str, object]) -> bytes:
     # No id: an event of the daemon's own must not move the client's cursor.
     text = json.dumps(data, separators=(",", ":"))
     return f"event: {name}\ndata: {text}\n\n".encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """An event as a client sees it, and as EventSource would dispatch it."""
-
-    data: str
-    event: str
-    last_event_id: str
-    retry: int | None = None
-
-
-class StreamDecoder:
-    """Decode an event stream that arrives in pieces of any size (WHATWG HTML §9.2.6).
-
-    As the standard has it, what is not UTF-8 becomes U+FFFD (Encoding §4.1).
-
-    Args:
-        max_event_chars: the most that one unfinished event may hold.
-
-    Attributes:
-        replaced: how often something was no UTF-8.
-
-    """
-
-    def __init__(self, *, max_event_chars: int) -> None:
-        self._max_event_chars = max_event_chars
-        self.replaced = 0
-        self._text = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._before = b""  # the last two bytes: an encoded U+FFFD may be cut
-        self._rest: list[str] = []  # an unfinished line, as it came
-        self._rest_size = 0
-        self._after_cr = False  # a LF that follows belongs to the CR
-        self._at_start = True  # a BOM is dropped only there
-        self._size = 0  # characters of the unfinished event, in whole lines
-        self._last_event_id = ""
-        self._data: list[str] = []
-        self._event = ""
-        self._retry: int | None = None
-
-    def feed(self, data: bytes) -> Iterator[Received]:
-        """Decode a piece and yield the events that it completes.
-
-        Raises:
-            TooLarge: an event has more characters than ``max_event_chars``.
-
-        """
-        yield from self._feed(self._decode(data))
-
-    def finish(self) -> Received | None:
-        """Return the last event, if it lacks its blank line: by the standard it is none.
-
-        Raises:
-            TooLarge: as :meth:`feed`.
-
-        """
-        rest = self._decode(b"", final=True)
-        return next(self._feed(f"{rest}\n\n"), None)
-
-    def _feed(self, text: str) -> Iterator[Received]:
-        if self._at_start and text:
-            text = text.removeprefix("\ufeff")
-            self._at_start = False
-        for line in self._lines(text):
-            if line:
-                self._field(line)
-            elif (event := self._dispatch()) is not None:
-                yield event
-
-    def _decode(self, data: bytes, *, final: bool = False) -> str:
-        text = self._text.decode(data, final)
-        seen = self._before + data
-        if found := text.count(_REPLACEMENT):  # some may be encoded in the stream itself
-            self.replaced += found - seen.count(_REPLACEMENT_BYTES)
-        self._before = seen[-2:]
-        return text
-
-    def _lines(self, text: str) -> Iterator[str]:
-        if not text:
-            return
-        if self._after_cr:
-            text = text.removeprefix("\n")
-        self._after_cr = text.endswith("\r")
-        first, *more = _LINE_BREAK.split(text)
-        self._keep(first)  # neither copy nor search the kept part: pieces may be tiny
-        if not more:
-            return
-        *lines, rest = "".join(self._rest), *more
-        self._rest, self._rest_size = [], 0
-        for line in lines:
-            self._check_size(len(line))
-            if not line.startswith(":"):  # a comment holds nothing
-                self._size += len(line) + 1
-            yield line
-        self._keep(rest)
-
-    def _keep(self, rest: str) -> None:
-        if rest:
-            self._rest.append(rest)
-            self._rest_size += len(rest)
-            self._check_size(self._rest_size)
-
-    @property
-    def kept_chars(self) -> int:
-        """Characters kept of an event that is not complete."""
-        return self._size + self._rest_size
-
-    def _check_size(self, line_size: int) -> None:
-        if self._size + line_size > self._max_event_chars:
-            msg = f"an event has at most {self._max_event_chars} characters"
-            raise TooLarge(msg)
-
-    def _field(self, line: str) -> None:
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        match name:
-            case "data":
-                self._data.append(value)
-            case "event":
-                self._event = value
-            case "id" if "\0" not in value:
-                self._last_event_id = value
-            case "retry" if _RETRY.fullmatch(value):
-                self._retry = int(value)
-
-    def _dispatch(self) -> Received | None:
-        data, event, retry = self._data, self._event, self._retry
-        self._forget_event()
-        if not data:
-            return None
-        return Received("\n".join(data), event or "message", self._last_event_id, retry)
-
-    def _forget_event(self) -> None:
-        self._size = 0
-        self._data = []
-        self._event = ""
-        self._retry = None
-
-
-def decode(stream: Iterable[bytes]) -> list[Received]:
-    """Decode a whole stream that is known to be ours (no limit on its size)."""
-    decoder = StreamDecoder(max_event_chars=2**63)
-    return [event for piece in stream for event in decoder.feed(piece)]

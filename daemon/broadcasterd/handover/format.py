@@ -54,6 +54,7 @@ class SessionLeft(_Record, frozen=True, tag="session"):
     active_s: float
     published_s: float
     subject: str | None = None
+    floor_age_s: float | None = None
 
 
 class EventLeft(_Record, frozen=True, tag="event"):

@@ -12,6 +12,7 @@ import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf, isinf
 from typing import Protocol
 
 from broadcasterd.broadcast.hub import Hub
@@ -125,6 +126,7 @@ def _describe(session: Session) -> SessionLeft:
         active_s=now - session.active_at,
         published_s=now - session.published_at,
         subject=session.subject,
+        floor_age_s=None if isinf(session.log.floor_at) else now - session.log.floor_at,
     )
 
 
@@ -272,7 +274,8 @@ class _Arrival:
     def _open(self, left: SessionLeft) -> Session:
         """Open a session that another process left, empty: its events are to follow."""
         session = self._hub.new_session(left.name, left.incarnation, left.subject)
-        session.log.go_on_from(floor=left.floor, last=left.last)
+        floor_at = -inf if left.floor_age_s is None else self._now - left.floor_age_s
+        session.log.go_on_from(floor=left.floor, last=left.last, floor_at=floor_at)
         session.opened_at = self._now - left.opened_s
         session.active_at = self._now - left.active_s
         session.published_at = self._now - left.published_s
