@@ -51,7 +51,7 @@ class Client:
     def ask(self, method: str, target: str, headers: str = "", body: str = "") -> None:
         """Send a request."""
         length = f"Content-Length: {len(body)}\n" if body else ""
-        self.send(f"{method} {target} HTTP/1.1\nHost: x\n{headers}{length}\n{body}")
+        self.send(f"{method} {target} HTTP/1.1\nHost: localhost\n{headers}{length}\n{body}")
 
     def hear(self, marker: bytes) -> bytes:
         """Read until ``marker`` was there; return all that came."""
@@ -175,7 +175,7 @@ def half_a_request_head(client: Client) -> None:
 
 
 def half_a_body(client: Client) -> None:
-    client.send(f"POST {EVENTS} HTTP/1.1\nHost: x\nContent-Type: application/json\n")
+    client.send(f"POST {EVENTS} HTTP/1.1\nHost: localhost\nContent-Type: application/json\n")
     client.send("Content-Length: 1000\nExpect: 100-continue\n\n")
     client.hear(b"HTTP/1.1 100")
     client.send('{"data": ')
@@ -288,7 +288,7 @@ def test_a_publish_in_progress_is_told_how_much_of_it_was_accepted(
     running = serve(grace=LONG_S, tls=tls)
     subscriber, publisher = running.connect(), running.connect()
     subscriber.subscribe()
-    publisher.send(f"POST {EVENTS} HTTP/1.1\nHost: x\nContent-Type: application/x-ndjson\n")
+    publisher.send(f"POST {EVENTS} HTTP/1.1\nHost: localhost\nContent-Type: application/x-ndjson\n")
     publisher.send("Transfer-Encoding: chunked\n\n")
     for number in range(3):
         line = json.dumps({"data": f"token {number}"}).encode() + b"\n"

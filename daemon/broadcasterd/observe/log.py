@@ -1,8 +1,9 @@
 """Logging: structlog writes records to a bounded queue, and one thread reads them from it.
 
 A record is formatted and written by the listener's thread, so that a slow terminal, pipe, disk
-or journald never stalls the event loop. When the queue is full, records are dropped and counted.
-Neither tokens nor event data are ever given to a logger.
+or journald never stalls the event loop. When the queue is full, records are dropped and counted;
+and so are those that strangers cause, beyond a few a second (``limit.py``). Neither tokens nor
+event data are ever given to a logger.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing_extensions import override
 from broadcasterd.config import ConfigError, Log
 from broadcasterd.observe import journal
 from broadcasterd.observe.journal import JournalHandler
+from broadcasterd.observe.limit import RecordLimit
+from broadcasterd.observe.printable import printable, printable_lines
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -33,17 +36,27 @@ FLUSH_S = 3.0
 
 
 class DroppingQueueHandler(QueueHandler):
-    """Drops records if the queue is full, counts them, and says so as soon as there is room."""
+    """Drops records if the queue is full, counts them, and says so as soon as there is room.
+
+    Of some kinds it takes only so many a second, and says with a later record what it left out.
+    """
 
     def __init__(self, records: queue.Queue[logging.LogRecord]) -> None:
         super().__init__(records)
         self._records = records
+        self._limit = RecordLimit()
         self.untold = 0
 
     @override
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """Pass the record on as it is: it stays in this process, and is formatted there."""
         return record
+
+    @override
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Take a record, unless there were too many of its kind."""
+        self.tell_left_out()
+        return self._limit.filter(record) and bool(super().handle(record))
 
     @override
     def enqueue(self, record: logging.LogRecord) -> None:
@@ -60,6 +73,11 @@ class DroppingQueueHandler(QueueHandler):
         if self.untold:
             count, self.untold = self.untold, 0
             log.error("log records were dropped", count=count, why="the queue was full")
+
+    def tell_left_out(self, *, is_over: bool = False) -> None:
+        """Log how many records of which kind were left out, in a second that is over."""
+        for kind, count in self._limit.take_left_out(is_over=is_over).items():
+            log.warning("log records were left out", record=kind, count=count)
 
 
 @contextmanager
@@ -99,6 +117,7 @@ def logging_as(config: Log) -> Iterator[None]:
     finally:
         if isinstance(writer, JournalHandler):
             writer.give_up_after(FLUSH_S)
+        handler.tell_left_out(is_over=True)
         records.join()  # stop() fails where it finds the queue full
         handler.tell()
         root.removeHandler(handler)
@@ -129,7 +148,7 @@ def _writer(config: Log, shared: list[Processor]) -> logging.Handler:
             # The pretty formatter prints local variables: event data must not reach a log.
             exception_formatter=structlog.dev.plain_traceback,
         )
-        renderers = [console]
+        renderers = [structlog.processors.format_exc_info, _printable, console]
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -138,6 +157,16 @@ def _writer(config: Log, shared: list[Processor]) -> logging.Handler:
         )
     )
     return stream
+
+
+def _printable(_logger: object, _method: str, record: EventDict) -> EventDict:
+    """Show control characters by their codes: a terminal, or who reads a line, obeys them."""
+    for key, value in record.items():
+        if key == "exception":
+            record[key] = printable_lines(str(value))
+        elif not isinstance(value, int | float | None):
+            record[key] = printable(str(value))
+    return record
 
 
 def _resolve_exc_info(_logger: object, _method: str, record: EventDict) -> EventDict:

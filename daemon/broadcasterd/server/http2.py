@@ -39,7 +39,7 @@ from typing_extensions import override
 
 from broadcasterd.config import Settings
 from broadcasterd.server import http1
-from broadcasterd.server.headers import RawHeaders, secure
+from broadcasterd.server.headers import RawHeaders, is_host, secure
 from broadcasterd.server.http1 import Phase
 from broadcasterd.server.sockets import ConnectionSocket, SocketStream, TlsSocket
 from broadcasterd.server.tasks import Tasks
@@ -256,6 +256,8 @@ def _refusal(headers: Iterable[tuple[bytes, bytes]], max_bytes: int) -> HTTPStat
         if name in {b":method", b":path"} and not value.isascii():
             return HTTPStatus.BAD_REQUEST
         if name == b":path" and value[:1] != b"/" and value != b"*":
+            return HTTPStatus.BAD_REQUEST
+        if name in {b":authority", b"host"} and not is_host(value.decode("latin-1")):
             return HTTPStatus.BAD_REQUEST
     return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if size > max_bytes else None
 
