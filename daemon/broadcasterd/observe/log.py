@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from broadcasterd.config import ConfigError, Log
 from broadcasterd.observe import journal
+from broadcasterd.observe.error_output import ErrorHandler
 from broadcasterd.observe.journal import JournalHandler
 from broadcasterd.observe.limit import RecordLimit
 from broadcasterd.observe.printable import printable, printable_lines
@@ -32,7 +33,7 @@ QUEUED_RECORDS = 10_000
 """About 10 MB at the most; a burst of 10,000 streams that end at once fits."""
 
 FLUSH_S = 3.0
-"""How long the end of the daemon waits for a journald that takes nothing."""
+"""How long the end of the daemon waits for a journald, or a standard error, that takes nothing."""
 
 
 class DroppingQueueHandler(QueueHandler):
@@ -115,8 +116,7 @@ def logging_as(config: Log) -> Iterator[None]:
     try:
         yield
     finally:
-        if isinstance(writer, JournalHandler):
-            writer.give_up_after(FLUSH_S)
+        writer.give_up_after(FLUSH_S)
         handler.tell_left_out(is_over=True)
         records.join()  # stop() fails where it finds the queue full
         handler.tell()
@@ -133,7 +133,7 @@ def set_level(level: str) -> None:
     logging.getLogger("broadcasterd").setLevel(number)
 
 
-def _writer(config: Log, shared: list[Processor]) -> logging.Handler:
+def _writer(config: Log, shared: list[Processor]) -> JournalHandler | ErrorHandler:
     """Return the handler that writes the records: to the journal, or to standard error."""
     if config.format == "journal" and not journal.SOCKET.exists():
         raise ConfigError(f'log.format = "journal": there is no journald at {journal.SOCKET}')
@@ -149,7 +149,7 @@ def _writer(config: Log, shared: list[Processor]) -> logging.Handler:
             exception_formatter=structlog.dev.plain_traceback,
         )
         renderers = [structlog.processors.format_exc_info, _printable, console]
-    stream = logging.StreamHandler(sys.stderr)
+    stream = ErrorHandler(sys.stderr)
     stream.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
