@@ -26,6 +26,7 @@ from broadcasterd.config import Auth, Config, ConfigError, check_exposure, load
 from broadcasterd.core.session_name import check_session_name
 from broadcasterd.errors import BadRequest
 from broadcasterd.host.allocator import use_allocator_that_gives_back
+from broadcasterd.observe.printable import printable, printable_lines
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 EXAMPLE_TTL = 24 * 3600  # seconds that a printed example works: a day's tinkering
@@ -278,7 +279,11 @@ def tail(
     from broadcasterd import client
 
     def tell(text: str) -> None:
-        click.echo(f"broadcasterd: {text}", err=True)
+        click.echo(f"broadcasterd: {printable(text)}", err=True)
+
+    def show(text: str) -> None:
+        # Bytes, so that the terminal's locale has no say; flushed by click each time.
+        click.echo((printable_lines(text) if sys.stdout.isatty() else text).encode())
 
     events = client.Tail(
         client.events_url(url, session),
@@ -292,8 +297,7 @@ def tail(
             if event.by_daemon:
                 tell(f"{event.event.removeprefix(client.OWN_PREFIX)}: {event.data}")
             else:
-                # Bytes, so that the terminal's locale has no say; flushed by click each time.
-                click.echo(event.as_json() if as_json else event.data.encode())
+                show(event.as_json() if as_json else event.data)
     except client.RequestFailed as error:
         raise click.ClickException(str(error)) from error
     except BrokenPipeError:

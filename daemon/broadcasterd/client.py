@@ -68,10 +68,10 @@ class Received:
             return {}
         return said if isinstance(said, dict) else {}
 
-    def as_json(self) -> bytes:
+    def as_json(self) -> str:
         """Return id, event and data as one line of JSON."""
         fields = {"id": self.id, "event": self.event, "data": self.data}
-        return json.dumps(fields, ensure_ascii=False).encode()
+        return json.dumps(fields, ensure_ascii=False)
 
 
 def events_url(base: str, session: str) -> str:

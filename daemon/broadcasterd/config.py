@@ -44,6 +44,10 @@ Origin = Annotated[
 Token = Annotated[
     str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", description="names of HTTP, like X-Name")
 ]
+# In lower case, as they are compared; a port does not matter.
+HostName = Annotated[
+    str, Meta(pattern=r"^(\*|[a-z0-9._-]+)$", description='host names like "events.example.org"')
+]
 # Checked by `_check_pairs`: a pattern could not tell an address from a typing error.
 Network = Annotated[str, Meta(min_length=2, description='networks like "10.0.0.0/8" or "::1"')]
 AlertAction = Annotated[str, Meta(pattern=r"^(journal|https?://\S+)$")]
@@ -77,6 +81,7 @@ class Server(Section, frozen=True, kw_only=True):
     tls_key: Path | None = None
     cors_origins: tuple[Origin, ...] = ()
     cors_headers: tuple[Token, ...] = ()
+    allowed_hosts: tuple[HostName, ...] = ()
     max_body_bytes: Bytes = MiB
     keep_alive_timeout: Seconds = 75.0
     shutdown_grace: Seconds = 10.0

@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
+from math import inf
 
 import msgspec
 import structlog
@@ -29,6 +30,7 @@ from broadcasterd.broadcast.supervisor import Supervisor
 from broadcasterd.config import Config, ConfigError, Settings, check_exposure
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.handover.restart import Restart
+from broadcasterd.handover.transfer import Adopt
 from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.host.service import Service
 from broadcasterd.host.systemd import HandedOver, Notifier, take_listen_fds, watchdog_period
@@ -48,7 +50,14 @@ ABORT_GRACE_S = 1.0
 OnReady = Callable[[list[str]], None]
 
 
-async def _nothing_to_restore(_hub: Hub) -> None:
+HAND_OVER_AFTER_S = 1.0
+"""Requests that are under way have so long before streams are handed over: most take milliseconds,
+and whoever holds one up is not to hold up the streams, which a kill would lose."""
+
+Restore = Callable[[Hub, Adopt], Awaitable[None]]
+
+
+async def _nothing_to_restore(_hub: Hub, _adopt: Adopt) -> None:
     pass
 
 
@@ -84,7 +93,7 @@ class Daemon:
 
     async def run(
         self,
-        restore: Callable[[Hub], Awaitable[None]] = _nothing_to_restore,
+        restore: Restore = _nothing_to_restore,
         *,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -97,7 +106,7 @@ class Daemon:
         """
         async with trio.open_nursery() as root:
             await root.start(self.hub.run)
-            await restore(self.hub)
+            await restore(self.hub, self.server.adopt)
             urls: list[str] = await root.start(self._serve)
             root.start_soon(self.monitor.loop.run)
             root.start_soon(self.supervisor.run)
@@ -131,6 +140,10 @@ class Daemon:
         """
         await self.server.stop_accepting()
         await self.hub.drain(movable_stay=movable_stay)
+        await self.wait_served()
+
+    async def wait_served(self) -> None:
+        """Wait until no connection is left that the server has."""
         await self._served.wait()
 
     async def abort(self) -> None:
@@ -198,20 +211,20 @@ async def serve(
     on_ready: OnReady | None,
 ) -> None:
     """Run the daemon in this Trio run; see :func:`main`."""
-    notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
-    restart = Restart(take_listen_fds(os.environ), notifier, os.environ)
-    daemon = Daemon(config, keys, listen(config, restart.others))
-    service = Service(
-        notifier,
-        watchdog=watchdog_period(os.environ),
-        status=daemon.status,
-        progress=lambda: daemon.supervisor.steps,
-    )
-    reloader = Reloader(config, load=load, apply=daemon.reconfigure)
-    with (
+    with (  # before the port answers: whoever may ask it to stop finds it listening
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as stops,
         trio.open_signal_receiver(signal.SIGHUP) as hangups,
     ):
+        notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
+        restart = Restart(take_listen_fds(os.environ), notifier, os.environ)
+        daemon = Daemon(config, keys, listen(config, restart.others))
+        service = Service(
+            notifier,
+            watchdog=watchdog_period(os.environ),
+            status=daemon.status,
+            progress=lambda: daemon.supervisor.steps,
+        )
+        reloader = Reloader(config, load=load, apply=daemon.reconfigure)
         async with trio.open_nursery() as root:
             urls: list[str] = await root.start(daemon.run, restart.restore)
             _warn_of(config)
@@ -233,7 +246,7 @@ async def _stop(
 ) -> None:
     """Drain for as long as the grace lasts, then end what is left.
 
-    With ``restart``, all that can be is handed over to the next process.
+    With ``restart``, all that can be is handed over to the next process first.
     """
     grace_s = daemon.settings.server.shutdown_grace
     stay = restart is not None and restart.keeps_streams(daemon.hub)
@@ -241,11 +254,14 @@ async def _stop(
     log.info("draining", streams=streams, restart=restart is not None, grace_s=grace_s)
     await service.stopping()
     async with trio.open_nursery() as stopping:
-        with trio.move_on_after(grace_s) as grace:
-            stopping.start_soon(_end_grace, stops, grace)
+        grace = Grace(grace_s)
+        stopping.start_soon(_end_grace, stops, grace)
+        with grace.lasting(inf if restart is None else HAND_OVER_AFTER_S):
             await daemon.drain(movable_stay=stay)
         if restart is not None:
             await restart.hand_over(daemon.hub)
+            with grace.lasting():
+                await daemon.wait_served()
         await daemon.abort()
         stopping.cancel_scope.cancel()
 
@@ -327,7 +343,26 @@ async def _reload_on(hangups: AsyncIterator[int], reloader: Reloader, service: S
         await service.ready()
 
 
-async def _end_grace(signals: AsyncIterator[int], grace: trio.CancelScope) -> None:
+class Grace:
+    """The time that a stop gives to others, in several parts."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ends_at = trio.current_time() + seconds
+        self._part = trio.CancelScope()
+
+    def lasting(self, seconds: float = inf) -> trio.CancelScope:
+        """Return a scope that ends after so many seconds, or with the grace."""
+        ends_at = min(self._ends_at, trio.current_time() + seconds)
+        self._part = trio.CancelScope(deadline=ends_at)
+        return self._part
+
+    def end(self) -> None:
+        """End it now."""
+        self._ends_at = trio.current_time()
+        self._part.cancel()
+
+
+async def _end_grace(signals: AsyncIterator[int], grace: Grace) -> None:
     await anext(signals)
     log.warning("stopped again: the grace is over")
-    grace.cancel()
+    grace.end()

@@ -66,19 +66,19 @@ NO_REQUESTS = [
     f"{CANARY}\r\n\r\n",
     f"GET /{CANARY} HTTP/9.9\r\n\r\n",
     f"{CANARY} / HTTP/1.1\r\nHost: {CANARY}\r\n\r\n",
-    f"GET / HTTP/1.1\r\nHost: a\r\n{CANARY} : {CANARY}\r\n\r\n",
-    f"GET http://[{CANARY}/ HTTP/1.1\r\nHost: a\r\n\r\n",
-    f"GET / HTTP/1.1\r\nHost: a\r\nX: {CANARY * 10_000}\r\n\r\n",
-    f"POST {EVENTS} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {CANARY}\r\n\r\n",
-    f"POST {EVENTS} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{CANARY}\r\n",
-    f"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: {CANARY}\r\nConnection: upgrade\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: localhost\r\n{CANARY} : {CANARY}\r\n\r\n",
+    f"GET http://[{CANARY}/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: localhost\r\nX: {CANARY * 10_000}\r\n\r\n",
+    f"POST {EVENTS} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: {CANARY}\r\n\r\n",
+    f"POST {EVENTS} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{CANARY}\r\n",
+    f"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: {CANARY}\r\nConnection: upgrade\r\n\r\n",
     f"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{CANARY * 100}",
 ]
 
 
 def _request(method: str, path: str, fields: str = "", body: str = "") -> str:
     length = f"Content-Length: {len(body)}\r\n" if method == "POST" else ""
-    return f"{method} {path} HTTP/1.1\r\nHost: a\r\n{length}{fields}\r\n{body}"
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}{fields}\r\n{body}"
 
 
 def _carried(token: str) -> Iterator[tuple[str, str]]:

@@ -49,7 +49,7 @@ def _many_descriptors() -> Iterator[None]:
 
 
 def request(session: str) -> bytes:
-    return f"GET {target(session)} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    return f"GET {target(session)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 class Crowd:

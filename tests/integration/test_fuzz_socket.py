@@ -38,7 +38,7 @@ REFUSED = {400, 501}
 def _request(
     method: str = "GET", path: str = "/health/live", fields: str = "", *, version: str = "HTTP/1.1"
 ) -> bytes:
-    fields = f"Host: x\r\nCookie: theme={CANARY}\r\n{fields}"
+    fields = f"Host: localhost\r\nCookie: theme={CANARY}\r\n{fields}"
     return f"{method} {path} {version}\r\n{fields}\r\n".encode("latin-1")
 
 
@@ -93,7 +93,7 @@ AMBIGUOUS: Cases = {
     "a CR in a value": _post("X: a\rContent-Length: 0\r\n", INNER),
     "lines that LF ends": _request().replace(b"\r\n", b"\n") + INNER,
     "a line that is folded": _post("X: a\r\n Content-Length: 9\r\n", INNER),
-    "a space before the first field": b"GET / HTTP/1.1\r\n Host: x\r\n\r\n" + INNER,
+    "a space before the first field": b"GET / HTTP/1.1\r\n Host: localhost\r\n\r\n" + INNER,
     "two hosts": _request(fields="Host: y\r\n") + INNER,
     "no host": b"GET /health/live HTTP/1.1\r\n\r\n" + INNER,
     "a chunk size with a sign": _chunked(b"+5\r\nhello"),
@@ -270,7 +270,12 @@ def _http2() -> bytes:
     """Return what a client begins an HTTP/2 connection with, and a request."""
     client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
     client.initiate_connection()
-    fields = {":method": "POST", ":path": target("outer"), ":scheme": "http", ":authority": "x"}
+    fields = {
+        ":method": "POST",
+        ":path": target("outer"),
+        ":scheme": "http",
+        ":authority": "localhost",
+    }
     client.send_headers(1, [*fields.items(), ("content-type", "text/plain")])
     client.send_data(1, b"hello", end_stream=True)
     return client.data_to_send()

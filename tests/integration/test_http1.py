@@ -27,13 +27,13 @@ on_http1 = pytest.mark.parametrize(
 def publish(data: str, fields: str = "", *, version: str = "1.1") -> bytes:
     """Return a request to publish a text."""
     return (
-        f"POST {EVENTS} HTTP/{version}\r\nHost: a\r\nContent-Type: text/plain\r\n"
+        f"POST {EVENTS} HTTP/{version}\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
         f"Content-Length: {len(data)}\r\n{fields}\r\n{data}"
     ).encode()
 
 
 def get(target: str, fields: str = "", *, version: str = "1.1") -> bytes:
-    return f"GET {target} HTTP/{version}\r\nHost: a\r\n{fields}\r\n".encode()
+    return f"GET {target} HTTP/{version}\r\nHost: localhost\r\n{fields}\r\n".encode()
 
 
 LIVE = get("/health/live")
@@ -107,7 +107,7 @@ async def test_a_session_is_closed_by_who_has_left(path: Path, certificate: Cert
     async with serving_on(path, certificate) as (daemon, clients):
         daemon.hub.open("news")
         stream = await clients.connect()
-        await stream.send_all(b"DELETE /v1/sessions/news HTTP/1.1\r\nHost: a\r\n\r\n")
+        await stream.send_all(b"DELETE /v1/sessions/news HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await stream.aclose()
 
         await until(lambda: "news" not in daemon.hub.sessions)
@@ -279,7 +279,7 @@ async def test_a_body_that_is_malformed_is_refused_and_the_events_before_stand()
     async with serving() as daemon, await daemon.connect() as stream:
         line = b'{"data": 1}\n'
         fields = "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n"
-        head = f"POST {EVENTS} HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode()
+        head = f"POST {EVENTS} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode()
         await stream.send_all(head + b"%x\r\n%b\r\n" % (len(line), line))
         await until(lambda: "news" in daemon.hub.sessions and daemon.session("news").log.last)
         await stream.send_all(b"nonsense\r\n")
@@ -373,7 +373,12 @@ async def test_the_head_of_a_stream_comes_with_its_first_bytes() -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["/v1/sessions/%6eews/events", "http://b/v1/sessions/news/events", f"{EVENTS}?event=b", EVENTS],
+    [
+        "/v1/sessions/%6eews/events",
+        "http://[::1]/v1/sessions/news/events",
+        f"{EVENTS}?event=b",
+        EVENTS,
+    ],
 )
 async def test_a_path_means_the_same_however_it_is_written(target: str) -> None:
     async with serving() as daemon, await daemon.connect() as stream:

@@ -203,7 +203,7 @@ async def test_without_descriptors_the_daemon_waits_and_recovers(
 
 def head_of(size: int) -> bytes:
     """Return a request's head of so many bytes."""
-    start = b"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Filler: "
+    start = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-Filler: "
     return start + b"x" * (size - len(start) - 4) + b"\r\n\r\n"
 
 

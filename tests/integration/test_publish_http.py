@@ -588,7 +588,7 @@ def test_who_asks_before_it_sends_is_answered_first(daemon: Daemon, name: str) -
     # As curl does with a body of more than a mebibyte.
     with socket.create_connection(("127.0.0.1", daemon.port), SOON) as client:
         client.sendall(
-            f"POST {target(name)} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+            f"POST {target(name)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
             f"Content-Length: {MAX_BODY + 1}\r\nExpect: 100-continue\r\n\r\n".encode()
         )
 
@@ -596,7 +596,7 @@ def test_who_asks_before_it_sends_is_answered_first(daemon: Daemon, name: str) -
 
     with socket.create_connection(("127.0.0.1", daemon.port), SOON) as client:
         client.sendall(
-            f"POST {target(name)} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+            f"POST {target(name)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
             "Content-Length: 1\r\nExpect: 100-continue\r\n\r\n".encode()
         )
 

@@ -63,7 +63,12 @@ async def closed(stream: trio.abc.ReceiveStream) -> bytes:
 
 
 def request_block(**extra: str) -> bytes:
-    fields = {":method": "GET", ":scheme": "https", ":authority": "a", ":path": "/health/live"}
+    fields = {
+        ":method": "GET",
+        ":scheme": "https",
+        ":authority": "localhost",
+        ":path": "/health/live",
+    }
     return Encoder().encode(list({**fields, **extra}.items()))
 
 
@@ -74,7 +79,7 @@ def headers_frame(stream: int, block: bytes, *flags: str) -> bytes:
 def slow_head(path: Path) -> bytes:
     """Return the start of a connection whose first head takes 20 times what it may."""
     if path is not Path.HTTP2:
-        return b"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Filler: " + b"x" * 200
+        return b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-Filler: " + b"x" * 200
     continued = [ContinuationFrame(1, b"x" * 30).serialize() for _ in range(10)]
     head = headers_frame(1, request_block()[:10]) + b"".join(continued)
     return PREFACE + SettingsFrame().serialize() + head

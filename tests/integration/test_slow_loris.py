@@ -25,9 +25,9 @@ BODY_TIMEOUT_S = min(30.0, SECONDS / 2)
 CONNECTIONS = 1000
 A_BYTE_EACH_S = 1.0
 
-HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "
+HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 BODY = (
-    f"POST {target('slow')} HTTP/1.1\r\nHost: a\r\n"
+    f"POST {target('slow')} HTTP/1.1\r\nHost: localhost\r\n"
     'Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"data": "'
 ).encode()
 

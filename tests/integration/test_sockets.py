@@ -152,7 +152,7 @@ async def test_who_speaks_no_tls_is_sent_away(
     pair: tuple[PlainSocket, socket.socket], certificate: Certificate, place: Place
 ) -> None:
     ours, theirs = pair
-    theirs.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    theirs.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     with pytest.raises(ssl.SSLError):
         await Handshakes().secured(ours, server_context(certificate))

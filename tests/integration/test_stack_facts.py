@@ -464,7 +464,7 @@ async def test_fact_g_a_pipelined_request_does_not_hide_that_the_client_left(
         before = await Footprint.settled()
         connection = await clients.connect()
         await Http1(connection).follow(EVENTS)
-        await connection.send_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        await connection.send_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await leaving.of(_transport(connection))
         if leaving is Leaving.HALF and path is not Path.PLAIN:
             # It cannot be seen, and it still reads: only its going away ends it.
@@ -483,7 +483,7 @@ async def test_fact_g_a_pipelined_request_does_not_hold_a_stream_that_was_ended(
     async with serving_on(path, certificate) as (daemon, clients):
         connection = await clients.connect()
         stream = await Http1(connection).follow(EVENTS)
-        await connection.send_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        await connection.send_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         daemon.hub.end("news")
         await stream.end()
 

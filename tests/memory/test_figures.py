@@ -47,7 +47,7 @@ async def test_a_body_that_is_on_its_way_is_accounted(daemon: Daemon) -> None:
     async with client_of(daemon) as client:
         stream = await trio.open_tcp_stream("127.0.0.1", daemon.port)
         await stream.send_all(
-            b"POST /v1/sessions/s/events HTTP/1.1\r\nHost: a\r\n"
+            b"POST /v1/sessions/s/events HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Type: text/plain\r\nContent-Length: 900000\r\n\r\n" + b"x" * 500_000
         )
         held = await client.until(lambda h: h["memory"]["accounted_mb"] > 0.4, within=ANSWER_S)

@@ -47,7 +47,7 @@ class Crowd:
 
     def __init__(self, daemon: Daemon, session: str) -> None:
         self._address = ("127.0.0.1", daemon.port)
-        self._request = f"GET {target(session)} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        self._request = f"GET {target(session)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         self._epoll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
         self._received: dict[int, bytes] = {}

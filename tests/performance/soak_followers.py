@@ -121,7 +121,9 @@ class Follower:
             await sock.connect(("127.0.0.1", self._world.daemon.port))
             connection = trio.SocketStream(sock)
             path = target(self._session, query)
-            await connection.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
+            await connection.send_all(
+                f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n".encode()
+            )
         except BaseException:
             sock.close()
             raise

@@ -198,7 +198,7 @@ class Service:
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         connection.connect((self.host, PORT))
-        request = f"GET /v1/sessions/{session}/events HTTP/1.1\r\nHost: x\r\n\r\n"
+        request = f"GET /v1/sessions/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
         connection.sendall(request.encode())
         return connection
 

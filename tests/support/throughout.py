@@ -63,7 +63,8 @@ class Publisher:
     async def _try(self, text: str) -> bool:
         body = f'{{"data":"{text}","idempotency_key":"{text}"}}'
         head = (
-            f"POST /v1/sessions/{self.session}/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            f"POST /v1/sessions/{self.session}/events HTTP/1.1\r\nHost: localhost\r\n"
+            "Connection: close\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         answer = b""
@@ -120,7 +121,9 @@ async def unnoticed(
 
 async def _subscribe(service: Service, session: str) -> Watcher:
     stream = await trio.open_tcp_stream(service.host, PORT)
-    await stream.send_all(f"GET /v1/sessions/{session}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await stream.send_all(
+        f"GET /v1/sessions/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    )
     return Watcher(stream)
 
 

@@ -22,7 +22,9 @@ def connecting(service: Service) -> Iterator[Counter[str]]:
 
     def ask() -> str:
         with socket.create_connection((service.host, PORT), timeout=SOON_S) as connection:
-            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            connection.sendall(
+                b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            )
             return "answered" if connection.recv(100).startswith(b"HTTP/1.1 200") else "cut off"
 
     def go_on() -> None:

@@ -462,3 +462,45 @@ def test_a_token_that_the_page_itself_sent_needs_no_origin(
 
 def test_a_bad_cookie_is_401_whoever_asks(make: Make) -> None:
     assert refusal(make().authenticate, head(HOST | cookie(BAD), method="POST")).status == 401
+
+
+# --- pages of other sites, where no token is asked for ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"Host": "localhost:8000"},
+        {"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:8000"},
+        {"Host": "events.example", "Origin": "https://events.example"},
+        {"Host": "localhost:8000", "Origin": "http://localhost:5173"},
+        {"Host": "localhost:8000", "Origin": "https://app.example"},
+    ],
+    ids=str,
+)
+def test_without_tokens_local_hosts_and_those_that_are_listed_are_served(
+    fields: Mapping[str, str], make: Make
+) -> None:
+    listed = {"allowed_hosts": ["events.example"], "cors_origins": ["https://app.example"]}
+    guard = make({"mode": "none"}, server=listed)
+
+    assert EVERYONE == guard.authenticate(head(fields))
+
+
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [
+        (421, {"Host": "evil.example"}),
+        (421, {"Host": "evil.example:8000", "Origin": "http://evil.example:8000"}),
+        (403, {"Host": "localhost:8000", "Origin": "https://evil.example"}),
+        (403, {"Host": "localhost:8000", "Origin": "null"}),
+    ],
+    ids=str,
+)
+def test_without_tokens_a_page_of_another_site_is_refused(
+    status: int, fields: Mapping[str, str], make: Make
+) -> None:
+    guard = make({"mode": "none"})
+
+    assert status == refusal(guard.authenticate, head(fields)).status

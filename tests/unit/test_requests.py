@@ -151,7 +151,15 @@ def test_a_host_is_a_name_or_an_address(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", ["", "Host: a\r\nHost: a\r\n", "Host: a b\r\n", "Host: a/b\r\n", "Host: a:b\r\n"]
+    "fields",
+    [
+        "",
+        "Host: a\r\nHost: a\r\n",
+        "Host: a b\r\n",
+        "Host: ..\r\n",
+        "Host: a/b\r\n",
+        "Host: a:b\r\n",
+    ],
 )
 def test_without_one_good_host_a_request_is_refused(fields: str) -> None:
     assert 400 == refused(get(fields))

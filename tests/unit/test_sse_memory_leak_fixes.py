@@ -793,16 +793,16 @@ async def leave_in_the_head(connection: trio.SocketStream, _: Serving) -> None:
 
 
 async def leave_after_the_head(connection: trio.SocketStream, _: Serving) -> None:
-    await connection.send_all(b"GET /v1/sessions/s/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    await connection.send_all(b"GET /v1/sessions/s/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
 
 async def leave_in_the_opening(connection: trio.SocketStream, _: Serving) -> None:
-    await connection.send_all(b"GET /v1/sessions/s/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    await connection.send_all(b"GET /v1/sessions/s/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await connection.receive_some(1)
 
 
 async def leave_the_stream(connection: trio.SocketStream, daemon: Serving) -> None:
-    await connection.send_all(b"GET /v1/sessions/s/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    await connection.send_all(b"GET /v1/sessions/s/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     while not daemon.hub.subscribers.by_id:
         await trio.testing.wait_all_tasks_blocked(0.001)
     await daemon.session("s").publish(drafts("a"))
@@ -810,14 +810,14 @@ async def leave_the_stream(connection: trio.SocketStream, daemon: Serving) -> No
 
 async def leave_in_a_body(connection: trio.SocketStream, _: Serving) -> None:
     await connection.send_all(
-        b"POST /v1/sessions/s/events HTTP/1.1\r\nHost: x\r\n"
+        b"POST /v1/sessions/s/events HTTP/1.1\r\nHost: localhost\r\n"
         b'Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"data": '
     )
 
 
 async def leave_in_a_stream_of_events(connection: trio.SocketStream, _: Serving) -> None:
     await connection.send_all(
-        b"POST /v1/sessions/s/events HTTP/1.1\r\nHost: x\r\n"
+        b"POST /v1/sessions/s/events HTTP/1.1\r\nHost: localhost\r\n"
         b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
         b'12\r\n{"data": "a"}\n{"da\r\n'
     )

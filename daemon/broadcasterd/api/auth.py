@@ -12,6 +12,9 @@ passed over for a better one, and there is no anonymous access to fall back to.
 429    too many bad ones from this address; nothing is verified until it has waited, but
        tokens that were good before still are
 ====== ================================================================================
+
+Where ``auth.mode`` is ``none``, the pages of other sites are all that is kept out: 421 where the
+browser thinks that it asks another host, 403 for a page of another origin.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import structlog
 
 from broadcasterd.access.client_address import client_group
 from broadcasterd.access.grants import EVERYONE, Action, Grant
+from broadcasterd.access.hosts import is_local, is_ours
 from broadcasterd.access.ratelimit import RateLimiter
 from broadcasterd.access.tickets import Tickets
 from broadcasterd.access.tokens import InvalidToken, KeyRing, TokenFault
@@ -122,10 +126,12 @@ class Guard:
 
         Raises:
             Problem: 401 without a token or with a bad one, 400 with two, 429 after too many bad
-                ones, 403 where the token is in the cookie and another site's page may ask.
+                ones, 403 where the token is in the cookie and another site's page may ask. Where
+                no token is asked for, 421 or 403 for such a page.
 
         """
         if self._is_open:
+            self._check_page(head)
             return EVERYONE
         sent, ambient = self._tokens(head)
         tokens = sent + ambient
@@ -186,6 +192,33 @@ class Guard:
                 "a token in a cookie changes something only for pages of this host and of"
                 " server.cors_origins: the Origin of this request is neither",
             )
+
+    def _check_page(self, head: Head) -> None:
+        """Refuse a request of another site's page, where there is no token to tell who asks."""
+        server = self._settings.server
+        host, origin = head.headers.get("host", ""), head.headers.get("origin")
+        if not is_ours(host, server.allowed_hosts) and host.partition(":")[0] != server.host:
+            why = (
+                f"auth.mode is none, and server.allowed_hosts does not name {host!r}: any page can"
+                " make its own name point here"
+            )
+            problem = Problem(HTTPStatus.MISDIRECTED_REQUEST, why)
+        elif (
+            origin is None
+            or origin.partition("://")[2].lower() == host.lower()
+            or origin in server.cors_origins
+            or "*" in server.cors_origins
+            or is_local(origin)
+        ):
+            return
+        else:
+            why = (
+                "auth.mode is none: the Origin of this request is neither this host, nor this"
+                " machine, nor in server.cors_origins"
+            )
+            problem = Problem(HTTPStatus.FORBIDDEN, why)
+        log.info("a page of another site was refused", peer=head.peer, status=problem.status)
+        raise problem
 
     def _refused(self, head: Head, why: str) -> Problem:
         self._failures.take(client_group(head.peer))

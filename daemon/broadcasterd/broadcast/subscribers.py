@@ -18,6 +18,9 @@ from broadcasterd.core.reasons import EndReason
 
 log = structlog.stdlib.get_logger(__name__)
 
+UNREAD_S = 1.0
+"""How long a daemon that stops waits for a subscriber who reads nothing of what it is owed."""
+
 
 class Subscribers:
     """All streams of the daemon. Sessions tell it of each that opens, ends or moves away.
@@ -130,8 +133,12 @@ class Subscribers:
 
         await for_each(leaving, finish)
         while self._to_drain:
+            sent = {name: self.by_id[name].sent_bytes for name in self._to_drain}
             self._drained = trio.Event()
-            await self._drained.wait()
+            with trio.move_on_after(UNREAD_S):
+                await self._drained.wait()
+            stuck = [self.by_id[n] for n in self._to_drain if self.by_id[n].sent_bytes == sent[n]]
+            await for_each(stuck, lambda stream: stream.disconnect(EndReason.DRAINING))
 
     def disconnect(self, reason: EndReason) -> None:
         """End every stream now, whatever it is still owed."""

@@ -15,7 +15,7 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.handover.descriptor_store import DescriptorStore, Stored
 from broadcasterd.handover.files import HandoverFiles
 from broadcasterd.handover.format import SEGMENT_BYTES, HandoverError
-from broadcasterd.handover.transfer import hand_over, restore
+from broadcasterd.handover.transfer import Adopt, hand_over, restore
 from broadcasterd.host.systemd import HandedOver, Notifier
 
 log = structlog.stdlib.get_logger(__name__)
@@ -58,14 +58,14 @@ class Restart:
             return False
         return hub.logs.bytes // SEGMENT_BYTES + SPARE_DESCRIPTORS <= self._keeper.room
 
-    async def restore(self, hub: Hub) -> None:
-        """Go on with the handover that was left, if there is one."""
+    async def restore(self, hub: Hub, adopt: Adopt) -> None:
+        """Go on with the handover that was left, if there is one; ``adopt`` its connections."""
         if not self._left.segments:
             for sock in await self._left.take_sockets():
                 sock.close()  # nobody knows its session and its cursor
             return
         try:
-            moved = await restore(hub, self._left)
+            moved = await restore(hub, self._left, adopt)
         except (HandoverError, OSError) as error:
             log.error(  # noqa: TRY400 (what it says is all there is to know)
                 "handover unreadable",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isinf
 from typing import Protocol
@@ -167,7 +167,11 @@ class Left(Protocol):
         """Return all sockets, non-blocking."""
 
 
-async def restore(hub: Hub, left: Left) -> Moved:
+Adopt = Callable[[socket.socket], socket.socket]
+"""Makes a connection that another process accepted one of this process."""
+
+
+async def restore(hub: Hub, left: Left, adopt: Adopt = lambda sock: sock) -> Moved:
     """Go on with all that another process left, or with nothing if it cannot be read.
 
     Raises:
@@ -176,7 +180,7 @@ async def restore(hub: Hub, left: Left) -> Moved:
         OSError: it cannot be taken; the consequences are the same.
 
     """
-    arrival = _Arrival(hub)
+    arrival = _Arrival(hub, adopt)
     sockets: dict[int, socket.socket] = {}
     try:
         try:
@@ -204,8 +208,9 @@ async def restore(hub: Hub, left: Left) -> Moved:
 class _Arrival:
     """Puts the records of a handover into a hub, in order."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, adopt: Adopt) -> None:
         self._hub = hub
+        self._adopt = adopt
         self._handover: str | None = None
         self._index = 0
         self._now = hub.clock.now()
@@ -229,7 +234,7 @@ class _Arrival:
             if sock is not None:
                 sock.close()
         else:
-            session.attach(self._restored(stream, session, sock))
+            session.attach(self._restored(stream, session, self._adopt(sock)))
             self.moved.streams += 1
 
     def _restored(

@@ -1,8 +1,9 @@
 """Logging: structlog writes records to a bounded queue, and one thread reads them from it.
 
 A record is formatted and written by the listener's thread, so that a slow terminal, pipe, disk
-or journald never stalls the event loop. When the queue is full, records are dropped and counted.
-Neither tokens nor event data are ever given to a logger.
+or journald never stalls the event loop. When the queue is full, records are dropped and counted;
+and so are those that strangers cause, beyond a few a second (``limit.py``). Neither tokens nor
+event data are ever given to a logger.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from typing_extensions import override
 
 from broadcasterd.config import ConfigError, Log
 from broadcasterd.observe import journal
+from broadcasterd.observe.error_output import ErrorHandler
 from broadcasterd.observe.journal import JournalHandler
+from broadcasterd.observe.limit import RecordLimit
+from broadcasterd.observe.printable import printable, printable_lines
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -29,21 +33,31 @@ QUEUED_RECORDS = 10_000
 """About 10 MB at the most; a burst of 10,000 streams that end at once fits."""
 
 FLUSH_S = 3.0
-"""How long the end of the daemon waits for a journald that takes nothing."""
+"""How long the end of the daemon waits for a journald, or a standard error, that takes nothing."""
 
 
 class DroppingQueueHandler(QueueHandler):
-    """Drops records if the queue is full, counts them, and says so as soon as there is room."""
+    """Drops records if the queue is full, counts them, and says so as soon as there is room.
+
+    Of some kinds it takes only so many a second, and says with a later record what it left out.
+    """
 
     def __init__(self, records: queue.Queue[logging.LogRecord]) -> None:
         super().__init__(records)
         self._records = records
+        self._limit = RecordLimit()
         self.untold = 0
 
     @override
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """Pass the record on as it is: it stays in this process, and is formatted there."""
         return record
+
+    @override
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Take a record, unless there were too many of its kind."""
+        self.tell_left_out()
+        return self._limit.filter(record) and bool(super().handle(record))
 
     @override
     def enqueue(self, record: logging.LogRecord) -> None:
@@ -60,6 +74,11 @@ class DroppingQueueHandler(QueueHandler):
         if self.untold:
             count, self.untold = self.untold, 0
             log.error("log records were dropped", count=count, why="the queue was full")
+
+    def tell_left_out(self, *, is_over: bool = False) -> None:
+        """Log how many records of which kind were left out, in a second that is over."""
+        for kind, count in self._limit.take_left_out(is_over=is_over).items():
+            log.warning("log records were left out", record=kind, count=count)
 
 
 @contextmanager
@@ -97,8 +116,8 @@ def logging_as(config: Log) -> Iterator[None]:
     try:
         yield
     finally:
-        if isinstance(writer, JournalHandler):
-            writer.give_up_after(FLUSH_S)
+        writer.give_up_after(FLUSH_S)
+        handler.tell_left_out(is_over=True)
         records.join()  # stop() fails where it finds the queue full
         handler.tell()
         root.removeHandler(handler)
@@ -114,7 +133,7 @@ def set_level(level: str) -> None:
     logging.getLogger("broadcasterd").setLevel(number)
 
 
-def _writer(config: Log, shared: list[Processor]) -> logging.Handler:
+def _writer(config: Log, shared: list[Processor]) -> JournalHandler | ErrorHandler:
     """Return the handler that writes the records: to the journal, or to standard error."""
     if config.format == "journal" and not journal.SOCKET.exists():
         raise ConfigError(f'log.format = "journal": there is no journald at {journal.SOCKET}')
@@ -129,8 +148,8 @@ def _writer(config: Log, shared: list[Processor]) -> logging.Handler:
             # The pretty formatter prints local variables: event data must not reach a log.
             exception_formatter=structlog.dev.plain_traceback,
         )
-        renderers = [console]
-    stream = logging.StreamHandler(sys.stderr)
+        renderers = [structlog.processors.format_exc_info, _printable, console]
+    stream = ErrorHandler(sys.stderr)
     stream.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -138,6 +157,16 @@ def _writer(config: Log, shared: list[Processor]) -> logging.Handler:
         )
     )
     return stream
+
+
+def _printable(_logger: object, _method: str, record: EventDict) -> EventDict:
+    """Show control characters by their codes: a terminal, or who reads a line, obeys them."""
+    for key, value in record.items():
+        if key == "exception":
+            record[key] = printable_lines(str(value))
+        elif not isinstance(value, int | float | None):
+            record[key] = printable(str(value))
+    return record
 
 
 def _resolve_exc_info(_logger: object, _method: str, record: EventDict) -> EventDict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
+from urllib.parse import unquote
 
 from quart import Response, request
 from quart.typing import ResponseReturnValue
@@ -48,7 +49,8 @@ def create_app(api: Api) -> Application:
 def _add_route(app: Application, api: Api, route: Route) -> None:
     async def respond(**path: str) -> Response:
         head = _head()
-        answer = await api.answer(route, Call(head, request.body, path))
+        decoded = {name: unquote(value) for name, value in path.items()}
+        answer = await api.answer(route, Call(head, request.body, decoded))
         if isinstance(answer, Stream):
             return _stream(answer, head)
         return _response(answer)

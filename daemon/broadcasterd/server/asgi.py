@@ -6,24 +6,31 @@ the facts' letters in ``tests/integration/test_stack_facts.py`` hold what is pro
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from math import inf
+from string import ascii_letters, digits
 from types import TracebackType
 from typing import Self, cast
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
+from quart.wrappers.base import BaseRequestWebsocket
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioRequest
 from typing_extensions import override
+from werkzeug.routing import MapAdapter
 
 from broadcasterd.api.subscribe import Admission
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.server.body import RequestBody
+
+_ENCODED = re.compile("%[0-9A-Fa-f]{2}")
+_UNRESERVED = {f"%{ord(char):02X}": char for char in f"{ascii_letters}{digits}-._~"}
 
 END_TIMEOUT_S = 20.0
 """How long a reader may take to ask for the last of a response. On HTTP/2 it need never ask,
@@ -89,10 +96,22 @@ class ASGIConnection(TrioASGIHTTPConnection):
 
 
 class Application(QuartTrio):
-    """Quart-Trio with the two classes above."""
+    """Quart-Trio with the two classes above, which routes by the path as it was sent."""
 
     asgi_http_class = ASGIConnection
     request_class = Request
+
+    @override
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Return what finds the route of a request.
+
+        Upstream decodes the path first, so that ``%2F`` ends a segment (RFC 3986 §2.2), and takes
+        host and query apart, which no route here depends on, and which fails for some of them.
+        """
+        if request is None:
+            return super().create_url_adapter(None)
+        path = plainest(request.scope["raw_path"].decode("ascii"))
+        return self.url_map.bind("", default_method=request.method, path_info=path)
 
 
 class StreamedBody(ResponseBody):
@@ -137,6 +156,11 @@ class StreamedBody(ResponseBody):
         if piece is None:
             raise StopAsyncIteration
         return piece
+
+
+def plainest(path: str) -> str:
+    """Return a path in which only what is reserved is encoded (RFC 3986 §6.2.2.2)."""
+    return _ENCODED.sub(lambda found: _UNRESERVED.get(found[0].upper(), found[0]), path)
 
 
 def attach(admission: Admission, subscriber: Subscriber) -> None:

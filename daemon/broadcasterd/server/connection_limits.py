@@ -96,7 +96,7 @@ class ConnectionLimits:
 
         A trusted proxy speaks for many clients, and has no limit of its own.
         """
-        group = None if is_trusted(address, self._trusted) else client_group(address)
+        group = self._group_of(address)
         limits = self._settings.limits
         if self.taken >= min(limits.max_connections, self._fitting):
             self._refuse("max_connections", peer=address)
@@ -104,6 +104,16 @@ class ConnectionLimits:
         if self._of_client[group] >= limits.max_connections_per_address:
             self._refuse("max_connections_per_address", peer=address, key=group or "")
             return None
+        return self._place(group)
+
+    def keep(self, address: str) -> Place:
+        """Return a place for a connection that had one in the process before, whatever there is."""
+        return self._place(self._group_of(address))
+
+    def _group_of(self, address: str) -> str | None:
+        return None if is_trusted(address, self._trusted) else client_group(address)
+
+    def _place(self, group: str | None) -> Place:
         self.taken += 1
         self._of_client.add(group)
         return Place(self, group)

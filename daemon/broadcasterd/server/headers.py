@@ -1,10 +1,18 @@
-"""Header fields that every response has, whoever made it.
+"""Header fields that every response has, whoever made it; and the one that every request has.
 
 Not among them is ``Strict-Transport-Security``: it binds every service of a host name, on every
 port (RFC 6797 §8.3), and so is its operator's to promise.
 """
 
 from __future__ import annotations
+
+import re
+
+MAX_HOST_CHARS = 262
+"""A name of 253 characters, a dot, a colon, and a port (RFC 1035 §2.3.4)."""
+
+_LABEL = r"[-A-Za-z0-9_~%!$&'()*+,;=]{1,63}"
+_HOST = re.compile(rf"(\[[0-9A-Fa-f:.]+\]|({_LABEL}(\.{_LABEL})*\.?)?)(:[0-9]{{0,5}})?")
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -25,3 +33,8 @@ def secure(headers: RawHeaders) -> None:
     """Add what is missing. A response that needs another policy (a page) brings its own."""
     present = {name for name, _ in headers}
     headers.extend(field for field in SECURITY_HEADERS if field[0] not in present)
+
+
+def is_host(text: str) -> bool:
+    """Whether a text can be a ``Host`` or ``:authority``: a name of the DNS, or an address."""
+    return len(text) <= MAX_HOST_CHARS and _HOST.fullmatch(text) is not None

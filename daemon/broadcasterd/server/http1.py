@@ -33,6 +33,9 @@ log = structlog.stdlib.get_logger(__name__)
 WRITE_TIMEOUT_S = 20.0
 """How long a response may wait until its reader takes more."""
 
+DRAIN_S = 1.0
+"""The same where the daemon stops: nobody who reads nothing holds it up for longer."""
+
 LINGER_S = 2.0
 """How long a client may go on to send what nobody reads: closing at once would reset the
 connection, and with it the answer that says why."""
@@ -98,7 +101,7 @@ class Http1:
             with self._scope:
                 speaks_http2 = await self._serve_all()
             if self._scope.cancelled_caught and self._phase is Phase.HEAD:
-                with trio.move_on_after(LINGER_S):
+                with trio.move_on_after(DRAIN_S if self.draining else LINGER_S):
                     await self._refuse(refusal(HTTPStatus.REQUEST_TIMEOUT))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client is gone
@@ -122,10 +125,15 @@ class Http1:
         self._scope.cancel()
 
     def end_if_idle(self) -> None:
-        """Close the connection when no request is under way, or when this one is over."""
+        """Close the connection when no request is under way, or when this one is over.
+
+        It need not wait for a client who reads nothing.
+        """
         self.draining = True
         if self._phase in {Phase.IDLE, Phase.HEAD}:
             self._scope.cancel()
+        else:
+            self._hurry()
 
     def end_if_unused(self, now: float) -> None:
         """Close the connection if for ``server.keep_alive_timeout`` nobody has asked for anything.
@@ -192,6 +200,13 @@ class Http1:
         """Go on to another phase, which has so much time from now on."""
         self._phase = phase
         self._scope.deadline = trio.current_time() + seconds
+        if self.draining:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Where the daemon stops, wait no longer for a client than ``DRAIN_S``."""
+        if self._phase is not Phase.SERVING:
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + DRAIN_S)
 
     # Writing
 
@@ -200,7 +215,14 @@ class Http1:
         sent = self.stream.send_some(data)
         if sent < len(data):
             self._enter(Phase.WRITING, WRITE_TIMEOUT_S)
-            await self.stream.send_all(data[sent:])
+            ends_at = trio.current_time() + WRITE_TIMEOUT_S
+            view = memoryview(data)[sent:]
+            while view:
+                await self.stream.wait_send_all_might_not_block()
+                view = view[self.stream.send_some(view) :]
+                if self.draining:  # it reads: it may go on
+                    self._scope.deadline = ends_at
+                    self._hurry()
             self._enter(Phase.SERVING, inf)
 
     async def _refuse(self, problem: Problem) -> None:

@@ -39,7 +39,7 @@ from typing_extensions import override
 
 from broadcasterd.config import Settings
 from broadcasterd.server import http1
-from broadcasterd.server.headers import RawHeaders, secure
+from broadcasterd.server.headers import RawHeaders, is_host, secure
 from broadcasterd.server.http1 import Phase
 from broadcasterd.server.sockets import ConnectionSocket, SocketStream, TlsSocket
 from broadcasterd.server.tasks import Tasks
@@ -88,6 +88,11 @@ class Http2(H2Protocol):
     def has_begun_a_head(self) -> bool:
         """Whether part of a frame, or of a request's head, is there."""
         return bool(self.connection.incoming_buffer._data or self._header_blocks)  # noqa: SLF001
+
+    @property
+    def has_unread_answers(self) -> bool:
+        """Whether bytes of an answer wait for its reader to ask for them."""
+        return any(buffer.buffer for buffer in self.stream_buffers.values())
 
     async def give_up(self) -> None:
         """Say that the connection ends, and that no request gets lost (RFC 9113 §6.8)."""
@@ -257,6 +262,8 @@ def _refusal(headers: Iterable[tuple[bytes, bytes]], max_bytes: int) -> HTTPStat
             return HTTPStatus.BAD_REQUEST
         if name == b":path" and value[:1] != b"/" and value != b"*":
             return HTTPStatus.BAD_REQUEST
+        if name in {b":authority", b"host"} and not is_host(value.decode("latin-1")):
+            return HTTPStatus.BAD_REQUEST
     return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if size > max_bytes else None
 
 
@@ -294,6 +301,10 @@ class Http2Connection(TCPServer):
         self._begun = begun
         self._reading = trio.CancelScope()
         self._phase = Phase.IDLE
+        self._writes: set[trio.CancelScope] = set()
+        self._sent_bytes = 0
+        self._hurries = False
+        self._hurrying = trio.CancelScope()
 
     @override
     async def run(self) -> bool:  # type: ignore[override]
@@ -326,9 +337,24 @@ class Http2Connection(TCPServer):
         self._reading.cancel()
 
     def end_if_idle(self) -> None:
-        """Close the connection, unless a request is under way."""
+        """Close the connection, unless a request is under way, and its answer is read."""
         if self._phase is not Phase.SERVING:
             self._reading.cancel()
+        elif not self._hurries:
+            self._hurries = True
+            self.protocol.task_group.spawn(self._end_unless_read)
+        for write in self._writes:
+            write.deadline = min(write.deadline, trio.current_time() + http1.DRAIN_S)
+
+    async def _end_unless_read(self) -> None:
+        """Reset the connection when of answers that wait nothing was taken for a while."""
+        with self._hurrying:
+            while self._phase is Phase.SERVING:
+                sent = self._sent_bytes
+                await trio.sleep(http1.DRAIN_S)
+                if self._sent_bytes == sent and self.protocol.has_unread_answers:
+                    self.abort()
+                    return
 
     @override
     async def protocol_send(self, event: Event) -> None:
@@ -350,13 +376,18 @@ class Http2Connection(TCPServer):
         # the connection for all that follows. So a write, and the wait for its turn, outlives a
         # handler that is cancelled. It does not outlive its deadline.
         sent = False
+        draining = self.context.terminated.is_set()
+        timeout = http1.DRAIN_S if draining else http1.WRITE_TIMEOUT_S
         with (
             suppress(trio.BrokenResourceError, trio.ClosedResourceError),
-            trio.move_on_after(http1.WRITE_TIMEOUT_S, shield=True),
+            trio.move_on_after(timeout, shield=True) as write,
         ):
+            self._writes.add(write)
             async with self.send_lock:
                 await self.stream.send_all(data)
+                self._sent_bytes += len(data)
                 sent = True
+        self._writes.discard(write)
         if not sent:
             self.abort()  # the reader may wait for the end of this very response
 
@@ -378,6 +409,7 @@ class Http2Connection(TCPServer):
         if self._reading.cancelled_caught and self._phase is not Phase.SERVING:
             await self.protocol.give_up()
         await self.protocol.handle(Closed())
+        self._hurrying.cancel()
 
     def _enter(self, phase: Phase) -> None:
         """Go on to another phase, which has its time from now on."""

@@ -14,6 +14,7 @@ import httptools
 import msgspec
 
 from broadcasterd.errors import Problem
+from broadcasterd.server.headers import is_host
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 """The beginning of HTTP/2 without TLS, as far as it looks like a head (RFC 9113 §3.4)."""
@@ -32,7 +33,6 @@ _REQUEST_LINE = re.compile(rf"({_TCHARS}) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n".en
 _BEGINNING = re.compile(rf"\r?\Z|{_TCHARS}".encode())
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[-A-Za-z0-9._~%!$&'()*+,;=]*)(:[0-9]{0,5})?")
 _LENGTH = re.compile(rf"[0-9]{{1,{MAX_LENGTH_DIGITS}}}")
 _LENGTH_FIELD = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]+)\r\n")
 
@@ -314,7 +314,7 @@ def _parse_framing(block: bytes, version: str) -> _Framing:
     is_newer = version == "1.1"
     host = fields.get("host")
     length = _length(fields, version)
-    if is_newer if host is None else not _HOST.fullmatch(host):
+    if is_newer if host is None else not is_host(host):
         raise refusal(HTTPStatus.BAD_REQUEST)
     return _Framing(
         fields,
@@ -379,7 +379,7 @@ def _split_target(target: str, fields: dict[str, str]) -> tuple[str, dict[str, s
     if target[0] == "/" or target == "*":
         return target, fields
     url = _ABSOLUTE.fullmatch(target)
-    if url is None or not _HOST.fullmatch(url[1]):
+    if url is None or not is_host(url[1]):
         raise refusal(HTTPStatus.BAD_REQUEST)
     path = url[2] if url[2].startswith("/") else f"/{url[2]}"
     return path, {**fields, "host": url[1]}

@@ -7,6 +7,7 @@ for it, and without where it begins with HTTP/2's preface.
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 from collections.abc import Sequence
 from functools import partial
@@ -29,7 +30,7 @@ from broadcasterd.errors import Problem
 from broadcasterd.server.bridge import Address, Bridge, scope_of
 from broadcasterd.server.connection_limits import ConnectionLimits
 from broadcasterd.server.direct import find, respond
-from broadcasterd.server.http1 import Exchange, Http1
+from broadcasterd.server.http1 import DRAIN_S, Exchange, Http1
 from broadcasterd.server.http2 import Http2Connection
 from broadcasterd.server.listen import ListeningSocket, address_of
 from broadcasterd.server.requests import PREFACE
@@ -120,10 +121,21 @@ class HttpServer:
         self.connection_limits.reconfigure()
         self.connection_limits.fit_descriptors()
 
+    def adopt(self, sock: socket.socket) -> PlainSocket:
+        """Return a connection that another process accepted, which has its place here now."""
+        adopted = PlainSocket(fileno=sock.detach())
+        adopted.settimeout(0)
+        try:
+            address = adopted.getpeername()[0]
+        except OSError:  # its client is gone
+            address = ""
+        adopted.place = self.connection_limits.keep(address)
+        return adopted
+
     async def stop_accepting(self) -> None:
         """Close the listening sockets and idle connections; requests under way go on."""
         self._accepting.cancel()
-        self._handshakes.give_up()
+        self._handshakes.give_up_after(DRAIN_S)
         await self._context.terminated.set()
         for connection in tuple(self._connections):
             connection.end_if_idle()

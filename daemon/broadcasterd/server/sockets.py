@@ -148,11 +148,13 @@ class Handshakes:
         for _ in range(HANDSHAKES_AT_ONCE):
             self._free.send_nowait(None)
         self._under_way: set[trio.CancelScope] = set()
+        self._timeout = HANDSHAKE_TIMEOUT_S
 
-    def give_up(self) -> None:
-        """End those that are under way."""
-        for scope in tuple(self._under_way):
-            scope.cancel()
+    def give_up_after(self, seconds: float) -> None:
+        """Wait no longer for those that are under way, and those that begin yet."""
+        self._timeout = seconds
+        for scope in self._under_way:
+            scope.deadline = min(scope.deadline, trio.current_time() + seconds)
 
     async def secured(self, plain: PlainSocket, context: ssl.SSLContext) -> TlsSocket:
         """Do the handshake on a connection; ``plain`` lets go of it. Close it where that fails.
@@ -170,7 +172,7 @@ class Handshakes:
             raise
         assert isinstance(tls, TlsSocket)  # noqa: S101 (it was asked for)
         tls.place = place
-        with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
+        with trio.move_on_after(self._timeout) as scope:
             self._under_way.add(scope)
             try:
                 while not await self._step(tls):
