@@ -110,6 +110,8 @@ rollback: ## have production go on with the release that it had before
 # other's way. WORKERS=0 for a debugger.
 WORKERS ?= 2
 PYTEST := $(BIN)/pytest -n $(WORKERS)
+# Where no bytecode is kept, each worker and each command compiles the daemon and the tests anew.
+test test-fast test-unit test-integration test-e2e flake-check: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test test-fast test-unit test-integration test-e2e flake-check
 test: test-ready ## run the whole suite (WORKERS=2)

@@ -59,11 +59,16 @@ def _ended_with_all(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen
 
 @contextmanager
 def interruptions_later() -> Iterator[None]:
-    """Hold signals that interrupt this program back until what is inside is done."""
+    """Hold signals that interrupt this program back until what is inside is done.
+
+    Those that are ignored stay so: by what is started inside, too. When systemd ends a unit it
+    signals all processes in it, and the commands of the way back are to reach their end.
+    """
     came: list[int] = []
     handlers = {
         number: signal.signal(number, lambda number, _: came.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield

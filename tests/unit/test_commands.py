@@ -31,6 +31,13 @@ except KeyboardInterrupt:
     sys.exit(3)
 """
 
+GOES_BACK = """
+from deployment.commands import run
+from deployment.deploy import ignore_interruptions
+ignore_interruptions()
+print(run("sh", "-c", "for each in HUP INT TERM; do kill -$each $$; done; echo done"), end="")
+"""
+
 
 def test_what_a_command_prints_is_returned() -> None:
     assert "one\n" == run("sh", "-c", "echo one; echo two >&2")
@@ -56,3 +63,16 @@ def test_an_interruption_ends_all_that_a_command_started(tmp_path: Path) -> None
         assert 3 == program.wait(SOON_S)
         assert [held] == select.select([held], [], [], SOON_S)[0], "one of them is still there"
         assert b"" == held.read()
+
+
+def test_on_the_way_back_no_command_is_interrupted_either() -> None:
+    """Where a unit is ended, systemd signals whatever runs in it, again and again."""
+    done = subprocess.run(
+        [sys.executable, "-c", GOES_BACK],
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT / "systemd")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (0, "done\n") == (done.returncode, done.stdout), done.stderr

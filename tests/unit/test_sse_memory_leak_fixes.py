@@ -100,7 +100,11 @@ class Census:
         gc.collect()
         return cls(
             objects=Counter(
-                type(found).__name__ for found in gc.get_objects() if isinstance(found, COUNTED)
+                {
+                    kind.__name__: count
+                    for kind, count in Counter(map(type, gc.get_objects())).items()
+                    if issubclass(kind, COUNTED)
+                }
             ),
             counted_bytes=hub.counted_bytes,
             accounted_bytes=hub.accounted_bytes,
