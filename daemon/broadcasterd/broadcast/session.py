@@ -14,16 +14,18 @@ from dataclasses import dataclass
 import structlog
 import trio
 
+from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.inbox import Inbox
 from broadcasterd.broadcast.publication import EncodedEvent, Publication, Receipt, ReceiptBook
 from broadcasterd.broadcast.slices import SLICE, for_each
-from broadcasterd.broadcast.subscriber import Batch, Subscriber
+from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Sessions, Settings
 from broadcasterd.core.position import Since, Start
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.core.replaylog import Entry, LogStatistics, Position, ReplayLog
+from broadcasterd.core.replaylog import LogStatistics, Position, ReplayLog
+from broadcasterd.core.segment import Entry
 from broadcasterd.errors import Problem, SessionEnded, Unavailable
 
 log = structlog.stdlib.get_logger(__name__)
@@ -301,7 +303,7 @@ class Session:
         outcome: Receipt | Problem | None = None
         try:
             for event in publication.events:
-                self.log.check_fits(event.block, key=event.key)
+                self.log.check_fits(event.block, ttl=event.ttl, key=event.key)
             receipt = ReceiptBook(self.log)
             if not fresh.entries:
                 fresh.offered = self.log.last
