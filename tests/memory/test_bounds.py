@@ -51,7 +51,7 @@ async def test_a_history_keeps_no_more_bytes_than_allowed(start_daemon: StartDae
     daemon = start_daemon(sessions={"max_history_bytes": 20_000})
     async with client_of(daemon) as client:
         for some in range(10):
-            await client.publish("s", *numbers(100, padding=10 * some))
+            await client.publish("s", *numbers(400, padding=10 * some))
             listed = await client.session("s")
 
             assert listed["retained_bytes"] <= 20_000
@@ -59,7 +59,7 @@ async def test_a_history_keeps_no_more_bytes_than_allowed(start_daemon: StartDae
         async with reading(daemon, "s") as [reader]:
             await reader.until(lambda r: len(r.data) == listed["retained_events"], within=ANSWER_S)
 
-    assert reader.data == numbers(100, padding=90)[-listed["retained_events"] :]
+    assert reader.data == numbers(400, padding=90)[-listed["retained_events"] :]
 
 
 async def test_a_history_keeps_no_event_past_its_age(start_daemon: StartDaemon) -> None:

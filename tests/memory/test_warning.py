@@ -98,14 +98,11 @@ async def test_no_more_history_goes_than_is_needed_and_live_subscribers_keep_the
         assert reader.news == []
 
 
-async def test_small_events_that_do_not_bring_memory_back_are_not_swept_away(
-    start_daemon: StartDaemon,
-) -> None:
-    """They lie between one another: pages are free only when all that is on them has gone."""
+async def test_no_more_small_events_go_than_are_needed(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(**ROOM, memory=FAR)
     async with client_of(daemon) as client:
         for _ in range(10):
-            for number in range(40):
+            for number in range(120):
                 await client.publish(f"s{number}", *history("s", 40, size=100))
         before_mb = await history_mb(client)
         recover_mb = await come_too_near(daemon, client, need_mb=before_mb / 4)

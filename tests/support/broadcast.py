@@ -11,12 +11,13 @@ import trio
 from typing_extensions import override
 
 from broadcasterd.access.grants import EVERYONE, Grant
+from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.publication import EncodedEvent
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
-from broadcasterd.broadcast.subscriber import Batch, Subscriber
+from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Config, Limits, Sessions, Settings
 from broadcasterd.core.event import Event

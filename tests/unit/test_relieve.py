@@ -679,7 +679,7 @@ async def test_under_pressure_what_was_freed_by_others_is_given_back_too(
     """Else the breaker never closes: nothing is left to shed, and the heap keeps what it had."""
     hub = await hub_under(nursery)
     for n in range(100):
-        Recorder(await filled(hub, f"s{n}", events=8))  # too small to be shortened, and followed
+        Recorder(await filled(hub, f"s{n}", events=2))  # too small to be shortened, and followed
     nursery.start_soon(Supervisor(hub, host.memory()).run)
     host.used = T.warning
     await trio.sleep(20.5)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import math
-import tracemalloc
-from collections.abc import ItemsView
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,21 +11,28 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from typing_extensions import override
 
+from broadcasterd.core import history
 from broadcasterd.core.decoder import decode
 from broadcasterd.core.event import Event
+from broadcasterd.core.history import WASTED_BYTES
 from broadcasterd.core.position import ById, First, Last, Now, Since
 from broadcasterd.core.replaylog import (
-    ENTRY_OVERHEAD_BYTES,
-    KEY_OVERHEAD_BYTES,
-    Entry,
     Gap,
     LogStatistics,
     Position,
     ReplayLog,
     check_block_fits,
 )
+from broadcasterd.core.segment import (
+    ENTRY_OVERHEAD_BYTES,
+    KEY_OVERHEAD_BYTES,
+    OWN_TTL_OVERHEAD_BYTES,
+    Entry,
+    Segment,
+)
 from broadcasterd.core.wire import encode_block, encode_frame, unchunk
 from broadcasterd.errors import TooLarge
+from broadcasterd.handover import sealed
 from broadcasterd.memory.account import Account
 
 ALL = 1 << 40
@@ -71,7 +74,7 @@ def test_an_entry_is_the_frame_that_is_sent() -> None:
     log = make_log()
     entry = log.append(b"data: x\n\n", now=5, ttl=10, key="k")
 
-    assert entry == Entry(1, encode_frame("7f3c-1", b"data: x\n\n"), 5, 15, "k")
+    assert entry == Entry(1, encode_frame("7f3c-1", b"data: x\n\n"), 5, 10, "k")
     assert log.since(0, max_bytes=ALL) == [entry]
     assert decode([unchunk(entry.frame)])[0].last_event_id == "7f3c-1"
 
@@ -85,13 +88,13 @@ def test_beyond_the_count_the_oldest_goes() -> None:
 
 
 def test_beyond_the_bytes_the_oldest_go_as_many_as_it_takes() -> None:
-    log = make_log(max_bytes=4 * (ENTRY_OVERHEAD_BYTES + 64))
-    fill(log, 4)
-    log.append(b"x" * 3 * (ENTRY_OVERHEAD_BYTES + 32), now=0)
+    log = make_log(max_bytes=1000)
+    fill(log, 10)
+    log.append(b"x" * 800, now=0)
 
-    assert retained(log)[-1] == 5
-    assert len(log) < 3
-    assert log.bytes <= 4 * (ENTRY_OVERHEAD_BYTES + 64)
+    assert retained(log)[-1] == 11
+    assert 1 < len(log) < 4
+    assert log.bytes <= 1000
 
 
 def test_an_event_that_could_never_be_retained_is_refused_and_changes_nothing() -> None:
@@ -122,10 +125,10 @@ def test_the_largest_block_that_fits_is_retained_with_its_key(key: str | None) -
         log.check_fits(b"x" * (size + 1), key=key)
 
 
-def fits(size: int, *, key: str | None, max_bytes: int) -> bool:
+def fits(size: int, *, key: str | None, max_bytes: int, ttl: float | None = None) -> bool:
     """Whether a block of this size is accepted."""
     try:
-        check_block_fits(b"x" * size, key=key, max_bytes=max_bytes)
+        check_block_fits(b"x" * size, ttl=ttl, key=key, max_bytes=max_bytes)
     except TooLarge:
         return False
     return True
@@ -143,77 +146,44 @@ def test_an_event_whose_ttl_is_over_makes_room_and_is_nobodys_loss() -> None:
 # --- what it costs ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", [None, "{:036d}", "é{:035d}", "🦆{:0255d}"])
-@pytest.mark.parametrize("ttl", [None, 30.0], ids=["no-ttl", "ttl"])
-@pytest.mark.parametrize("appended", [2000, 5000], ids=["fresh", "turned-over"])
-def test_what_is_accounted_is_what_is_used(
-    *, key: str | None, ttl: float | None, appended: int
-) -> None:
-    block = encode_block(Event("x" * 200))
-    log = make_log(incarnation="7f3c9a01", max_events=2000)
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        for n in range(appended):
-            log.append(block, now=1000.0 + n / 1000, ttl=ttl, key=key and key.format(n))
-        gc.collect()
-        used = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-
-    assert len(log) == 2000
-    assert 0.8 <= log.bytes / used <= 1.6
-
-
 def test_bytes_are_the_sum_of_what_each_entry_costs() -> None:
     log = make_log()
     plain = log.append(b"data: x\n\n", now=0)
     keyed = log.append(b"data: x\n\n", now=0, key="abc")
+    brief = log.append(b"data: x\n\n", now=0, ttl=5)
 
     assert plain.cost == len(plain.frame) + ENTRY_OVERHEAD_BYTES
     assert keyed.cost == len(keyed.frame) + ENTRY_OVERHEAD_BYTES + KEY_OVERHEAD_BYTES + 3
-    assert log.bytes == plain.cost + keyed.cost
+    assert brief.cost == len(brief.frame) + ENTRY_OVERHEAD_BYTES + OWN_TTL_OVERHEAD_BYTES
+    assert log.bytes == plain.cost + keyed.cost + brief.cost
 
 
-class CountedDict(dict[int, Entry]):
-    """Counts how many entries are looked for."""
-
-    looked = 0
-
-    @override
-    def get(self, *args: Any) -> Any:
-        """Look for one."""
-        self.looked += 1
-        return super().get(*args)
-
-    @override
-    def items(self) -> ItemsView[int, Entry]:  # type: ignore[override]
-        """Look at all."""
-        self.looked += len(self)
-        return ItemsView(self)
-
-
-def test_reading_does_not_walk_over_the_holes_that_short_lived_events_left() -> None:
+def test_the_holes_that_short_lived_events_left_are_not_kept() -> None:
     log = make_log(max_events=10)
     fill(log, 1)
     for _ in range(5000):
         fill(log, 1, now=0, ttl=1)
         log.expire(1)
     fill(log, 1, now=1)
-    entries = log._entries = CountedDict(log._entries)
 
     assert retained(log) == [1, 5002]
-    assert entries.looked <= 10
+    assert sum(segment.size for segment in log.segments) < 2 * WASTED_BYTES
 
 
-def test_reading_what_is_new_does_not_walk_over_what_is_old() -> None:
-    log = make_log(max_events=1000)
-    fill(log, 1000)
-    entries = log._entries = CountedDict(log._entries)
+def test_reading_what_is_new_does_not_look_at_what_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = make_log(max_events=10_000)
+    fill(log, 10_000)
+    looked: list[int] = []
+    entry = Segment.entry
 
-    assert [entry.seq for entry in log.since(998, max_bytes=ALL)] == [999, 1000]
-    assert entries.looked == 2
+    def counted(segment: Segment, index: int) -> Entry:
+        looked.append(index)
+        return entry(segment, index)
+
+    monkeypatch.setattr(Segment, "entry", counted)
+
+    assert [entry.seq for entry in log.since(9998, max_bytes=ALL)] == [9999, 10_000]
+    assert len(looked) == 2
 
 
 # --- expiring --------------------------------------------------------------------------------
@@ -247,7 +217,7 @@ def test_a_ttl_cannot_outlive_the_log() -> None:
     log = make_log(max_age=60)
     entry = log.append(b"data: x\n\n", now=0, ttl=1000)
 
-    assert entry.expires_at == 60
+    assert entry.ttl is None
     assert log.expire(60) == 1
     assert log.floor == 1
 
@@ -550,8 +520,7 @@ class Model:
     def expire(self, now: float, share: float = 1) -> int:
         before = len(self.entries)
         for entry in list(self.entries):
-            own = entry.expires_at < entry.appended_at + self.max_age
-            if own and entry.expires_at <= now:
+            if entry.ttl is not None and entry.appended_at + entry.ttl <= now:
                 self.wished.add(entry.seq)
                 self.entries.remove(entry)
             elif entry.appended_at + self.max_age * share <= now:
@@ -584,7 +553,7 @@ KEYS = ["k1", "k2", "é3", "🦆"]
     ("bounds", "left"),
     [
         ({"max_events": 3, "max_bytes": ALL, "max_age": 60}, [8, 9, 10]),
-        ({"max_events": 100, "max_bytes": ENTRY_OVERHEAD_BYTES + 100, "max_age": 60}, [10]),
+        ({"max_events": 100, "max_bytes": ENTRY_OVERHEAD_BYTES + 50, "max_age": 60}, [10]),
         ({"max_events": 100, "max_bytes": ALL, "max_age": 60}, [*range(1, 11)]),
     ],
     ids=["fewer events", "fewer bytes", "the same"],
@@ -620,10 +589,20 @@ class AgainstAModel(RuleBasedStateMachine):
     """Drives a log and its model alike. Times are whole seconds, so that floats are exact."""
 
     @initialize(
-        max_events=st.integers(1, 8), max_bytes=st.integers(500, 4000), max_age=st.integers(1, 20)
+        max_events=st.integers(1, 20),
+        max_bytes=st.integers(500, 4000),
+        max_age=st.integers(1, 20),
+        sizes=st.sampled_from([(1, 1, 0), (200, 1, 100), (200, 300, 0), (500, 1, 1024), None]),
     )
-    def begin(self, max_events: int, max_bytes: int, max_age: int) -> None:
-        """Make an empty log with some bounds."""
+    def begin(
+        self, max_events: int, max_bytes: int, max_age: int, sizes: tuple[int, int, int] | None
+    ) -> None:
+        """Make an empty log with some bounds, which may seal and copy segments far too soon."""
+        self.patches = pytest.MonkeyPatch()
+        if sizes is not None:
+            self.patches.setattr(history, "MIN_SEGMENT_BYTES", sizes[0])
+            self.patches.setattr(history, "SMALL_BYTES", sizes[1])
+            self.patches.setattr(history, "WASTED_BYTES", sizes[2])
         self.account = Account()
         self.account.bytes = ELSEWHERE
         self.log = ReplayLog(
@@ -652,15 +631,15 @@ class AgainstAModel(RuleBasedStateMachine):
             assert self.log.duplicate_of(key) == self.model.of_key(key)
             return
         block = b"x" * size
-        if not fits(size, key=key, max_bytes=self.model.max_bytes):
+        if not fits(size, ttl=ttl, key=key, max_bytes=self.model.max_bytes):
             with pytest.raises(TooLarge):
                 self.log.append(block, now=self.now, ttl=ttl, key=key)
             return
         entry = self.log.append(block, now=self.now, ttl=ttl, key=key)
 
-        lifetime = min(self.model.max_age if ttl is None else ttl, self.model.max_age)
+        own_ttl = None if ttl is None or ttl >= self.model.max_age else ttl
         frame = encode_frame(f"7f3c-{self.model.last + 1}", block)
-        assert entry == Entry(self.model.last + 1, frame, self.now, self.now + lifetime, key)
+        assert entry == Entry(self.model.last + 1, frame, self.now, own_ttl, key)
         self.model.append(entry, self.now)
 
     @rule(more=st.integers(1, 5000))
@@ -675,7 +654,7 @@ class AgainstAModel(RuleBasedStateMachine):
         assert self.log.expire(self.now) == self.model.expire(self.now)
         for entry in self.log.since(0, max_bytes=ALL):
             assert self.now < entry.appended_at + self.model.max_age
-            assert self.now < entry.expires_at
+            assert entry.ttl is None or self.now < entry.appended_at + entry.ttl
 
     @rule(share=st.sampled_from([0.25, 0.5]))
     def expire_early(self, share: float) -> None:
@@ -708,6 +687,62 @@ class AgainstAModel(RuleBasedStateMachine):
         if read and cursor >= self.log.floor:
             passed = set(range(cursor + 1, read[-1].seq)) - {entry.seq for entry in read}
             assert passed <= self.model.wished
+
+    @rule(back=st.integers(0, 30), max_bytes=st.integers(0, 2000), share=st.floats(0.001, 1))
+    def read_as_bytes(self, back: int, max_bytes: int, share: float) -> None:
+        """A reader is sent the same in one piece, and knows how much of it was taken."""
+        cursor = max(0, self.model.last - back)
+        due = self.model.after(cursor)
+        run = self.log.run_after(cursor, max_bytes=max_bytes)
+        if run is None:
+            assert not due
+            return
+
+        frames = [entry.frame for entry in due[: run.count]]
+        assert b"".join(frames) == run.frames
+        assert list(run) == frames
+        assert run.end == due[run.count - 1].seq
+        assert run.count == 1 or len(run.frames) <= max_bytes
+
+        sent = max(1, int(len(run.frames) * share))
+        cut = run.cut(sent)
+        begun = b"".join(frames[: cut.count])
+        assert len(begun) - len(frames[cut.count - 1]) < sent <= len(begun)
+        assert begun[sent:] == cut.rest
+        assert cut.cursor == due[cut.count - 1].seq
+
+    @rule()
+    def go_on_in_another_process(self) -> None:
+        """Segments as they are, and the rest event by event: nothing is lost."""
+        before = self.log
+        whole = sealed.movable(before.segments)
+        self.log = ReplayLog(
+            incarnation="7f3c",
+            max_events=self.model.max_events,
+            max_bytes=self.model.max_bytes,
+            max_age=self.model.max_age,
+            account=self.account,
+        )
+        self.log.go_on_from(floor=before.floor, last=before.last, floor_at=before.floor_at)
+        for segment in whole:
+            left = sealed.leave(segment, now=self.now)
+            self.log.adopt(sealed.take(left, now=self.now))
+        for segment in before.segments[len(whole) :]:
+            for entry in map(segment.entry, segment.following(segment.head)):
+                self.log.restore(
+                    entry.seq,
+                    entry.frame,
+                    appended_at=entry.appended_at,
+                    ttl=entry.ttl,
+                    key=entry.key,
+                )
+        before.trim(0)
+
+    @override
+    def teardown(self) -> None:
+        """Seal segments as ever."""
+        if hasattr(self, "patches"):
+            self.patches.undo()
 
     @rule(back=st.integers(0, 30))
     def resume(self, back: int) -> None:

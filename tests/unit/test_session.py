@@ -12,6 +12,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.publication import EncodedEvent, Receipt
@@ -23,7 +24,6 @@ from broadcasterd.broadcast.session import (
 )
 from broadcasterd.broadcast.slices import SLICE
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
-from broadcasterd.broadcast.subscriber import Batch
 from broadcasterd.core.position import ById, First, Last, Now, Since, Start
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position

@@ -28,16 +28,18 @@ from broadcasterd.api.pages import page
 from broadcasterd.api.publish import publish
 from broadcasterd.api.request import Head
 from broadcasterd.api.subscribe import Admission, admit
+from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.publication import EncodedEvent, Publication
 from broadcasterd.broadcast.relief import relieve, vitals
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.session import FINISH_TIMEOUT_S, INBOX_PUBLICATIONS, Heartbeat, Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
-from broadcasterd.broadcast.subscriber import LAGGING_S, Batch, Subscriber
+from broadcasterd.broadcast.subscriber import LAGGING_S, Subscriber
 from broadcasterd.core.position import ById
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.core.replaylog import Entry, Position, ReplayLog
+from broadcasterd.core.replaylog import Position, ReplayLog
+from broadcasterd.core.segment import Entry
 from broadcasterd.errors import NoSuchSession, Problem, TooLarge
 from broadcasterd.memory.policy import DisconnectLaggards, ExpireEarly, Forget, Trim
 from broadcasterd.server.body import RequestBody
@@ -732,9 +734,9 @@ def test_an_empty_log_gives_its_tables_back(kind: str) -> None:
         case "shed early":
             log.expire(45.0, share=0.25)
 
-    assert 0 == log.bytes == len(log)
-    assert [sys.getsizeof({}), sys.getsizeof({}), sys.getsizeof([])] == [
-        sys.getsizeof(table) for table in (log._entries, log._keys, log._short_lived)
+    assert 0 == log.bytes == len(log) == len(log.segments)
+    assert [sys.getsizeof({}), sys.getsizeof([])] == [
+        sys.getsizeof(table) for table in (log._keys, log._short_lived)
     ]
 
 
@@ -1087,7 +1089,7 @@ async def test_ten_sessions_of_a_hundred_events_take_what_is_counted(
 
     assert 1000 == len(entries)
     assert hub.logs.bytes == sum(entry.cost for entry in entries)
-    assert 10 * 100 * 200 < hub.logs.bytes < 10 * 100 * (200 + 450)
+    assert 10 * 100 * 200 < hub.logs.bytes < 10 * 100 * (200 + 120)
 
     del entries
     await trio.sleep(60)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import trio
 
-from broadcasterd.broadcast.subscriber import Batch, Ending
+from broadcasterd.broadcast.batch import Batch
+from broadcasterd.broadcast.subscriber import Ending
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.core.replaylog import Entry, Gap, Position
+from broadcasterd.core.replaylog import Gap, Position
+from broadcasterd.core.segment import Entry
 from broadcasterd.core.wire import encode_end
 from tests.support.broadcast import Recorder, drafts, start_hub
 
 
 def entry(seq: int) -> Entry:
-    return Entry(seq, b"<%d>" % seq, 0, 0, None)
+    return Entry(seq, b"<%d>" % seq, 0)
 
 
 def test_a_batch_is_the_joined_frames_between_two_cursors() -> None:

@@ -10,16 +10,25 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from broadcasterd.access.grants import Grant
 from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.publication import EncodedEvent
 from broadcasterd.core.position import ById, Now
 from broadcasterd.core.reasons import EndReason
+from broadcasterd.core.wire import encode_frame
 from broadcasterd.errors import NoSuchSession
-from broadcasterd.handover.format import HandoverError
+from broadcasterd.handover.format import (
+    MAGIC,
+    EventLeft,
+    HandoverError,
+    SessionLeft,
+    unpack,
+)
 from broadcasterd.handover.transfer import hand_over, restore
 from tests.support.broadcast import (
     attach,
@@ -458,3 +467,79 @@ def test_the_framing_is_whole() -> None:
     """What the tests above rely on: a chunk that was cut short fails."""
     with pytest.raises(AssertionError, match="cut short"):
         dechunk(b"5\r\nabc")
+
+
+# --- histories of several segments ---------------------------------------------------------------
+
+
+def of_several_segments() -> list[EncodedEvent]:
+    """Return events that fill several segments, some with keys and ttls of their own."""
+    return [
+        draft(
+            f"{number} ".ljust(500, "x"),
+            key=f"key {number}" if number % 7 == 0 else None,
+            ttl=100 if number % 5 == 0 else None,
+        )
+        for number in range(400)
+    ]
+
+
+async def test_sealed_segments_go_as_they_are(
+    nursery: trio.Nursery, shelf: Shelf, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await start_hub(nursery)
+    session = hub.open("s")
+    await session.publish(of_several_segments())
+    before, floor = session.log.since(0, max_bytes=1 << 40), session.log.floor
+    assert len(session.log.segments) > 3
+    hub = await moved(hub, shelf, nursery)
+    after = hub.open("s").log
+
+    entries = after.since(0, max_bytes=1 << 40)
+    assert [(e.seq, e.frame, e.ttl, e.key) for e in before] == [
+        (e.seq, e.frame, e.ttl, e.key) for e in entries
+    ]
+    assert [e.appended_at for e in before] == pytest.approx([e.appended_at for e in entries], abs=1)
+    assert (floor, sum(e.cost for e in before)) == (after.floor, after.bytes)
+    assert after.duplicate_of("key 49") == 50
+    assert after.bytes == hub.logs.bytes
+    records = [record for index in shelf.kept for record in unpack(shelf.kept[index])]
+    assert sum(isinstance(record, EventLeft) for record in records) < 400 / 2
+
+    await trio.sleep(100)
+    await hub.sweep()
+    assert len(after) == 400 - 400 / 5
+
+
+async def test_a_release_before_segments_takes_the_oldest_events_for_evicted(
+    nursery: trio.Nursery, shelf: Shelf
+) -> None:
+    hub = await start_hub(nursery)
+    await hub.open("s").publish(of_several_segments())
+    await hand_over(hub, shelf)
+    [left] = [r for r in unpack(shelf.kept[0]) if isinstance(r, SessionLeft)]
+    kept = [r.seq for r in unpack(shelf.kept[0]) if isinstance(r, EventLeft)]
+
+    assert left.sealed
+    assert left.floor_below == 0
+    assert list(range(left.floor + 1, 401)) == kept
+
+
+async def test_a_handover_of_a_release_before_segments_is_read(
+    nursery: trio.Nursery, shelf: Shelf
+) -> None:
+    older = [
+        ["segment", "handover", 0, 1.7e9],
+        ["session", "s", "7f3c", 3, 5, 60.0, 1.0, 2.0],
+        ["event", 4, encode_frame("7f3c-4", b"data: a\n\n"), 2.0],
+        ["event", 5, encode_frame("7f3c-5", b"data: b\n\n"), 1.0, 30.0, "key"],
+        ["done"],
+    ]
+    packed = [msgspec.msgpack.encode(record) for record in older]
+    shelf.kept[0] = MAGIC + b"".join(len(record).to_bytes(4) + record for record in packed)
+    hub = await start_hub(nursery)
+    await restore(hub, shelf)
+    log = hub.open("s").log
+
+    assert ["a", "b"] == retained(hub.open("s"))
+    assert (3, 5, 5) == (log.floor, log.last, log.duplicate_of("key"))

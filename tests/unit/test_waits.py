@@ -19,11 +19,16 @@ import broadcasterd
 ROOT = Path(broadcasterd.__file__).parent
 FILES = [*ROOT.glob("broadcast/*.py"), *ROOT.glob("memory/*.py")]
 
-PASSING = {"trio.lowlevel.checkpoint()", "trio.lowlevel.checkpoint_if_cancelled()"}
+PASSING = {
+    "trio.lowlevel.checkpoint()",
+    "trio.lowlevel.checkpoint_if_cancelled()",
+    "trio.lowlevel.cancel_shielded_checkpoint()",
+}
 """No wait: they end whatever anybody does."""
 
 ANSWERS = {
     "session.py: self._inbox.send(publication)": ("publisher", "session"),
+    "inbox.py: trio.lowlevel.wait_task_rescheduled(give_up)": ("publisher", "session"),
     "session.py: publication.settled.wait()": ("publisher", "session"),
     "session.py: self._emptied.wait()": ("session", "subscriber"),
     "subscribers.py: self._drained.wait()": ("drain", "session"),
@@ -31,7 +36,7 @@ ANSWERS = {
 """Waits for what somebody has to do first: who waits, and for whom."""
 
 WORK = {
-    "session.py: async for self._outlet",
+    "session.py: self._inbox.wait()",
     "response_subscriber.py: self._bell.receive()",
     "pressure.py: self._bell.receive()",
     "poller.py: trio.lowlevel.wait_readable(self._epoll.fileno())",

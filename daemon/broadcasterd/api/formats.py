@@ -87,7 +87,7 @@ def encode(event: Event, limits: Sessions, subject: str | None = None) -> Encode
     key = event.idempotency_key
     if key is not None and subject is not None:
         key = f"{subject}\0{key}"
-    check_block_fits(block, max_bytes=limits.max_history_bytes, key=key)
+    check_block_fits(block, max_bytes=limits.max_history_bytes, ttl=event.ttl, key=key)
     return EncodedEvent(block, event.ttl, key)
 
 

@@ -20,7 +20,8 @@ from broadcasterd.broadcast.session import Session
 from broadcasterd.core.decoder import decode
 from broadcasterd.core.position import ById
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.core.replaylog import Entry, Gap, Position
+from broadcasterd.core.replaylog import Gap, Position
+from broadcasterd.core.segment import Entry
 from broadcasterd.core.wire import HEARTBEAT, unchunk
 
 MAX_PAGE_EVENTS = 1000

@@ -8,14 +8,8 @@ from math import inf
 import trio
 from typing_extensions import override
 
-from broadcasterd.broadcast.subscriber import (
-    LAGGING_S,
-    MAX_WRITE_BYTES,
-    Batch,
-    Ending,
-    Feed,
-    Subscriber,
-)
+from broadcasterd.broadcast.batch import Batch
+from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES, Ending, Feed, Subscriber
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position
 from broadcasterd.core.wire import HEARTBEAT, unchunk
@@ -156,12 +150,12 @@ class ResponseSubscriber(Subscriber):
             self._check_lag(log.last)
         if gap := self._take_gap():
             return gap
-        entries = log.since(self.cursor, max_bytes=MAX_WRITE_BYTES)
+        run = log.run_after(self.cursor, max_bytes=MAX_WRITE_BYTES)
         beats, self._beats = self._beats, False
-        if entries:
-            self.cursor = entries[-1].seq
-            self.sent_events += len(entries)
-            return b"".join([unchunk(entry.frame) for entry in entries])
+        if run is not None:
+            self.cursor = run.end
+            self.sent_events += run.count
+            return b"".join([unchunk(frame) for frame in run])
         self._is_up_to_date()
         return HEARTBEAT if beats else b""
 

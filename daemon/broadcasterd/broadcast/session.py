@@ -14,15 +14,18 @@ from dataclasses import dataclass
 import structlog
 import trio
 
+from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
+from broadcasterd.broadcast.inbox import Inbox
 from broadcasterd.broadcast.publication import EncodedEvent, Publication, Receipt, ReceiptBook
 from broadcasterd.broadcast.slices import SLICE, for_each
-from broadcasterd.broadcast.subscriber import Batch, Subscriber
+from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Sessions, Settings
 from broadcasterd.core.position import Since, Start
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.core.replaylog import Entry, LogStatistics, Position, ReplayLog
+from broadcasterd.core.replaylog import LogStatistics, Position, ReplayLog
+from broadcasterd.core.segment import Entry
 from broadcasterd.errors import Problem, SessionEnded, Unavailable
 
 log = structlog.stdlib.get_logger(__name__)
@@ -108,10 +111,8 @@ class Session:
         self.subscribers: dict[Subscriber, None] = {}  # a set in order of arrival
         self.ending: EndReason | None = None
         self.opened_at = self.active_at = self.published_at = self._written_at = self.now()
-        self._inbox, self._outlet = trio.open_memory_channel[Publication | Heartbeat](
-            INBOX_PUBLICATIONS
-        )
-        self._emptied = trio.Event()
+        self._inbox: Inbox[Publication | Heartbeat] = Inbox(INBOX_PUBLICATIONS)
+        self._emptied: trio.Event | None = None  # while the last subscribers are waited for
 
     @property
     def limits(self) -> Sessions:
@@ -151,7 +152,7 @@ class Session:
                 self._inbox.send_nowait(publication)  # and wait once, for the receipt
             except trio.WouldBlock:
                 await self._inbox.send(publication)
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
+        except trio.ClosedResourceError:
             raise self._refusal() from None
         await publication.settled.wait()
         if publication.receipt is None:
@@ -196,7 +197,7 @@ class Session:
         self.active_at = self.now()
         self.subscribers.pop(subscriber, None)
         self._registry.ended(subscriber, reason)
-        if not self.subscribers:
+        if self._emptied is not None and not self.subscribers:
             self._emptied.set()
 
     def let_go(self, subscriber: Subscriber) -> None:
@@ -226,7 +227,7 @@ class Session:
                 self._inbox.send_nowait(Heartbeat())
             except trio.WouldBlock:
                 pass  # the session is busy writing: better than a heartbeat
-            except (trio.ClosedResourceError, trio.BrokenResourceError):
+            except trio.ClosedResourceError:
                 pass  # the session is ending
 
     @property
@@ -256,7 +257,6 @@ class Session:
         while (message := self._next()) is not None:
             if isinstance(message, Publication):
                 message.settle(self._refusal())
-        self._outlet.close()
         for subscriber in tuple(self.subscribers):
             subscriber.close(self.ending)
         self.log.trim(0)
@@ -264,9 +264,11 @@ class Session:
     async def run(self) -> None:
         """Serve publishers until the session is ended and its subscribers have all events."""
         try:
-            async for message in self._outlet:
-                await self._handle(message)
-                del message  # else it is kept, with its receipt, until the next comes
+            while True:
+                await self._inbox.wait()
+                # No name for the message: it would be kept until the next comes.
+                await self._handle(self._inbox.receive_nowait())
+        except trio.EndOfChannel:
             await self._finish()
         finally:
             self.close()
@@ -301,7 +303,7 @@ class Session:
         outcome: Receipt | Problem | None = None
         try:
             for event in publication.events:
-                self.log.check_fits(event.block, key=event.key)
+                self.log.check_fits(event.block, ttl=event.ttl, key=event.key)
             receipt = ReceiptBook(self.log)
             if not fresh.entries:
                 fresh.offered = self.log.last
@@ -365,6 +367,6 @@ class Session:
 
     def _next(self) -> Publication | Heartbeat | None:
         try:
-            return self._outlet.receive_nowait()
-        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            return self._inbox.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel):
             return None

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Self
 
 from typing_extensions import override
 
+from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.poller import Poller
-from broadcasterd.broadcast.subscriber import (
-    LAGGING_S,
-    MAX_WRITE_BYTES,
-    Batch,
-    Ending,
-    Feed,
-    Subscriber,
-)
+from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES, Ending, Feed, Subscriber
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.core.replaylog import Entry, Position
+from broadcasterd.core.replaylog import Position
+from broadcasterd.core.run import Run
 from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk
 
 MAX_HEARD_BYTES = 16 * 1024
@@ -181,9 +175,9 @@ class SocketSubscriber(Subscriber):
             self.sent_bytes += sent
             if sent == batch.size:
                 self.cursor = batch.end
-                self.sent_events += len(batch.entries)
+                self.sent_events += batch.count
             else:
-                self._leave_off(batch.entries, sent)
+                self._leave_off(batch, sent)
                 self._catch_up_soon()
         elif self.cursor < batch.end:
             self._write_what_is_owed()
@@ -275,12 +269,11 @@ class SocketSubscriber(Subscriber):
             self._pending = self._pending[self._send(self._pending) :]
         if self.closed or self._pending:
             return not self.closed
-        entries = log.since(self.cursor, max_bytes=MAX_WRITE_BYTES)
-        if entries:
-            batch = Batch(entries, log.last)
-            sent = self._send(batch.frames)
-            self._leave_off(entries, sent)
-            if sent < batch.size or batch.end < log.last:
+        run = log.run_after(self.cursor, max_bytes=MAX_WRITE_BYTES)
+        if run is not None:
+            sent = self._send(run.frames)
+            self._leave_off(run, sent)
+            if self._pending or self.cursor < log.last:
                 return not self.closed
         self._catching_up = False
         self._pending = _NOTHING  # an empty view would keep its whole frame
@@ -289,15 +282,13 @@ class SocketSubscriber(Subscriber):
             self.disconnect(self._ending.reason, retry_ms=self._ending.retry_ms)
         return False
 
-    def _leave_off(self, entries: Sequence[Entry], sent: int) -> None:
+    def _leave_off(self, events: Batch | Run, sent: int) -> None:
         """Move the cursor past what was sent; keep the rest of a frame that was begun."""
-        for entry in entries:
-            if sent <= 0:
-                return
-            self.cursor = entry.seq
-            self.sent_events += 1
-            self._pending = memoryview(entry.frame)[sent:]
-            sent -= len(entry.frame)
+        if sent:
+            cut = events.cut(sent)
+            self.cursor = cut.cursor
+            self.sent_events += cut.count
+            self._pending = cut.rest or _NOTHING  # an empty view would keep its whole frame
 
     def _send(self, data: bytes | memoryview) -> int:
         try:

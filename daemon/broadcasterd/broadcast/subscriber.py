@@ -15,45 +15,21 @@ says why now, if the client takes it; ``close`` only closes. None of them blocks
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
+from broadcasterd.broadcast.batch import Batch
 from broadcasterd.config import Sessions
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.core.replaylog import Entry, Position, ReplayLog
+from broadcasterd.core.replaylog import Position, ReplayLog
 from broadcasterd.core.wire import encode_end, encode_gap, encode_priming
 
 LAGGING_S = 2.0
 """A client that takes nothing for so long, though there is something, lags."""
 
 MAX_WRITE_BYTES = 64 * 1024
-"""Bytes that one write of a reader joins while it catches up: more than a socket takes at once."""
-
-
-class Batch:
-    """New events, encoded once for all.
-
-    Attributes:
-        entries: one or more, in order.
-        frames: their frames, joined.
-        start: the cursor of a reader that has everything before them.
-        size: the bytes of ``frames``.
-        end: the cursor of a reader that has them.
-        offered: the last event that a reader could have had before all that came with them.
-
-    """
-
-    __slots__ = ("end", "entries", "frames", "offered", "size", "start")
-
-    def __init__(self, entries: Sequence[Entry], offered: int) -> None:
-        self.entries = entries
-        self.offered = offered
-        self.frames = b"".join([entry.frame for entry in entries])
-        self.size = len(self.frames)
-        self.start = entries[0].seq - 1
-        self.end = entries[-1].seq
+"""Bytes that one write of a reader has while it catches up: more than a socket takes at once."""
 
 
 @dataclass(frozen=True, slots=True)

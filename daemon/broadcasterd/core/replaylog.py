@@ -18,43 +18,25 @@ awaits. Times are seconds on a monotonic clock that the caller reads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import inf
 
+from broadcasterd.core.history import History
 from broadcasterd.core.position import ById, First, Last, Now, Since, Start
+from broadcasterd.core.run import Run
+from broadcasterd.core.segment import Entry, Segment, cost_of
 from broadcasterd.core.wire import encode_frame
 from broadcasterd.errors import TooLarge
 from broadcasterd.memory.account import Account
 
-ENTRY_OVERHEAD_BYTES = 320
-"""The memory of an entry in CPython 3.11 beside the frame's text: the object (88), its two floats
-(48), its number (32), the bytes header (33), its dict slot (about 100, with room to grow)."""
-
-KEY_OVERHEAD_BYTES = 100
-"""The same for an idempotency key: the string header (up to 76) and its dict slot."""
-
 _ID_ROOM_BYTES = 64
 """The most that the id line and the chunk framing add to a block."""
 
+Block = bytes  # `bytes` is something else inside the log
+
 _SEQ = re.compile(r"[0-9]{1,18}")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One retained event: its frame, shared by all who are sent it, and its times (seconds)."""
-
-    seq: int
-    frame: bytes
-    appended_at: float
-    expires_at: float
-    key: str | None
-
-    @property
-    def cost(self) -> int:
-        """Bytes of memory accounted to this entry."""
-        return len(self.frame) + ENTRY_OVERHEAD_BYTES + _key_cost(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,31 +88,33 @@ class ReplayLog:
         account: Account | None = None,
     ) -> None:
         self.incarnation = incarnation
-        self._account = account or Account()
         self.floor = 0
         self.floor_at = -inf  # when that event was appended
         self.last = 0
-        self.bytes = 0
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._max_age = max_age
-        self._head = 1  # the lowest sequence number that may be retained
-        self._entries: dict[int, Entry] = {}
+        self._history = History(account or Account())
         self._keys: dict[str, int] = {}
         self._short_lived: list[tuple[float, int]] = []  # a heap of events with their own ttl
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._history.count
+
+    @property
+    def bytes(self) -> int:
+        """The bytes accounted to the retained events."""
+        return self._history.bytes
 
     def statistics(self) -> LogStatistics:
         """Return figures of the retained events."""
-        oldest = self._oldest()
+        oldest = self.segments[0] if self.segments else None
         return LogStatistics(
-            events=len(self._entries),
+            events=len(self),
             bytes=self.bytes,
-            oldest_id=self.id_of(oldest.seq) if oldest else None,
+            oldest_id=None if oldest is None else self.id_of(oldest.first),
             last_id=self.id_of(self.last) if self.last else None,
-            oldest_at=oldest.appended_at if oldest else None,
+            oldest_at=None if oldest is None else oldest.first_at,
         )
 
     def id_of(self, seq: int) -> str:
@@ -148,12 +132,12 @@ class ReplayLog:
         """Return the retained event that has this idempotency key."""
         return None if key is None else self._keys.get(key)
 
-    def check_fits(self, block: bytes, *, key: str | None = None) -> None:
+    def check_fits(self, block: Block, *, ttl: float | None = None, key: str | None = None) -> None:
         """Raise TooLarge for a block that could never be retained."""
-        check_block_fits(block, key=key, max_bytes=self._max_bytes)
+        check_block_fits(block, ttl=ttl, key=key, max_bytes=self._max_bytes)
 
     def append(
-        self, block: bytes, *, now: float, ttl: float | None = None, key: str | None = None
+        self, block: Block, *, now: float, ttl: float | None = None, key: str | None = None
     ) -> Entry:
         """Retain a block under the next id, evicting the oldest as the bounds require.
 
@@ -161,14 +145,14 @@ class ReplayLog:
             TooLarge: with its key the block alone is over ``max_bytes``; nothing was changed.
 
         """
-        self.check_fits(block, key=key)
+        check_block_fits(block, ttl=ttl, key=key, max_bytes=self._max_bytes)
         self.last += 1
         frame = encode_frame(self.id_of(self.last), block)
-        entry = self._retain(self.last, frame, appended_at=now, ttl=ttl, key=key)
+        entry = self._retain(self.last, frame, now, ttl, key)
         if self._over_bounds():
             self.expire(now)  # expired events make room first: nobody loses them
-        while self._over_bounds():
-            self._evict_oldest()
+            while self._over_bounds():
+                self._evict_oldest()
         return entry
 
     def since(self, cursor: int, *, max_bytes: int, max_events: int | None = None) -> list[Entry]:
@@ -178,13 +162,19 @@ class ReplayLog:
         frames (and ``max_events``).
         """
         found: list[Entry] = []
-        size = 0
-        for entry in self._after(max(cursor + 1, self._head)):
-            size += len(entry.frame)
-            if found and (size > max_bytes or len(found) == max_events):
+        for segment, start, end in self._history.stretches(cursor, max_bytes):
+            indexes = range(start, end)
+            if max_events is not None:
+                indexes = indexes[: max_events - len(found)]
+            found += map(segment.entry, indexes)
+            if len(found) == max_events:
                 break
-            found.append(entry)
         return found
+
+    def run_after(self, cursor: int, *, max_bytes: int) -> Run | None:
+        """Return what :meth:`since` does, as bytes; ``None`` where there is nothing."""
+        stretches = [*self._history.stretches(cursor, max_bytes)]
+        return Run(stretches) if stretches else None
 
     def resolve(self, start: Start) -> Position:
         """Return the position of a reader that asks for ``start``."""
@@ -194,7 +184,7 @@ class ReplayLog:
             case Now():
                 return Position(self.last)
             case Last(count):
-                return Position(self._before(list(self._entries)[-count:] if count else []))
+                return Position(self._before(self._history.newest(count)))
             case Since(moment, asked):
                 return self._since(moment, asked)
             case ById(event_id):
@@ -215,8 +205,9 @@ class ReplayLog:
 
         Without a cursor, the reader goes on with all retained events.
         """
-        following = self.since(self.floor if after is None else after, max_bytes=0)
-        return Gap(asked, self.id_of(following[0].seq) if following else None)
+        for segment, index, _ in self._history.stretches(self.floor if after is None else after, 0):
+            return Gap(asked, self.id_of(segment.seqs[index]))
+        return Gap(asked, None)
 
     def resize(self, *, max_events: int, max_bytes: int, max_age: float) -> None:
         """Set other bounds, and evict the events that exceed them.
@@ -232,134 +223,130 @@ class ReplayLog:
 
     def trim(self, to_bytes: int) -> int:
         """Evict the oldest events until ``to_bytes`` or fewer are left; return how many."""
-        before = len(self._entries)
-        while self._entries and self.bytes > to_bytes:
-            self._evict_oldest()
-        self._prune_short_lived()
-        return self._evicted_since(before)
+        before = len(self)
+        while self.bytes > to_bytes:
+            if self.bytes - self.segments[0].cost >= to_bytes:
+                self._evict_segment()
+            else:
+                self._evict_oldest()
+        self._give_back()
+        return before - len(self)
 
     def expire(self, now: float, *, share: float = 1.0) -> int:
         """Drop the events that are too old at ``now``; return how many.
 
         Where memory is needed, ``share`` of a lifetime counts as all of it.
         """
-        before = len(self._entries)
+        history = self._history
+        before = history.count
         while self._short_lived and self._short_lived[0][0] <= now:
             _, seq = heappop(self._short_lived)
-            self._forget(seq)
-        max_age = self._max_age * share
-        while (oldest := self._oldest()) is not None and oldest.appended_at + max_age <= now:
-            self._evict_oldest()
-        return self._evicted_since(before)
+            self._forget_key(history.drop(seq), seq)  # it may have been evicted before
+        last_too_old = now - self._max_age * share
+        segments = history.segments
+        while segments and (oldest := segments[0]).times[oldest.head] <= last_too_old:
+            if oldest.times[-1] <= last_too_old:
+                self._evict_segment()
+            else:
+                self._evict_oldest()
+        if share < 1 or (before and not history.count):
+            self._give_back()
+        return before - history.count
 
     # Handing over
 
-    def __iter__(self) -> Iterator[Entry]:
-        """Iterate over the retained events, oldest first."""
-        return iter(self._entries.values())
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """The segments that hold the events, oldest first; each has one at least."""
+        return self._history.segments
 
     def go_on_from(self, *, floor: int, last: int, floor_at: float) -> None:
         """Begin, empty, where another log of this incarnation ended. Call it once, first of all."""
         self.floor, self.last, self.floor_at = floor, last, floor_at
-        self._head = floor + 1
 
-    def restore(
-        self, seq: int, frame: bytes, *, appended_at: float, ttl: float | None, key: str | None
-    ) -> None:
-        """Retain an event of the log that this one goes on from; call it oldest first."""
-        self._retain(seq, frame, appended_at=appended_at, ttl=ttl, key=key)
+    def adopt(self, segment: Segment) -> None:
+        """Retain a copy of a segment of the log that this one goes on from, before any event."""
+        copy = self._history.adopt(segment)
+        for index, seq in enumerate(copy.seqs):
+            if copy.keys is not None and (key := copy.keys[index]) is not None:
+                self._keys[key] = seq
+            if copy.ttls is not None and (ttl := copy.ttls[index]) != inf:
+                self._remember_short_lived(copy.times[index] + ttl, seq)
         while self._over_bounds():  # the bounds may be tighter now
             self._evict_oldest()
 
-    def ttl_of(self, entry: Entry) -> float | None:
-        """Return an entry's own ttl in seconds; ``None`` if it lives as long as any."""
-        lifetime = entry.expires_at - entry.appended_at
-        return lifetime if entry.expires_at < entry.appended_at + self._max_age else None
+    def restore(
+        self, seq: int, frame: Block, *, appended_at: float, ttl: float | None, key: str | None
+    ) -> None:
+        """Retain an event of the log that this one goes on from; call it oldest first."""
+        self._retain(seq, frame, appended_at, ttl, key)
+        while self._over_bounds():  # the bounds may be tighter now
+            self._evict_oldest()
 
     def _retain(
-        self, seq: int, frame: bytes, *, appended_at: float, ttl: float | None, key: str | None
+        self, seq: int, frame: Block, appended_at: float, ttl: float | None, key: str | None
     ) -> Entry:
-        lifetime = self._max_age if ttl is None else min(ttl, self._max_age)
-        entry = Entry(seq, frame, appended_at, appended_at + lifetime, key)
-        self._entries[seq] = entry
-        self.bytes += entry.cost
-        self._account.bytes += entry.cost
+        if ttl is not None and ttl >= self._max_age:
+            ttl = None
+        entry = Entry(seq, frame, appended_at, ttl, key)
+        self._history.add(entry)
         if key is not None:
             self._keys[key] = seq
-        if lifetime < self._max_age:
-            self._remember_short_lived(entry)
+        if ttl is not None:
+            self._remember_short_lived(appended_at + ttl, seq)
         return entry
 
-    def _after(self, first: int) -> Iterator[Entry]:
-        if self.last - first < len(self._entries):
-            for seq in range(first, self.last + 1):
-                if (entry := self._entries.get(seq)) is not None:
-                    yield entry
-        else:  # mostly holes, maybe millions: look at the entries instead
-            yield from (entry for seq, entry in self._entries.items() if seq >= first)
-
     def _over_bounds(self) -> bool:
-        return len(self._entries) > self._max_events or self.bytes > self._max_bytes
+        return self._history.count > self._max_events or self._history.bytes > self._max_bytes
 
-    def _remember_short_lived(self, entry: Entry) -> None:
-        heappush(self._short_lived, (entry.expires_at, entry.seq))
+    def _remember_short_lived(self, expires_at: float, seq: int) -> None:
+        heappush(self._short_lived, (expires_at, seq))
         if len(self._short_lived) > 2 * self._max_events:
             self._prune_short_lived()
 
     def _prune_short_lived(self) -> None:
         """Forget the short-lived events that were evicted before their time."""
-        self._short_lived = [item for item in self._short_lived if item[1] in self._entries]
+        self._short_lived = [item for item in self._short_lived if item[1] > self.floor]
         heapify(self._short_lived)
-
-    def _evicted_since(self, before: int) -> int:
-        """Return how many events were evicted; give an empty log's tables back."""
-        if before and not self._entries:
-            self._entries, self._keys, self._short_lived = {}, {}, []  # emptied ones keep memory
-        return before - len(self._entries)
 
     def _since(self, moment: float, asked: str) -> Position:
         if self.floor_at >= moment:  # what came then was evicted
             return Position(self.floor, self.gap(asked))
-        newer = [e.seq for e in self._entries.values() if e.appended_at >= moment]
-        return Position(self._before(newer))
+        return Position(self._before(self._history.since(moment)))
 
-    def _before(self, seqs: list[int]) -> int:
-        return seqs[0] - 1 if seqs else self.last
-
-    def _oldest(self) -> Entry | None:
-        if not self._entries:
-            return None
-        while self._head not in self._entries:
-            self._head += 1
-        return self._entries[self._head]
+    def _before(self, seq: int | None) -> int:
+        return self.last if seq is None else seq - 1
 
     def _evict_oldest(self) -> None:
-        oldest = self._oldest()
-        assert oldest is not None  # noqa: S101 (an empty log is within every bound)
-        self._forget(oldest.seq)
-        self.floor, self.floor_at = oldest.seq, oldest.appended_at
-        self._head = oldest.seq + 1
+        self.floor, self.floor_at, key = self._history.drop_oldest()
+        if key is not None:
+            self._forget_key(key, self.floor)
 
-    def _forget(self, seq: int) -> None:
-        entry = self._entries.pop(seq, None)
-        if entry is None:
-            return  # evicted before its ttl ended
-        self.bytes -= entry.cost
-        self._account.bytes -= entry.cost
-        if entry.key is not None and self._keys.get(entry.key) == seq:
-            del self._keys[entry.key]
+    def _evict_segment(self) -> None:
+        segment = self._history.drop_oldest_segment()
+        if segment.keys is not None:
+            for index in segment.following(segment.head):
+                self._forget_key(segment.keys[index], segment.seqs[index])
+        newest = segment.newest()
+        self.floor, self.floor_at = segment.seqs[newest], segment.times[newest]
+
+    def _forget_key(self, key: str | None, seq: int) -> None:
+        if key is not None and self._keys.get(key) == seq:
+            del self._keys[key]
+
+    def _give_back(self) -> None:
+        """Let go of memory that is kept for nothing."""
+        self._history.give_back()
+        self._prune_short_lived()
+        if not len(self):
+            self._keys = {}  # an emptied one keeps memory
 
 
-def _key_cost(key: str | None) -> int:
-    # The most: one wide character makes the whole text wide.
-    if key is None:
-        return 0
-    return KEY_OVERHEAD_BYTES + len(key) * (1 if key.isascii() else 4)
-
-
-def check_block_fits(block: bytes, *, max_bytes: int, key: str | None = None) -> None:
-    """Raise TooLarge for a block that, with its key, no log of ``max_bytes`` could retain."""
-    if len(block) + _ID_ROOM_BYTES + ENTRY_OVERHEAD_BYTES + _key_cost(key) > max_bytes:
+def check_block_fits(
+    block: Block, *, max_bytes: int, ttl: float | None = None, key: str | None = None
+) -> None:
+    """Raise TooLarge for a block that, with its ttl and key, no log of the size could retain."""
+    if cost_of(len(block) + _ID_ROOM_BYTES, has_ttl=ttl is not None, key=key) > max_bytes:
         msg = (
             f"an event of {len(block)} bytes does not fit into what a session retains "
             f"(sessions.max_history_bytes is {max_bytes})"

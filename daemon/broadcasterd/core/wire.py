@@ -49,7 +49,9 @@ def encode_frame(event_id: str, block: bytes) -> bytes:
     The id is last because at least one popular client library takes an event for seen as soon as
     it has read that line: cut off inside an event, it would never ask for that event again.
     """
-    return chunk(b"%bid: %b\n\n" % (block[:-1], event_id.encode()))
+    last = b"id: %b\n\n" % event_id.encode()
+    # As chunk() does, but with one copy less: this is done for every event.
+    return b"%x\r\n%b%b\r\n" % (len(block) - 1 + len(last), block[:-1], last)
 
 
 def chunk(data: bytes) -> bytes:

@@ -43,8 +43,28 @@ class Segment(_Record, frozen=True, tag="segment"):
     at: float
 
 
+class SealedLeft(msgspec.Struct, frozen=True, array_like=True):
+    """A sealed segment of a log: its frames end to end, and the figures of each, as in memory."""
+
+    frames: memoryview
+    ends: memoryview
+    seqs: memoryview
+    ages: memoryview
+    ttls: memoryview | None = None
+    keys: list[str | None] | None = None
+
+
 class SessionLeft(_Record, frozen=True, tag="session"):
-    """A session: the state of its log, and how long ago things happened to it."""
+    """A session: the state of its log, and how long ago things happened to it.
+
+    Attributes:
+        floor: the floor of its log for a reader that skips ``sealed``: to a release before them,
+            the events in these are as lost as if a bound had evicted them. It tells clients so.
+        sealed: its oldest events, as sealed segments; the others follow as records.
+        floor_below: the floor of its log for a reader that takes them, if there are any; and
+            ``floor_below_age_s``, the age of that event.
+
+    """
 
     name: str
     incarnation: str
@@ -55,6 +75,9 @@ class SessionLeft(_Record, frozen=True, tag="session"):
     published_s: float
     subject: str | None = None
     floor_age_s: float | None = None
+    sealed: list[SealedLeft] = []
+    floor_below: int | None = None
+    floor_below_age_s: float | None = None
 
 
 class EventLeft(_Record, frozen=True, tag="event"):

@@ -20,6 +20,8 @@ from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.slices import for_each
 from broadcasterd.broadcast.socket_subscriber import Progress, SocketSubscriber
 from broadcasterd.core.reasons import EndReason
+from broadcasterd.core.segment import Segment as LogSegment
+from broadcasterd.handover import sealed
 from broadcasterd.handover.format import (
     Done,
     EventLeft,
@@ -96,37 +98,44 @@ def _leaving(hub: Hub, taken: list[socket.socket], moved: Moved) -> Iterator[Rec
         yield NameEnded(name, now - ended_at)
     while hub.sessions:
         session = next(iter(hub.sessions.values()))
-        log, entries = session.log, tuple(session.log)
+        log = session.log
+        moved.events += len(log)
+        segments = list(log.segments)
+        whole = sealed.movable(segments)
         streams = [
             _leave_stream(subscriber, session, hub, taken)
             for subscriber in tuple(session.subscribers)
             if isinstance(subscriber, SocketSubscriber) and subscriber.can_move
         ]
-        left = _describe(session)
+        left = _describe(session, whole)
         hub.drop(session, EndReason.DRAINING)  # subscribers that stayed are told so
         moved.sessions += 1
-        moved.events += len(entries)
         moved.streams += len(streams)
         yield left
         now = hub.clock.now()
-        for entry in entries:
-            age_s, ttl_s = now - entry.appended_at, log.ttl_of(entry)
-            yield EventLeft(entry.seq, entry.frame, age_s, ttl_s, entry.key)
+        for segment in segments[len(whole) :]:
+            for entry in map(segment.entry, segment.following(segment.head)):
+                age_s = now - entry.appended_at
+                yield EventLeft(entry.seq, entry.frame, age_s, entry.ttl, entry.key)
         yield from streams
 
 
-def _describe(session: Session) -> SessionLeft:
-    now = session.now()
+def _describe(session: Session, whole: Sequence[LogSegment]) -> SessionLeft:
+    now, floor, floor_at = session.now(), session.log.floor, session.log.floor_at
+    floor_age_s = None if isinf(floor_at) else now - floor_at
     return SessionLeft(
         name=session.name,
         incarnation=session.log.incarnation,
-        floor=session.log.floor,
+        floor=whole[-1].last if whole else floor,
         last=session.log.last,
         opened_s=now - session.opened_at,
         active_s=now - session.active_at,
         published_s=now - session.published_at,
         subject=session.subject,
-        floor_age_s=None if isinf(session.log.floor_at) else now - session.log.floor_at,
+        floor_age_s=now - whole[-1].last_at if whole else floor_age_s,
+        sealed=[sealed.leave(segment, now=now) for segment in whole],
+        floor_below=floor if whole else None,
+        floor_below_age_s=floor_age_s if whole else None,
     )
 
 
@@ -277,10 +286,17 @@ class _Arrival:
         self._index += 1
 
     def _open(self, left: SessionLeft) -> Session:
-        """Open a session that another process left, empty: its events are to follow."""
+        """Open a session that another process left; the newest events are to follow."""
         session = self._hub.new_session(left.name, left.incarnation, left.subject)
-        floor_at = -inf if left.floor_age_s is None else self._now - left.floor_age_s
-        session.log.go_on_from(floor=left.floor, last=left.last, floor_at=floor_at)
+        floor, floor_age_s = left.floor, left.floor_age_s
+        if left.floor_below is not None:
+            floor, floor_age_s = left.floor_below, left.floor_below_age_s
+        floor_at = -inf if floor_age_s is None else self._now - floor_age_s
+        session.log.go_on_from(floor=floor, last=left.last, floor_at=floor_at)
+        for each in left.sealed:
+            segment = sealed.take(each, now=self._now)
+            self.moved.events += len(segment)
+            session.log.adopt(segment)
         session.opened_at = self._now - left.opened_s
         session.active_at = self._now - left.active_s
         session.published_at = self._now - left.published_s

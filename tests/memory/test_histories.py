@@ -1,0 +1,52 @@
+"""History costs what it holds, and what is given up is back at once, without a hint to anybody."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.histories import Load, measure
+
+pytestmark = pytest.mark.slow
+
+AROUND_BYTES = 80
+"""Around an event, at most: a token of a language model is no longer than that itself."""
+
+LARGE = [Load(50, events=12_000, logs=20), Load(200, 4400, 20), Load(1000, 1000, 20)]
+"""Histories of a megabyte, of which all but the newest part is sealed."""
+
+DEFAULT = [Load(50, events=500, logs=200), Load(200, 500, 200), Load(1000, 500, 60)]
+"""As many events as there are by default."""
+
+OF_THEIR_OWN = [
+    Load(200, events=500, logs=100, key="{:036d}"),
+    Load(200, events=500, logs=100, key="é{:035d}"),
+    Load(200, events=500, logs=100, ttl=30.0),
+]
+
+
+def name(load: Load) -> str:
+    """Name a case."""
+    return f"{load.events} of {load.data_bytes} bytes {load.key or ''} {load.ttl or ''}".strip()
+
+
+@pytest.mark.parametrize("load", LARGE + DEFAULT, ids=name)
+def test_little_is_around_an_event_and_nothing_stays_of_what_is_trimmed(load: Load) -> None:
+    held = measure(load)
+
+    assert held.around <= AROUND_BYTES
+    assert 0.8 * held.resident <= held.accounted <= 1.25 * held.resident
+    assert held.back >= (0.9 if load in LARGE else 0.8) * held.each * held.dropped
+
+
+@pytest.mark.parametrize("load", OF_THEIR_OWN, ids=name)
+def test_keys_and_ttls_are_accounted_for(load: Load) -> None:
+    held = measure(load)
+
+    assert 0.75 * held.resident <= held.accounted <= 1.25 * held.resident
+
+
+def test_the_garbage_collector_looks_at_no_event() -> None:
+    held = measure(Load(200, events=5000, logs=20))
+
+    assert held.events == 100_000
+    assert held.tracked < 1000

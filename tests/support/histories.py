@@ -1,0 +1,122 @@
+"""What histories take: a process of its own fills logs and says what they hold, as JSON.
+
+On the allocator that the daemon runs on, and without a hint to it (malloc_trim) at any time.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+
+import psutil
+
+from broadcasterd.core.event import Event
+from broadcasterd.core.replaylog import ReplayLog
+from broadcasterd.core.wire import encode_block
+from broadcasterd.host.allocator import VARIABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Histories to measure.
+
+    Attributes:
+        data_bytes: of each event.
+        events: in each log, after as many again that were evicted.
+        logs: that are filled side by side, event by event.
+        key: the idempotency keys, with a place for a number.
+        ttl: of each event, in seconds.
+
+    """
+
+    data_bytes: int
+    events: int
+    logs: int
+    key: str | None = None
+    ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What was measured, in bytes, and events.
+
+    Attributes:
+        events: that are retained.
+        frames: their frames alone.
+        resident: the growth of the resident set.
+        accounted: for them.
+        tracked: objects that the garbage collector has to look at.
+        dropped: events that were trimmed then: three quarters of each log.
+        back: by how much that lowered the resident set.
+
+    """
+
+    events: int
+    frames: int
+    resident: int
+    accounted: int
+    tracked: int
+    dropped: int
+    back: int
+
+    @property
+    def each(self) -> float:
+        """Bytes of memory for an event."""
+        return self.resident / self.events
+
+    @property
+    def around(self) -> float:
+        """The same beside its frame."""
+        return (self.resident - self.frames) / self.events
+
+
+def measure(load: Load) -> Held:
+    """Have a new process measure."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.histories"],
+        input=json.dumps(asdict(load)),
+        env={**os.environ, VARIABLE: "malloc"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return Held(**json.loads(done.stdout))
+
+
+def _fill(load: Load) -> Held:
+    process = psutil.Process()
+    block = encode_block(Event("x" * load.data_bytes))
+    _logs(load, block, count=2)  # what only the first need is there
+    gc.collect()
+    before, tracked = process.memory_info().rss, len(gc.get_objects())
+    logs = _logs(load, block, count=load.logs)
+    gc.collect()
+    full, tracked = process.memory_info().rss, len(gc.get_objects()) - tracked
+    events = sum(map(len, logs))
+    accounted = sum(log.bytes for log in logs)
+    frames = sum(segment.left for log in logs for segment in log.segments)
+    dropped = sum(log.trim(log.bytes // 4) for log in logs)
+    back = full - process.memory_info().rss
+    return Held(events, frames, full - before, accounted, tracked, dropped, back)
+
+
+def _logs(load: Load, block: bytes, *, count: int) -> list[ReplayLog]:
+    logs = [
+        ReplayLog(
+            incarnation=f"{number:08x}", max_events=load.events, max_bytes=1 << 40, max_age=600
+        )
+        for number in range(count)
+    ]
+    for number in range(2 * load.events):
+        for log in logs:
+            key = load.key and load.key.format(number)
+            log.append(block, now=1000.0 + number / 1000, ttl=load.ttl, key=key)
+    return logs
+
+
+if __name__ == "__main__":
+    json.dump(asdict(_fill(Load(**json.load(sys.stdin)))), sys.stdout)

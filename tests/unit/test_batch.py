@@ -1,0 +1,34 @@
+"""A batch: frames joined once for all, and the place of a reader that took a part of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from broadcasterd.broadcast.batch import Batch
+from broadcasterd.core.run import Cut
+from broadcasterd.core.segment import Entry
+
+BATCH = Batch([Entry(4, b"four", 0.0), Entry(6, b"six", 0.0)], 3)
+
+
+def test_frames_are_joined() -> None:
+    assert (b"foursix", 7, 2, 3, 6) == (
+        BATCH.frames,
+        BATCH.size,
+        BATCH.count,
+        BATCH.start,
+        BATCH.end,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sent", "cursor", "count", "rest"),
+    [(1, 4, 1, b"our"), (4, 4, 1, b""), (5, 6, 2, b"ix"), (7, 6, 2, b"")],
+)
+def test_a_reader_goes_on_where_it_stopped(sent: int, cursor: int, count: int, rest: bytes) -> None:
+    assert Cut(cursor, count, memoryview(rest)) == BATCH.cut(sent)
+
+
+def test_no_reader_takes_more_than_there_is() -> None:
+    with pytest.raises(ValueError, match="more than there is"):
+        BATCH.cut(8)

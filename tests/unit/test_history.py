@@ -1,0 +1,160 @@
+"""The history of a log: when segments are sealed, mapped, given back and copied."""
+
+from __future__ import annotations
+
+from mmap import PAGESIZE
+
+import pytest
+
+from broadcasterd.core import history as module
+from broadcasterd.core import segment as segment_module
+from broadcasterd.core.history import (
+    COPIED_SHARE,
+    HOLES_SHARE,
+    MAX_MAPPINGS,
+    MAX_SEGMENT_BYTES,
+    MIN_SEGMENT_BYTES,
+    RELEASED_SHARE,
+    SMALL_BYTES,
+    History,
+)
+from broadcasterd.core.segment import LARGE_BYTES, Entry, Tail
+from broadcasterd.memory.account import Account
+
+
+def frame(seq: int, size: int) -> bytes:
+    """Return a frame that can be told from others."""
+    return (b"%d " % seq * size)[:size]
+
+
+def filled(count: int, size: int, account: Account | None = None) -> History:
+    """Return a history of so many events of so many bytes."""
+    history = History(account or Account())
+    for seq in range(1, count + 1):
+        history.add(Entry(seq, frame(seq, size), float(seq)))
+    return history
+
+
+def check(history: History, first: int, last: int, size: int) -> None:
+    """Check that these events are left, and whole."""
+    found = [segment.entry(i) for segment in history.segments for i in segment.following(0)]
+    assert [Entry(n, frame(n, size), float(n)) for n in range(first, last + 1)] == [
+        entry for entry in found if entry.seq >= first
+    ]
+    assert history.count == last - first + 1
+
+
+def test_a_small_history_is_one_tail_without_a_mapping() -> None:
+    [tail] = filled(SMALL_BYTES // 100, 100).segments
+
+    assert isinstance(tail, Tail)
+    assert not tail.is_mapped
+
+
+def test_a_larger_one_is_one_tail_with_a_mapping() -> None:
+    [tail] = filled(SMALL_BYTES // 100 + 1, 100).segments
+
+    assert isinstance(tail, Tail)
+    assert tail.is_mapped
+
+
+def test_segments_are_larger_in_a_larger_history_within_bounds() -> None:
+    history = filled(5000, 1000)
+    sizes = [segment.size for segment in history.segments]
+
+    assert sizes[:-1] == sorted(sizes[:-1])
+    assert MIN_SEGMENT_BYTES - 1000 < sizes[0] <= MIN_SEGMENT_BYTES
+    assert MAX_SEGMENT_BYTES - 1000 < sizes[-2] <= MAX_SEGMENT_BYTES
+    assert all(segment.is_mapped for segment in history.segments)
+    check(history, 1, 5000, 1000)
+
+
+def test_a_large_frame_has_a_segment_of_its_own() -> None:
+    history = filled(10, 100)
+    for seq, size in enumerate([LARGE_BYTES + 1, 100, LARGE_BYTES + 1, LARGE_BYTES + 1, 100], 11):
+        history.add(Entry(seq, frame(seq, size), float(seq)))
+
+    assert [10, 1, 1, 1, 1, 1] == [len(segment) for segment in history.segments]
+
+
+@pytest.mark.parametrize("size", [100, 1000])
+def test_what_is_left_is_whole_while_the_oldest_go(size: int) -> None:
+    count = 300_000 // size
+    history = filled(count, size)
+    for first in range(2, count):
+        history.drop_oldest()
+        if first % 97 == 0:
+            check(history, first, count, size)
+
+
+@pytest.mark.parametrize("count", [5, 50, 500, 5000])
+def test_a_history_that_turns_over_has_little_for_nothing(count: int) -> None:
+    history = filled(count, 200)
+    for seq in range(count + 1, 3 * count):
+        history.add(Entry(seq, frame(seq, 200), float(seq)))
+        history.drop_oldest()
+
+        wasted = sum(segment.wasted for segment in history.segments)
+        assert wasted <= max(module.WASTED_BYTES, history.bytes // COPIED_SHARE)
+    check(history, 2 * count, 3 * count - 1, 200)
+
+
+def test_events_from_the_middle_leave_little_behind() -> None:
+    history = filled(2000, 200)
+    at_first = history.bytes
+    for seq in range(2, 2000):
+        history.drop(seq)
+
+        for segment in history.segments:
+            most = max(segment.size // HOLES_SHARE, at_first // RELEASED_SHARE)
+            assert segment.wasted <= max(module.WASTED_BYTES, most)
+    assert [1, 2000] == [
+        segment.seqs[i] for segment in history.segments for i in segment.following(segment.head)
+    ]
+
+
+def test_memory_that_is_needed_is_given_back_by_the_page() -> None:
+    history = filled(3000, 200)
+    for _ in range(3 * PAGESIZE // 200):
+        history.drop_oldest()
+    history.give_back()
+
+    assert history.segments[0].wasted < PAGESIZE
+
+
+def test_there_are_so_many_mappings_at_most_for_all() -> None:
+    account = Account()
+    account.bytes = MAX_MAPPINGS * MAX_SEGMENT_BYTES  # elsewhere
+    history = filled(100, 1000, account)
+
+    assert not any(segment.is_mapped for segment in history.segments)
+    check(history, 1, 100, 1000)
+
+
+def test_without_a_mapping_the_allocator_s_memory_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(segment_module, "mmap", refuse)
+    history = filled(1000, 200)
+
+    assert not any(segment.is_mapped for segment in history.segments)
+    for first in range(2, 1000):
+        history.drop_oldest()
+        if first % 97 == 0:
+            check(history, first, 1000, 200)
+
+
+def test_the_bytes_are_on_the_common_account() -> None:
+    account = Account()
+    account.bytes = 7
+    history = filled(1000, 200, account)
+
+    assert account.bytes == 7 + history.bytes
+    history.drop(500)
+    history.drop_oldest()
+    history.drop_oldest_segment()
+    assert account.bytes == 7 + history.bytes
+    while history.count:
+        history.drop_oldest_segment()
+    assert (7, 0) == (account.bytes, history.bytes)

@@ -1,0 +1,58 @@
+"""A run: what a reader is sent, and the place of one that took a part of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from broadcasterd.core.replaylog import ReplayLog
+from broadcasterd.core.run import Cut, Run
+from broadcasterd.core.segment import LARGE_BYTES
+
+ALL = 1 << 40
+
+
+def run_of(*sizes: int) -> Run:
+    """Return a run of events with so many bytes."""
+    log = ReplayLog(incarnation="7f3c", max_events=10**6, max_bytes=ALL, max_age=60)
+    for size in sizes:
+        log.append(b"x" * size, now=0.0)
+    run = log.run_after(0, max_bytes=ALL)
+    assert run is not None
+    return run
+
+
+def test_events_of_one_sealed_segment_are_a_slice_of_it() -> None:
+    log = ReplayLog(incarnation="7f3c", max_events=10**6, max_bytes=ALL, max_age=60)
+    for _ in range(2000):
+        log.append(b"x" * 1000, now=0.0)
+    run = log.run_after(1000, max_bytes=10_000)
+
+    assert run is not None
+    assert isinstance(run.frames, memoryview)
+    assert any(run.frames.obj is segment.mapping for segment in log.segments)
+
+
+def test_a_reader_that_took_all_has_no_rest() -> None:
+    run = run_of(10, 10)
+
+    assert Cut(2, 2, memoryview(b"")) == run.cut(len(run.frames))
+
+
+def test_the_rest_of_a_frame_is_a_copy() -> None:
+    rest = run_of(10, 1000).cut(500).rest
+
+    assert isinstance(rest.obj, bytes)
+    assert len(rest) == len(rest.obj)
+
+
+def test_the_rest_of_a_large_frame_is_there_once_for_all() -> None:
+    run = run_of(10, 2 * LARGE_BYTES)
+
+    assert run.cut(500).rest.obj is run.cut(600).rest.obj
+
+
+def test_no_reader_takes_more_than_there_is() -> None:
+    run = run_of(10)
+
+    with pytest.raises(ValueError, match="more than there is"):
+        run.cut(len(run.frames) + 1)
