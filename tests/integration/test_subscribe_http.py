@@ -498,9 +498,9 @@ async def test_an_allowed_origin_may_read(daemon: Daemon, name: str) -> None:
             assert "Origin" in response.headers["vary"]
 
 
-async def test_another_origin_may_not(daemon: Daemon, name: str) -> None:
+async def test_another_origin_may_not(daemon: Daemon) -> None:
     for origin in ("https://example.com", "https://example.org.evil", "null", "*"):
-        response, _ = await head_and_lines(daemon, target(name), {"Origin": origin}, lines=0)
+        response, _ = await head_and_lines(daemon, "/health", {"Origin": origin}, lines=0)
 
         assert response.status == 200
         assert "access-control-allow-origin" not in response.headers
@@ -549,7 +549,7 @@ async def test_where_every_origin_is_allowed_any_may_read(start_daemon: StartDae
 
 LISTED = "https://example.org"
 BAD_CHUNKS = (
-    f"POST {target('s')} HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n"
+    f"POST {target('s')} HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: {LISTED}\r\n"
     "Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n"
 )
 
@@ -557,12 +557,12 @@ BAD_CHUNKS = (
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        (f"GET /nothing HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 404),
-        (f"PUT /health HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 405),
-        (f"GET {target('a@b')} HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 400),
+        (f"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: {LISTED}\r\n\r\n", 404),
+        (f"PUT /health HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: {LISTED}\r\n\r\n", 405),
+        (f"GET {target('a@b')} HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: {LISTED}\r\n\r\n", 400),
         (f"GET / HTTP/1.1\r\nOrigin: {LISTED}\r\n\r\n", 400),  # without a host
-        (f"GET / HTTP/1.1\r\nHost: a\r\nOrigin: {LISTED}\r\nX: {'x' * 20_000}", 431),
-        (f"GET / HTTP/2.1\r\nHost: a\r\nOrigin: {LISTED}\r\n\r\n", 505),
+        (f"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: {LISTED}\r\nX: {'x' * 20_000}", 431),
+        (f"GET / HTTP/2.1\r\nHost: 127.0.0.1\r\nOrigin: {LISTED}\r\n\r\n", 505),
         (BAD_CHUNKS, 400),
     ],
 )

@@ -157,7 +157,7 @@ async def test_what_is_evicted_while_a_page_waits_is_told(
 
 
 async def test_waiting_for_a_new_session_needs_room_for_it(hub: Hub) -> None:
-    hub.open("second")
+    await hub.open("second").publish(drafts("a"))
 
     with pytest.raises(Unavailable):
         await page(head("wait=1"), "third", EVERYONE, hub)

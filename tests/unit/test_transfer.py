@@ -235,6 +235,7 @@ async def test_a_stream_that_is_too_slow_is_told_so_afterwards_as_it_would_have_
     await settle()
     hub = await moved(hub, shelf, nursery, max_lag_events=20)
     await hub.open("s").publish(drafts(*[big] * 15))
+    await hub.open("s").publish(drafts("by now it could have had them"))
     await settle()
 
     assert {EndReason.SLOW_CONSUMER: 1} == hub.subscribers.ended_by_reason
