@@ -367,7 +367,9 @@ async def test_another_word_for_the_final_event_is_refused(daemon: Daemon, name:
 async def test_what_comes_before_a_bad_chunk_stands_however_it_was_cut(
     *, daemon: Daemon, name: str, in_pieces: bool
 ) -> None:
-    head = f"POST {target(name)} HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\n"
+    head = (
+        f"POST {target(name)} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\n"
+    )
     body = b'Transfer-Encoding: chunked\r\n\r\nc\r\n{"data": 1}\n\r\nno chunk\r\n'
     sent = head.encode() + body
 
@@ -517,7 +519,7 @@ async def test_what_comes_before_a_bad_line_stands(daemon: Daemon, name: str) ->
 async def test_these_are_no_names(path_name: str, daemon: Daemon) -> None:
     response = await post(daemon, path_name, TEXT, b"a")
 
-    assert response.status in ({404} if path_name in {"", "a%2Fb"} else {400})
+    assert response.status == (400 if path_name else 404)
     problem(response, response.status)
 
 

@@ -79,8 +79,12 @@ class Serving:
         sock = trio.socket.socket()
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        await sock.connect(("127.0.0.1", self.port))
-        return trio.SocketStream(sock)
+        try:
+            await sock.connect(("127.0.0.1", self.port))
+            return trio.SocketStream(sock)
+        except BaseException:
+            sock.close()
+            raise
 
 
 @asynccontextmanager
