@@ -79,6 +79,10 @@ def _http_url(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+def _proxy_url(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    return None if value is None else _http_url(context, parameter, value)
+
+
 def _header_text(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     # The value itself is not repeated: it may be a token.
     if value is not None and not (value.isascii() and value.isprintable()):
@@ -111,7 +115,14 @@ def _daemon_options(command: Command) -> Command:
         callback=_header_text,
         help="Sent as a bearer token; also $BROADCASTERD_TOKEN, which `ps` does not show.",
     )
-    return url(token(command))
+    proxy = click.option(
+        "--proxy",
+        metavar="URL",
+        callback=_proxy_url,
+        help="Ask through this proxy, instead of those of $HTTP_PROXY, $HTTPS_PROXY, $ALL_PROXY and"
+        " $NO_PROXY, which are not asked for a daemon on loopback.",
+    )
+    return url(token(proxy(command)))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -206,6 +217,7 @@ def publish(
     ndjson: bool,
     url: str,
     token: str | None,
+    proxy: str | None,
 ) -> None:
     """Broadcast an event to SESSION, or with "-" each line of standard input as it arrives."""
     from broadcasterd import client
@@ -228,7 +240,7 @@ def publish(
     kind = "application/x-ndjson" if streams else "application/json"
     try:
         answer = client.publish(
-            client.events_url(url, session), body, content_type=kind, token=token
+            client.events_url(url, session), body, content_type=kind, token=token, proxy=proxy
         )
     except client.RequestFailed as error:
         raise click.ClickException(str(error)) from error
@@ -271,6 +283,7 @@ def tail(
     as_json: bool,
     url: str,
     token: str | None,
+    proxy: str | None,
 ) -> None:
     """Print the data of SESSION's events as they arrive, until the session ends.
 
@@ -290,6 +303,7 @@ def tail(
         start=start,
         last_event_id=last_event_id,
         token=token,
+        proxy=proxy,
         notify=tell,
     )
     try:

@@ -6,13 +6,16 @@ It never prints and never exits; the command line does both.
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import os
 import random
+import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 from httpx_sse import EventSource, SSEError, connect_sse
@@ -29,6 +32,20 @@ _MAX_DOUBLINGS = 16  # from the shortest wait to beyond the longest
 _STREAM_TIMEOUT = httpx.Timeout(10.0, read=60.0)
 # Writing may take as long as the daemon holds a publisher back, which it does on purpose.
 _PUBLISH_TIMEOUT = httpx.Timeout(30.0, write=None)
+
+
+_PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
+# What httpx raises for a URL that it cannot use, beside its own errors: of a proxy, of a redirect,
+# of a name that IDNA does not know, of a port that is none.
+_UNUSABLE = (httpx.InvalidURL, ImportError, ValueError, OverflowError)
+# What another attempt would not change.
+_FINAL = (
+    SSEError,
+    httpx.LocalProtocolError,
+    httpx.UnsupportedProtocol,
+    httpx.TooManyRedirects,
+    *_UNUSABLE,
+)
 
 
 class RequestFailed(Exception):  # noqa: N818 (it is the daemon's answer, not an error in here)
@@ -80,20 +97,30 @@ def events_url(base: str, session: str) -> str:
 
 
 def publish(
-    url: str, body: bytes | Iterator[bytes], *, content_type: str, token: str | None = None
+    url: str,
+    body: bytes | Iterator[bytes],
+    *,
+    content_type: str,
+    token: str | None = None,
+    proxy: str | None = None,
 ) -> str:
     """Send events and return the daemon's answer, a JSON text.
 
-    An iterator is sent as its parts come, in one request.
+    An iterator is sent as its parts come, in one request. A redirect is not followed: what was
+    sent would have to be sent again, and an iterator cannot.
 
     Raises:
         RequestFailed: the daemon refused, or the connection failed.
     """
     headers = _authorization(token) | {"Content-Type": content_type}
-    try:
-        response = httpx.post(url, content=body, headers=headers, timeout=_PUBLISH_TIMEOUT)
-    except httpx.HTTPError as error:
-        raise RequestFailed(f"{url}: {_cause(error)}") from error
+    with _client(url, proxy, _PUBLISH_TIMEOUT) as client:
+        try:
+            response = client.post(url, content=body, headers=headers)
+        except (httpx.HTTPError, *_UNUSABLE) as error:
+            raise RequestFailed(f"{_shown(url)}: {_cause(error)}") from error
+    if response.next_request is not None:
+        elsewhere = _shown(str(response.next_request.url))
+        raise RequestFailed(f"{_refusal(response)}: publish to {elsewhere}")
     if response.status_code != HTTPStatus.OK:
         raise RequestFailed(_refusal(response))
     return response.text
@@ -123,6 +150,7 @@ class Tail:
         start: where to begin without an id: `start` (also when None), `now`, `last:N` or a time.
         last_event_id: begin after this event instead.
         token: sent as a bearer token.
+        proxy: asked through, also for a daemon on loopback.
         notify: called with a sentence for a person, before each wait.
         sleep: waits; takes seconds.
 
@@ -137,6 +165,7 @@ class Tail:
         start: str | None = None,
         last_event_id: str | None = None,
         token: str | None = None,
+        proxy: str | None = None,
         notify: Callable[[str], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -144,13 +173,15 @@ class Tail:
         self._start = start
         self._cursor = last_event_id
         self._token = token
+        self._proxy = proxy
         self._notify = notify
         self._sleep = sleep
         self._retry = DEFAULT_RETRY
         self._failures = 0  # in a row, without a stream between them
 
     def __iter__(self) -> Iterator[Received]:
-        with httpx.Client(timeout=_STREAM_TIMEOUT) as client:
+        with _client(self._url, self._proxy, _STREAM_TIMEOUT) as client:
+            client.follow_redirects = True
             while (pause := (yield from self._attempt(client))) is not None:
                 delay = backoff(self._retry, self._failures, at_least=pause.at_least)
                 self._failures += 1
@@ -175,10 +206,10 @@ class Tail:
                 if not _is_passing(response.status_code):
                     raise RequestFailed(_refusal(response))
                 return _Pause(_refusal(response), at_least=_retry_after(response))
-        except (SSEError, httpx.LocalProtocolError) as error:
-            raise RequestFailed(f"{self._url}: {_cause(error)}") from error
+        except _FINAL as error:
+            raise RequestFailed(f"{_shown(self._url)}: {_cause(error)}") from error
         except httpx.TransportError as error:
-            return _Pause(_cause(error))
+            return _Pause(f"{_shown(self._url)}: {_cause(error)}")
 
     def _stream(self, source: EventSource) -> Generator[Received, None, _Pause | None]:
         # Every start but `start` itself is answered with an id before any event (contract), so
@@ -225,17 +256,55 @@ def _retry_after(response: httpx.Response) -> float:
     return float(text) if text.isascii() and text.isdigit() else 0.0
 
 
+def _client(url: str, proxy: str | None, timeout: httpx.Timeout) -> httpx.Client:
+    """Return a client that asks through ``proxy``, or through those of the environment.
+
+    Those are for other machines: a daemon on loopback is asked directly.
+
+    Raises:
+        RequestFailed: a proxy cannot be used.
+    """
+    from_environment = proxy is None and not _is_loopback(url)
+    try:
+        return httpx.Client(
+            timeout=timeout,
+            proxy=proxy,
+            trust_env=from_environment,
+            # Of the environment, certificates count in any case (SSL_CERT_FILE).
+            verify=httpx.create_ssl_context() if url.startswith("https:") else True,
+        )
+    except _UNUSABLE as error:
+        named = " and ".join(sorted(name for name in os.environ if name.upper() in _PROXIES))
+        whose = f"the proxy of {named or 'the environment'}" if from_environment else "the proxy"
+        why = _cause(error).partition(". ")[0]
+        raise RequestFailed(f"{_shown(url)}: {whose} cannot be used: {why}") from error
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")  # RFC 6761 §6.3
+
+
+def _shown(url: str) -> str:
+    """Return a URL without a name and password in it."""
+    return re.sub(r"(?<=//)[^/@]*@", "", url)
+
+
 def _refusal(response: httpx.Response) -> str:
     """Repeat the daemon's words: its problem document (RFC 9457), or as much as there is."""
     status = f"{response.status_code} {response.reason_phrase}".strip()
+    whose = f"{status} from {_shown(str(response.request.url))}"
     try:
         problem = response.json()
     except ValueError:
-        return status
+        return whose
     if not isinstance(problem, dict):
-        return status
+        return whose
     told = [str(problem[member]) for member in ("title", "detail") if problem.get(member)]
-    return ": ".join([status, *(text for text in told if text != response.reason_phrase)])
+    return ": ".join([whose, *(text for text in told if text != response.reason_phrase)])
 
 
 def _cause(error: Exception) -> str:

@@ -281,12 +281,19 @@ class Published:
         self.url = ""
         self.kind = ""
         self.token: str | None = None
+        self.proxy: str | None = None
         self.events: list[object] = []
 
     def __call__(
-        self, url: str, body: bytes | Iterator[bytes], *, content_type: str, token: str | None
+        self,
+        url: str,
+        body: bytes | Iterator[bytes],
+        *,
+        content_type: str,
+        token: str | None,
+        proxy: str | None,
     ) -> str:
-        self.url, self.kind, self.token = url, content_type, token
+        self.url, self.kind, self.token, self.proxy = url, content_type, token, proxy
         parts = [body] if isinstance(body, bytes) else body
         self.events = [json.loads(part) for part in parts]
         return '{"accepted": 1}\n'
@@ -360,6 +367,13 @@ def test_refused_publish_is_status_1_with_the_reason(
 
     assert run("publish", "s", "--data", "x") == 1
     assert capsys.readouterr().err == "Error: 403 Forbidden: not yours\n"
+
+
+def test_the_proxy_that_is_told_is_asked(published: Published) -> None:
+    assert run("publish", "s", "--data", "x", "--proxy", "http://proxy.example:3128") == 0
+    assert published.proxy == "http://proxy.example:3128"
+    assert run("publish", "s", "--data", "x") == 0
+    assert published.proxy is None
 
 
 def tail_of(monkeypatch: pytest.MonkeyPatch, events: Callable[[], Iterator[Any]]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from itertools import count, islice
@@ -205,7 +206,9 @@ def test_the_position_after_a_gap_with_nothing_left_is_no_event() -> None:
 def test_refusal_is_final_and_says_why(status: int) -> None:
     problem = '{"title": "No", "detail": "not yours"}'
 
-    with pytest.raises(RequestFailed, match=f"^{status} .*: No: not yours$"):
+    with pytest.raises(
+        RequestFailed, match=rf"^{status} .* from http://127\.0\.0\.1:[0-9]+/.*: No: not"
+    ):
         follow(answer(status, problem))
 
 
@@ -281,9 +284,9 @@ def test_publish_sends_an_iterators_parts_as_chunks(script: Script) -> None:
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ('{"detail": "too much"}', "413 Request Entity Too Large: too much"),
-        ("<html>", "413 Request Entity Too Large"),
-        ("[]", "413 Request Entity Too Large"),
+        ('{"detail": "too much"}', ": too much"),
+        ("<html>", ""),
+        ("[]", ""),
     ],
 )
 def test_publish_says_why_it_was_refused(body: str, told: str) -> None:
@@ -293,7 +296,133 @@ def test_publish_says_why_it_was_refused(body: str, told: str) -> None:
         client.publish(script.url, b"{}", content_type="application/json")
     script.finish()
 
-    assert str(caught.value) == told
+    assert str(caught.value) == f"413 Request Entity Too Large from {script.url}{told}"
+
+
+# --- on real machines ------------------------------------------------------------------------
+
+ELSEWHERE = "http://broadcasterd.invalid/v1/sessions/s/events"
+REDIRECTS = [301, 302, 303, 307, 308]
+
+
+def ask(url: str, proxy: str | None = None) -> str:
+    return client.publish(url, b"{}", content_type="application/json", proxy=proxy)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("value", ["socks5://h:1", "foo://me:secret@h", "http://[::1", "ht tp://x"])
+@pytest.mark.parametrize("command", ["publish", "tail"])
+def test_a_proxy_of_the_environment_that_is_unusable_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, command: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    attempts: dict[str, Callable[[], object]] = {
+        "publish": lambda: ask(ELSEWHERE),
+        "tail": lambda: list(Tail(ELSEWHERE)),
+    }
+    with pytest.raises(RequestFailed) as failed:
+        attempts[command]()
+    told = str(failed.value)
+
+    assert told.startswith(f"{ELSEWHERE}: the proxy of {variable} cannot be used: ")
+    assert "\n" not in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://h:1", "foo://h"])
+def test_a_daemon_on_loopback_is_asked_without_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, script: Script, proxy: str
+) -> None:
+    for variable in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(variable, proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+    assert ask(script.url) == '{"accepted": 1}'
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [
+        ("localhost", True),
+        ("daemon.localhost", True),
+        ("127.0.0.1", True),
+        ("127.8.0.1", True),
+        ("[::1]", True),
+        ("LOCALHOST", True),
+        ("localhost.example", False),
+        ("10.0.0.1", False),
+        ("[2001:db8::1]", False),
+    ],
+)
+def test_loopback_is_known(*, host: str, is_loopback: bool) -> None:
+    assert is_loopback == client._is_loopback(f"http://{host}:8000/v1")
+
+
+def test_loopback_is_asked_through_a_proxy_where_that_is_told(script: Script) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        daemon = f"http://127.0.0.1:{listener.getsockname()[1]}/v1/sessions/s/events"
+
+    assert ask(daemon, proxy=script.url) == '{"accepted": 1}'
+    assert script.requests[0].startswith(f"POST {daemon} HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("proxy", ["socks5://h:1", "foo://h"])
+def test_a_proxy_that_was_told_and_is_unusable_is_one_line(proxy: str) -> None:
+    with pytest.raises(RequestFailed, match="the proxy cannot be used: "):
+        ask("http://127.0.0.1:1/", proxy)
+
+
+@pytest.mark.parametrize("status", REDIRECTS)
+def test_tail_follows_redirects(status: int) -> None:
+    there = Script(stream("id: a-1", "data: 1", ""), ENDED)
+    here = Script(*[answer(status, extra=f"Location: {there.url}?from=now\r\n")] * 2)
+    received = list(Tail(here.url, sleep=lambda _: None))
+    there.finish()
+    here.finish()
+
+    assert [event.data for event in received] == ["1"]
+    assert "Last-Event-ID: a-1" in here.requests[1]
+    assert "Last-Event-ID: a-1" in there.requests[1]
+
+
+@pytest.mark.parametrize("status", REDIRECTS)
+def test_publish_names_where_it_was_redirected_to(status: int) -> None:
+    script = Script(answer(status, extra="Location: https://other.example/here\r\n"))
+    with pytest.raises(RequestFailed) as refused:
+        ask(script.url)
+    script.finish()
+
+    assert str(refused.value).startswith(f"{status} ")
+    assert str(refused.value).endswith(f"from {script.url}: publish to https://other.example/here")
+
+
+@pytest.mark.parametrize(("location", "requests"), [("ftp://h/", 1), ("/again", 21)])
+def test_a_redirect_that_leads_nowhere_is_final(location: str, requests: int) -> None:
+    script = Script(*[answer(302, extra=f"Location: {location}\r\n")] * requests)
+    waits = Waits()
+    with pytest.raises(RequestFailed, match=re.escape(script.url)):
+        list(Tail(script.url, sleep=waits))
+    script.finish()
+
+    assert len(script.requests) == requests
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:secret@127.0.0.1:1/", "http://xn--/", "http://h\0/", "http://\u2603.\u2603/"]
+)
+def test_every_failure_names_the_url(url: str) -> None:
+    told: list[str] = []
+
+    def give_up(_: float) -> None:
+        raise RequestFailed(told[0])
+
+    for attempt in (lambda: ask(url), lambda: list(Tail(url, notify=told.append, sleep=give_up))):
+        with pytest.raises(RequestFailed) as failed:
+            attempt()
+
+        assert str(failed.value).startswith(url.replace("me:secret@", ""))
+        assert "secret" not in str(failed.value)
 
 
 def test_session_names_survive_the_url() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import Any
 
@@ -20,6 +21,19 @@ log, and is not copied into the kernel."""
 
 USER_TIMEOUT_MS = 60_000
 """A peer that acknowledges nothing for a minute is gone (RFC 5482): no FIN ever tells that."""
+
+BOTH_FAMILIES = {
+    "localhost": ("127.0.0.1", "::1"),
+    "*": ("0.0.0.0", "::"),  # noqa: S104 (its operator asks for all)
+    "::": ("0.0.0.0", "::"),  # noqa: S104
+}
+"""What these mean on every machine, whatever its resolver says (RFC 6761 §6.3)."""
+
+_NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+"""How a machine without IPv6 answers: it then has the other family's address alone."""
+
+PORT_TRIES = 10
+"""A port that the kernel chose for one family may be taken in the other."""
 
 
 class ListeningSocket(socket.socket):
@@ -43,7 +57,7 @@ class ListeningSocket(socket.socket):
 
 
 def bind(config: Server) -> list[ListeningSocket]:
-    """Return listening sockets for every address of ``server.host``.
+    """Return listening sockets for every address of ``server.host``, all of one port.
 
     What is set here is inherited by the connections that they accept.
 
@@ -51,27 +65,61 @@ def bind(config: Server) -> list[ListeningSocket]:
         OSError: the address cannot be bound; the text names it.
 
     """
-    sockets = []
-    addresses = socket.getaddrinfo(
-        config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    for family, kind, protocol, _, address in addresses:
-        sock = ListeningSocket(family, kind, protocol)
-        sockets.append(sock)
+    for _ in range(PORT_TRIES):
+        try:
+            return _bind(config)
+        except OSError as error:
+            if config.port or error.errno != errno.EADDRINUSE:
+                raise
+    return _bind(config)
+
+
+def _bind(config: Server) -> list[ListeningSocket]:
+    opened: list[ListeningSocket] = []
+    try:
+        for family, address in _addresses(config):
+            # Where the port is the kernel's choice, all have the first one's.
+            port = opened[0].getsockname()[1] if opened else config.port
+            try:
+                opened.append(_listening(family, (address[0], port, *address[2:]), config.backlog))
+            except OSError as error:
+                if not opened or config.host not in BOTH_FAMILIES or error.errno not in _NO_IPV6:
+                    raise
+    except OSError as error:
+        for sock in opened:
+            sock.close()
+        where = f"server.host {config.host!r}, server.port {config.port}"
+        raise OSError(error.errno, f"cannot listen at {where}: {error.strerror}") from error
+    return opened
+
+
+def _addresses(config: Server) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+    """Return the addresses of ``server.host``, each once."""
+    found: dict[tuple[socket.AddressFamily, tuple[Any, ...]], None] = {}
+    for host in BOTH_FAMILIES.get(config.host, (config.host.strip("[]"),)):
+        for family, _, _, _, address in socket.getaddrinfo(
+            host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            found[family, address] = None
+    return [*found]
+
+
+def _listening(
+    family: socket.AddressFamily, address: tuple[Any, ...], backlog: int
+) -> ListeningSocket:
+    sock = ListeningSocket(family, socket.SOCK_STREAM)
+    try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         _set_up(sock)
-        try:
-            sock.bind(address)
-        except OSError as error:
-            for opened in sockets:
-                opened.close()
-            where = f"server.host {config.host!r}, server.port {config.port}"
-            raise OSError(error.errno, f"cannot listen at {where}: {error.strerror}") from error
-        sock.listen(config.backlog)
+        sock.bind(address)
+        sock.listen(backlog)
         sock.settimeout(0)
-    return sockets
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def adopt(fd: int) -> ListeningSocket | None:
