@@ -38,7 +38,8 @@ HANG = '#!/bin/sh\n[ "$1" = serve ] && exec sleep 1000\n'
 
 CHECKOUT = "srv/broadcasterd"
 OF_THE_CHECKOUT = (
-    *("LICENSE", "Makefile", "README.md", "pyproject.toml", "requirements.lock"),
+    *("LICENSE", "Makefile", "README.md", "CHANGELOG.md", "SECURITY.md"),
+    *("pyproject.toml", "requirements.lock"),
     *("config", "daemon", "docs", "systemd", "tests"),
 )
 LIBRARY = "usr/lib/broadcasterd"
