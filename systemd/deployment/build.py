@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from deployment.commands import Say, run
+from deployment.documents import BESIDE, DOCUMENTS, documents
 from deployment.layout import Layout
 from deployment.releases import DeploymentError, Releases
 from deployment.units import SERVICE, SOCKET, placed, units
@@ -35,9 +36,9 @@ LAUNCHER = "systemd/launcher"
 OF_THE_WHEEL = ("LICENSE", "README.md", "pyproject.toml", "daemon")
 MADE_OF = (
     *OF_THE_WHEEL,
-    *("requirements.lock", "docs", CATALOG, LAUNCHER),
+    *("requirements.lock", DOCUMENTS, *BESIDE, CATALOG, LAUNCHER),
     *(f"systemd/{unit}" for unit in (SERVICE, SOCKET)),
-    *(f"systemd/deployment/{module}.py" for module in ("build", "layout", "units")),
+    *(f"systemd/deployment/{module}.py" for module in ("build", "documents", "layout", "units")),
 )
 """The files that decide on the contents of a release, besides the version of Python."""
 
@@ -111,7 +112,10 @@ class Checkout:
         _compile(stage / "lib", place / "lib")
         shutil.copyfile(self._root / LAUNCHER, stage / "bin/broadcasterd")
         (stage / "bin/broadcasterd").chmod(0o755)
-        shutil.copytree(self._root / "docs", stage / "doc")
+        for name, document in documents(self._root).items():
+            path = stage / "doc" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(document)
         texts = units(self._root / "systemd", layout)
         catalog = self._root / CATALOG
         texts[catalog.name] = placed(catalog.read_text("utf-8"), layout)
@@ -211,6 +215,9 @@ def _forget_the_stage(stage: Path) -> None:
 
 
 def _compile(library: Path, place: Path) -> None:
-    """Compile all modules once and for all: nobody compares them with their sources later."""
-    compiler = [sys.executable, "-m", "compileall", "-q", "-j", "0"]
+    """Compile all modules once and for all: nobody compares them with their sources later.
+
+    That some are compiled already is no reason to leave them so: pip imports some that it installs.
+    """
+    compiler = [sys.executable, "-m", "compileall", "-q", "-f", "-j", "0"]
     run(*compiler, "--invalidation-mode", "unchecked-hash", "-d", place, library)

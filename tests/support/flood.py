@@ -248,6 +248,8 @@ class Reader:
 
     Attributes:
         events: what came, in order; the daemon's own too.
+        data: the data of the events that publishers sent.
+        news: the events that the daemon itself made.
         ended: set when the stream is over, and ``whole`` if that was as it should be.
 
     """
@@ -256,9 +258,11 @@ class Reader:
         self.stream = stream
         self.status = 0
         self.events: list[Event] = []
+        self.data: list[str] = []
+        self.news: list[Event] = []
         self.cursor = ""
         self.ended = trio.Event()
-        self._news = trio.Event()
+        self._more = trio.Event()
         self._raw = b""
         self._lines = b""
         self._has_head = False
@@ -270,18 +274,6 @@ class Reader:
         """Whether the response came to its proper end."""
         return self._is_over
 
-    @property
-    def data(self) -> list[str]:
-        """The data of the events that publishers sent."""
-        return [event.data for event in self.events if event.type == "message"]
-
-    @property
-    def news(self) -> list[Event]:
-        """The events that the daemon itself made."""
-        return [
-            event for event in self.events if event.type in {"broadcaster.gap", "broadcaster.end"}
-        ]
-
     async def run(self) -> None:
         """Read to the end of the stream."""
         try:
@@ -291,14 +283,14 @@ class Reader:
             pass
         finally:
             self.ended.set()
-            self._news.set()
+            self._more.set()
 
     async def until(self, condition: Callable[[Reader], object], *, within: float) -> None:
         """Wait until a condition on what came holds."""
         with trio.move_on_after(within):
             while not condition(self) and not self.ended.is_set():
-                self._news = trio.Event()
-                await self._news.wait()
+                self._more = trio.Event()
+                await self._more.wait()
         assert condition(self), f"{len(self.events)} events, the last {self.events[-2:]}"
 
     def _take(self, data: bytes) -> None:
@@ -323,11 +315,15 @@ class Reader:
             self._lines = rest
             for block in blocks.decode().split("\n\n"):
                 self._take_block(block.split("\n"))
-        self._news.set()
+        self._more.set()
 
     def _take_block(self, lines: list[str]) -> None:
         for event in parse([*lines, ""], last_event_id=self.cursor):
             self.events.append(event)
+            if event.type == "message":
+                self.data.append(event.data)
+            elif event.type in {"broadcaster.gap", "broadcaster.end"}:
+                self.news.append(event)
         for line in lines:
             if line.startswith("id: "):
                 self.cursor = line.removeprefix("id: ")

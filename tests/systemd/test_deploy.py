@@ -38,7 +38,8 @@ HANG = '#!/bin/sh\n[ "$1" = serve ] && exec sleep 1000\n'
 
 CHECKOUT = "srv/broadcasterd"
 OF_THE_CHECKOUT = (
-    *("LICENSE", "Makefile", "README.md", "pyproject.toml", "requirements.lock"),
+    *("LICENSE", "Makefile", "README.md", "CHANGELOG.md", "SECURITY.md"),
+    *("pyproject.toml", "requirements.lock"),
     *("config", "daemon", "docs", "systemd", "tests"),
 )
 LIBRARY = "usr/lib/broadcasterd"
@@ -47,19 +48,23 @@ FEW = 100
 
 @pytest.fixture(scope="module")
 def releases(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a newer release, and those that are broken, of the one that is installed."""
+    """Make a newer release, and those that are broken, of the one that is installed.
+
+    They share the files that are the same: one release has thousands.
+    """
     made = tmp_path_factory.mktemp("releases")
     for version in (NEW, DEAD, DUMB, HUNG):
         subprocess.run(
-            ["cp", "--archive", tree / LIBRARY / "releases" / OLD, made / version], check=True
+            ["cp", "--archive", "--link", tree / LIBRARY / "releases" / OLD, made / version],
+            check=True,
         )
         edit(made / version, "__init__.py", f'"{OLD}"', f'"{version}"')
     edit(made / DEAD, "daemon.py", "def main(", "raise RuntimeError('broken')\n\n\ndef main(")
     edit(made / DUMB, "api/publish.py", "async def publish(", "async def publish(forgotten, ")
     launcher = made / HUNG / "bin/broadcasterd"
-    launcher.write_text(launcher.read_text().replace("#!/bin/sh\n", HANG))
+    replace(launcher, launcher.read_text().replace("#!/bin/sh\n", HANG))
     unit = made / NEW / "systemd/broadcasterd.service"
-    unit.write_text(re.sub("(?m)^Description=.*$", f"Description={NEW_UNIT}", unit.read_text()))
+    replace(unit, re.sub("(?m)^Description=.*$", f"Description={NEW_UNIT}", unit.read_text()))
     return made
 
 
@@ -70,9 +75,17 @@ def edit(release: Path, module: str, old: str, new: str) -> None:
     text = path.read_text()
 
     assert old in text
-    path.write_text(text.replace(old, new))
+    replace(path, text.replace(old, new))
     for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
         compiled.unlink()
+
+
+def replace(path: Path, text: str) -> None:
+    """Put another file in the place of one that all releases share."""
+    mode = path.stat().st_mode
+    path.unlink()
+    path.write_text(text)
+    path.chmod(mode)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import broadcasterd
+from tests.support.documents import broken_links
 from tests.support.service import make
 
 CONFIGURATION = "etc/broadcasterd/broadcasterd.toml"
@@ -59,6 +60,14 @@ def test_the_documentation_that_a_unit_or_the_catalog_names_is_there(tree: Path)
 
     assert named
     assert [] == [place for place in named if not (tree / place).is_file()]
+
+
+def test_the_links_of_the_documentation_lead_somewhere(tree: Path) -> None:
+    directory = tree / "usr/share/doc/broadcasterd"
+    found = [*directory.resolve().rglob("*.md")]
+
+    assert found
+    assert [] == [(path.name, link) for path in found for link in broken_links(path)]
 
 
 def test_the_command_works_from_where_it_happens_to_be(tree: Path, tmp_path: Path) -> None:

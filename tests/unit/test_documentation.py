@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from deployment.documents import documents
+from tests.support.documents import broken_links, prose_of
+
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
 NAMES = [document.relative_to(PROJECT).as_posix() for document in DOCUMENTS]
@@ -18,27 +21,6 @@ PLACES = (
 """Where a file is that a document names."""
 
 each_document = pytest.mark.parametrize("name", NAMES)
-
-
-def prose_of(document: Path) -> str:
-    """Return a document without its listings."""
-    return re.sub(
-        r"^```.*?^```|^    .*?$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL
-    )
-
-
-def anchors_of(document: Path) -> set[str]:
-    """Return the anchors of a document's headings, as the repository's host makes them."""
-    headings = re.findall(r"^#+ (.*)$", prose_of(document), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def broken_links(document: Path) -> Iterator[str]:
-    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", prose_of(document)):
-        path, _, anchor = link.partition("#")
-        target = (document.parent / path).resolve() if path else document
-        if not target.exists() or (anchor and anchor not in anchors_of(target)):
-            yield link
 
 
 def missing_files(document: Path) -> Iterator[str]:
@@ -55,6 +37,21 @@ def test_every_link_leads_somewhere(name: str) -> None:
 @each_document
 def test_every_file_that_is_named_is_there(name: str) -> None:
     assert [] == list(missing_files(PROJECT / name))
+
+
+def test_the_links_of_installed_documents_lead_to_what_is_installed(tmp_path: Path) -> None:
+    made = documents(PROJECT)
+    for name, contents in made.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(contents)
+    below = [name.removeprefix("docs/") for name in NAMES if name.startswith("docs/")]
+
+    assert {*below, "CHANGELOG.md", "config/broadcasterd.toml"} <= set(made)
+    assert {} == {
+        name: broken
+        for name in made
+        if name.endswith(".md") and (broken := [*broken_links(tmp_path / name)])
+    }
 
 
 def test_the_index_has_every_document() -> None:
