@@ -79,6 +79,7 @@ class Server(Section, frozen=True, kw_only=True):
     backlog: Count = 4096
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    h2c: bool = False
     cors_origins: tuple[Origin, ...] = ()
     cors_headers: tuple[Token, ...] = ()
     allowed_hosts: tuple[HostName, ...] = ()

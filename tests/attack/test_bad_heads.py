@@ -103,7 +103,7 @@ async def test_no_head_over_http_1_makes_the_daemon_fail(start_daemon: StartDaem
 
 @pytest.mark.slow
 async def test_no_head_over_http_2_makes_the_daemon_fail(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon()
+    daemon = start_daemon(server={"h2c": True})
     whole = [over_http2(head) for head in heads()]
     changed = [data[:33] + mutated(data[33:], seed) for seed, data in enumerate(whole)]
     await all_thrown(daemon, whole + changed)

@@ -283,7 +283,7 @@ def _http2() -> bytes:
 
 @pytest.mark.slow
 async def test_http2_that_is_broken_harms_nobody(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon()
+    daemon = start_daemon(server={"h2c": True})
     whole = _http2()
     cut = {f"{size} bytes": whole[:size] for size in range(len(whole))}
     changed = {f"seed {seed}": PREFACE + mutated(whole[24:], seed) for seed in range(200)}

@@ -154,7 +154,8 @@ async def test_a_preface_of_http2_that_no_request_follows_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(inprocess, "KEEP_ALIVE_TIMEOUT_S", SHORT)
-    async with serving() as daemon, await daemon.connect() as connection:
+    h2c = {"h2c": True}
+    async with serving(server=h2c) as daemon, await daemon.connect() as connection:
         await connection.send_all(PREFACE + SettingsFrame().serialize())
 
         assert any(isinstance(frame, GoAwayFrame) for frame in _frames(await closed(connection)))

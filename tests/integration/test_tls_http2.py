@@ -14,7 +14,7 @@ import trio
 
 from broadcasterd.broadcast import response_subscriber
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.server import asgi, http1, sockets
+from broadcasterd.server import asgi, http1, http2_frames, sockets
 from tests.support import inprocess
 from tests.support.broadcast import drafts
 from tests.support.certificate import Certificate
@@ -307,7 +307,10 @@ async def test_an_answer_that_nobody_asks_for_to_its_end_is_reset(certificate: C
         await until(lambda: Footprint.now().tasks == before.tasks)
 
 
-async def test_priorities_are_not_kept(certificate: Certificate) -> None:
+async def test_priorities_are_not_kept(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2_frames, "CONTROL_FRAMES_PER_S", 100_000)  # they come over hours
     async with serving_on(Path.HTTP2, certificate) as (daemon, clients):
         stream = await clients.follow(EVENTS)
         client = await clients.http2()
@@ -320,7 +323,8 @@ async def test_priorities_are_not_kept(certificate: Certificate) -> None:
 
 
 async def test_http2_is_spoken_without_tls_to_a_proxy_that_knows() -> None:
-    async with serving() as daemon, await daemon.connect() as connection:
+    h2c = {"h2c": True}
+    async with serving(server=h2c) as daemon, await daemon.connect() as connection:
         client = Http2(connection)
         await client.start()
         stream = await client.follow(EVENTS)

@@ -153,6 +153,8 @@ class Http1:
         try:
             while (head := await self._next_head()) is not None:
                 if head.http_version == "2.0":
+                    if not self._settings.server.h2c:
+                        raise refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
                     return True
                 self._asked = head
                 self._requests += 1

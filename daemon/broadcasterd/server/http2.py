@@ -9,6 +9,7 @@ Pinned to Hypercorn 0.18: what is overridden here is not its public interface.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -21,8 +22,8 @@ import h2.exceptions
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Response, StreamClosed
 from hypercorn.protocol.h2 import (
     BUFFER_HIGH_WATER,
     BUFFER_LOW_WATER,
@@ -33,7 +34,13 @@ from hypercorn.protocol.h2 import (
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
-from hyperframe.frame import ContinuationFrame, GoAwayFrame, HeadersFrame, PushPromiseFrame
+from hyperframe.frame import (
+    ContinuationFrame,
+    GoAwayFrame,
+    HeadersFrame,
+    PushPromiseFrame,
+    WindowUpdateFrame,
+)
 from priority.priority import MissingStreamError
 from typing_extensions import override
 
@@ -41,8 +48,12 @@ from broadcasterd.config import Settings
 from broadcasterd.server import http1
 from broadcasterd.server.headers import RawHeaders, is_host, secure
 from broadcasterd.server.http1 import Phase
+from broadcasterd.server.http2_frames import Batches, Calm, Frames
 from broadcasterd.server.sockets import ConnectionSocket, SocketStream, TlsSocket
 from broadcasterd.server.tasks import Tasks
+
+TOLD_BYTES = 8 * 1024
+"""A reader tells its peer of so many bytes at once: an eighth of a stream's window."""
 
 HeaderFrame = HeadersFrame | ContinuationFrame | PushPromiseFrame
 
@@ -84,6 +95,12 @@ class Buffer(StreamBuffer):
 class Http2(H2Protocol):
     """One connection, many streams."""
 
+    connection: Frames
+
+    _batches: Batches
+    _calm: Calm
+    _untold: Counter[int]  # bytes of bodies that were taken, by stream
+
     @property
     def has_begun_a_head(self) -> bool:
         """Whether part of a frame, or of a request's head, is there."""
@@ -105,6 +122,13 @@ class Http2(H2Protocol):
         self, headers: RawHeaders | None = None, settings: bytes | None = None
     ) -> None:
         """Begin, before anything was received or after an upgrade."""
+        made = self.connection
+        self.connection = Frames(config=made.config)
+        self.connection.local_settings = made.local_settings
+        self.connection.DEFAULT_MAX_INBOUND_FRAME_SIZE = self.config.h2_max_inbound_frame_size
+        self._batches = Batches()
+        self._calm = Calm(self.connection, trio.current_time)
+        self._untold = Counter()
         # A head that is too large is answered. Only of one that is very much so, h2 does not
         # read on, and has to end the connection with all its streams.
         limit = self.config.h2_max_header_list_size
@@ -114,16 +138,43 @@ class Http2(H2Protocol):
     @override
     async def handle(self, event: Event) -> None:
         """Handle what the connection brought; at its end, let go of all who wait to write."""
-        await super().handle(event)
+        if isinstance(event, RawData):
+            for data in self._batches.cut(event.data):
+                await super().handle(RawData(data))
+                if self.closed:
+                    return
+                if not self._calm.is_kept():
+                    await self._calm_down()
+                    return
+                await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await super().handle(event)
         if isinstance(event, Closed):
             for buffer in tuple(self.stream_buffers.values()):
                 await buffer.close()
         elif self._header_block_bytes > HEADROOM * self.config.h2_max_header_list_size:
             # h2 counts only the frames of a head that has no end; by bytes, it keeps a megabyte.
-            with suppress(h2.exceptions.ProtocolError):
-                self.connection.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+            await self._calm_down()
+
+    async def _calm_down(self) -> None:
+        """End a connection that costs too much."""
+        with suppress(h2.exceptions.ProtocolError):
+            self.connection.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+        await self._flush()
+        await self.send(Closed())
+
+    async def body_taken(self, stream_id: int, size: int) -> None:
+        """Let the peer send more of a body: its reader took some of it (RFC 9113 §5.2).
+
+        A publisher who is held back stops its own stream so. The connection's window is another
+        matter, and opens at once: the other streams share it.
+        """
+        self._untold[stream_id] += size
+        if self._untold[stream_id] >= TOLD_BYTES:
+            with suppress(h2.exceptions.ProtocolError, KeyError):  # it is over
+                told = self._untold.pop(stream_id)
+                self.connection.increment_flow_control_window(told, stream_id)
             await self._flush()
-            await self.send(Closed())
 
     @override
     async def stream_send(self, event: StreamEvent) -> None:
@@ -134,6 +185,7 @@ class Http2(H2Protocol):
         if isinstance(event, Response):
             secure(event.headers)
         elif isinstance(event, StreamClosed):
+            self._untold.pop(event.stream_id, None)
             await self._reset_unless_complete(event.stream_id)
         await super().stream_send(event)
         if isinstance(event, StreamClosed):
@@ -176,7 +228,8 @@ class Http2(H2Protocol):
             *self.config.response_headers("h2"),
         ]
         secure(headers)
-        self.connection.send_headers(request.stream_id, headers, end_stream=True)
+        with suppress(h2.exceptions.ProtocolError):  # it was given up
+            self.connection.send_headers(request.stream_id, headers, end_stream=True)
         await self._flush()
         if not request.stream_ended:
             await self._reset(request.stream_id, h2.errors.ErrorCodes.NO_ERROR)
@@ -208,6 +261,7 @@ class Http2(H2Protocol):
 
     @override
     async def _send_data(self, stream_id: int) -> None:
+        self._calm.data_sent()
         buffer = self.stream_buffers.get(stream_id)
         try:
             await super()._send_data(stream_id)
@@ -226,20 +280,56 @@ class Http2(H2Protocol):
 
     @override
     async def _handle_events(self, events: Sequence[h2.events.Event]) -> None:
+        # Looked at before a task is made for any of them: nobody waits for these answers.
+        given_up = {e.stream_id for e in events if isinstance(e, h2.events.StreamReset)}
+        windows: set[int] = set()
         for event in events:
-            match event:
-                case h2.events.RequestReceived():
-                    await self._take_request(event)
-                case h2.events.DataReceived() if event.stream_id not in self.streams:
-                    await self._refuse_data(event)
-                case h2.events.PriorityUpdated():
-                    pass  # RFC 9113 §5.3.2 took it back; what it named was kept for ever
-                case h2.events.StreamReset():
-                    await super()._handle_events([event])
-                    await self._rest_if_idle()  # upstream forgets; the connection stayed for ever
-                case _:
-                    await super()._handle_events([event])
+            if isinstance(event, h2.events.WindowUpdated):
+                windows.add(event.stream_id or 0)
+            elif isinstance(event, h2.events.RemoteSettingsChanged):
+                windows.add(0)  # theirs may be larger now
+            elif isinstance(event, h2.events.RequestReceived) and event.stream_id in given_up:
+                self.keep_alive_requests += 1
+            else:
+                await self._handle_event(event)
+        for stream_id in {0} & windows or windows:  # 0 is all of them
+            await self._window_updated(stream_id)
         await self._flush()
+
+    async def _handle_event(self, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.RequestReceived():
+                await self._take_request(event)
+            case h2.events.DataReceived() if event.stream_id not in self.streams:
+                await self._refuse_data(event)
+            case h2.events.DataReceived():
+                await self._take_data(event)
+            case h2.events.PriorityUpdated():
+                pass  # RFC 9113 §5.3.2 took it back; what it named was kept for ever
+            case h2.events.PingReceived() | h2.events.SettingsAcknowledged():
+                pass  # h2 has answered
+            case h2.events.StreamReset():
+                self._untold.pop(event.stream_id, None)
+                await super()._handle_events([event])
+                await self._rest_if_idle()  # upstream forgets; the connection stayed for ever
+            case _:
+                await super()._handle_events([event])
+
+    async def _take_data(self, event: h2.events.DataReceived) -> None:
+        """Hand on a piece of a body. There is room for it: the stream's window sees to that."""
+        data = event.data or b""
+        self._open_window(event.flow_controlled_length or 0)
+        if padding := (event.flow_controlled_length or 0) - len(data):
+            await self.body_taken(event.stream_id, padding)
+        await self.streams[event.stream_id].handle(Body(stream_id=event.stream_id, data=data))
+
+    def _open_window(self, size: int) -> None:
+        """Let the peer send so many bytes more on the connection, now or with the next ones."""
+        manager = self.connection._inbound_flow_control_window_manager  # noqa: SLF001
+        if increment := manager.process_bytes(size):
+            frame = WindowUpdateFrame(0)
+            frame.window_increment = increment
+            self.connection._prepare_for_sending([frame])  # noqa: SLF001
 
     async def _refuse_data(self, event: h2.events.DataReceived) -> None:
         """Stop a body that was answered before its end (RFC 9113 §8.1).
@@ -311,7 +401,8 @@ class Http2Connection(TCPServer):
         """Serve the connection's requests until either side closes it."""
         try:
             sock = self.stream.socket
-            async with Tasks() as tasks:
+            tasks = Tasks()
+            async with tasks:
                 self.protocol = Http2(
                     self.app,
                     self.config,
@@ -323,6 +414,7 @@ class Http2Connection(TCPServer):
                     sock.getsockname()[:2],
                     self.protocol_send,
                 )
+                tasks.on_taken = self.protocol.body_taken
                 await self.protocol.initiate()
                 await self._read_data()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from math import inf
 from typing import NoReturn
 
 import trio
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.typing import (
     AppWrapper,
@@ -26,7 +28,13 @@ class Tasks(TaskGroup):
 
     Upstream, what comes for one that has ended waits for room in a queue that nobody reads; and
     so does the news that the client is gone, which whoever brings it may not live to deliver.
+
+    Attributes:
+        on_taken: is told of a stream, and of so many bytes that its application took of the body.
+
     """
+
+    on_taken: Callable[[int, int], Awaitable[None]]
 
     @override
     async def spawn_app(
@@ -37,7 +45,9 @@ class Tasks(TaskGroup):
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
         """Run the application for one request; return what takes the messages for it."""
-        queue, messages = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
+        # What is in it is bounded in bytes: by the window of the stream, which opens as it is read.
+        queue, messages = trio.open_memory_channel[ASGIReceiveEvent](inf)
+        stream_id = _stream_of(send)
 
         async def run_app(
             scope: Scope,
@@ -53,17 +63,27 @@ class Tasks(TaskGroup):
                 queue.close()
             else:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    await queue.send(message)
+                    queue.send_nowait(message)
 
         async def receive() -> ASGIReceiveEvent:
             try:
-                return await messages.receive()
+                message = await messages.receive()
             except trio.EndOfChannel:
                 return HTTPDisconnectEvent(type="http.disconnect")
+            if message["type"] == "http.request" and message["more_body"]:
+                await self.on_taken(stream_id, len(message["body"]))
+            return message
 
         # Upstream offers two ways into a thread, for WSGI, which is not spoken here.
         self.spawn(_handle, run_app, config, scope, receive, send, _no_thread, _no_thread)
         return put
+
+
+def _stream_of(send: Callable[[ASGISendEvent | None], Awaitable[None]]) -> int:
+    """Return the id of the stream whose application sends so."""
+    stream = getattr(send, "__self__", None)
+    assert isinstance(stream, HTTPStream)  # noqa: S101 (Hypercorn has it send so)
+    return stream.stream_id
 
 
 def _no_thread(*_: object) -> NoReturn:
