@@ -85,7 +85,7 @@ class Daemon:
         self.monitor = Monitor(config.memory, MemoryProbe())
         self.hub = Hub(self.settings, thresholds=self._thresholds())
         self.supervisor = Supervisor(self.hub, self.monitor.memory_host())
-        self.guard = Guard(self.settings, keys, self.hub.clock)
+        self.guard = Guard(self.settings, keys, self.hub.clock, self.hub.revocations)
         self.api = Api(self.hub, self.guard, self.settings, lambda: self.monitor.vitals(self.hub))
         self.app = create_app(self.api)
         self.server = HttpServer(self.app, self.api, sockets)

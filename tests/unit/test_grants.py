@@ -91,7 +91,7 @@ def test_claims_make_a_grant() -> None:
     claims = {"sub": "somebody", "exp": 1764000000, "iat": 1, "broadcaster": granted, "x": {}}
 
     assert Grant.from_claims(claims) == Grant(
-        "somebody", ("a", "b*"), ("c",), admin=True, expires_at=1764000000.0
+        "somebody", ("a", "b*"), ("c",), admin=True, expires_at=1764000000.0, issued_at=1.0
     )
 
 

@@ -477,8 +477,6 @@ async def test_to_revoke_a_subject_cuts_its_streams_and_waits_alone(hub: Hub) ->
         assert my_wait.cancel_called
         assert not a_wait.cancel_called
 
-    assert [mine.last_words, also_mine.last_words] == [
-        ("disconnect", EndReason.TOKEN_EXPIRED, None)
-    ] * 2
+    assert [mine.last_words, also_mine.last_words] == [("disconnect", EndReason.REVOKED, None)] * 2
     assert [other, nobodys] == list(hub.subscribers.by_id.values())
     assert await hub.revoke("me") == 0

@@ -13,6 +13,7 @@ TOLD = {
     "token_expired": True,
     "draining": True,
     "memory": True,
+    "revoked": False,
 }
 """What ``broadcaster.end`` may say, and whether it asks to come back: clients rely on these."""
 
@@ -22,10 +23,10 @@ def test_what_a_client_is_told_keeps_its_name_and_meaning(name: str, *, reconnec
     assert EndReason(name).reconnect == reconnect
 
 
-def test_only_a_session_that_is_over_is_not_worth_coming_back_to() -> None:
+def test_only_what_is_over_or_denied_is_not_worth_coming_back_to() -> None:
     final = {reason for reason in EndReason if not reason.reconnect}
 
-    assert final == {EndReason.SESSION_CLOSED, EndReason.SESSION_EXPIRED}
+    assert final == {EndReason.SESSION_CLOSED, EndReason.SESSION_EXPIRED, EndReason.REVOKED}
 
 
 def test_a_reason_is_its_name_wherever_it_is_written() -> None:

@@ -44,6 +44,7 @@ class Grant:
         admin: whether the holder may look at all sessions and end a subject's streams. This
             does not imply the other two.
         expires_at: Unix time in seconds; ``None`` is never.
+        issued_at: Unix time in seconds at which the token says that it was issued (``iat``).
 
     """
 
@@ -52,6 +53,7 @@ class Grant:
     publish: tuple[str, ...] = ()
     admin: bool = False
     expires_at: float | None = None
+    issued_at: float | None = None
 
     @classmethod
     def from_claims(cls, claims: Mapping[str, object]) -> Grant:
@@ -64,10 +66,13 @@ class Grant:
         found = msgspec.convert(claims, _Claims)
         if found.sub is not None and _has_half(found.sub):
             raise ValueError("sub: expected text that UTF-8 can hold")
-        if found.exp is not None and not math.isfinite(found.exp):
-            raise ValueError("exp: expected a finite number")
+        for name, time in (("exp", found.exp), ("iat", found.iat)):
+            if time is not None and not math.isfinite(time):
+                raise ValueError(f"{name}: expected a finite number")
         granted = found.broadcaster
-        return cls(found.sub, granted.subscribe, granted.publish, granted.admin, found.exp)
+        return cls(
+            found.sub, granted.subscribe, granted.publish, granted.admin, found.exp, found.iat
+        )
 
     def allows(self, action: Action, session: str | None = None) -> bool:
         """Whether the grant covers an action; every action but ``ADMIN`` concerns a session."""
@@ -129,4 +134,5 @@ class _Broadcaster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Claims(msgspec.Struct, frozen=True):
     sub: _Subject | None = None
     exp: float | None = None
+    iat: float | None = None
     broadcaster: _Broadcaster = _Broadcaster()

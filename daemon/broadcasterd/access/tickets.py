@@ -50,6 +50,7 @@ class Tickets:
         self._clock = clock
         self._of_subject = Tally()
         self._issued: dict[bytes, _Ticket] = {}  # the oldest first, which is the next to expire
+        self._were_good: dict[bytes, None] = {}  # those that are not any more, oldest first
 
     def __len__(self) -> int:
         return len(self._issued)
@@ -81,6 +82,13 @@ class Tickets:
             return None
         return found.grant
 
+    def was_issued(self, ticket: str) -> bool:
+        """Whether this was a ticket, if not long ago: whoever comes with it again does not guess.
+
+        A browser does, which reconnects by itself.
+        """
+        return _hash(ticket) in self._were_good
+
     def revoke(self, subject: str) -> None:
         """Forget the tickets of a subject."""
         for key, ticket in tuple(self._issued.items()):
@@ -99,6 +107,9 @@ class Tickets:
         ticket = self._issued.pop(key, None)
         if ticket is not None:
             self._of_subject.remove(ticket.grant.subject)
+            self._were_good[key] = None
+            if len(self._were_good) > MAX_TICKETS:
+                del self._were_good[next(iter(self._were_good))]
         return ticket
 
 

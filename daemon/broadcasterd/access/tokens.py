@@ -56,6 +56,7 @@ class TokenFault(StrEnum):
     NOT_YET_VALID = "the token is not valid yet"
     AUDIENCE = "the token is for another audience"
     ISSUER = "the token is from another issuer"
+    REVOKED = "the subject of the token was revoked after the token was issued"
     CLAIMS = "a claim of the token does not have the form that it must have"
 
 

@@ -9,8 +9,7 @@ passed over for a better one, and there is no anonymous access to fall back to.
 401    no token (``Bearer realm=…`` alone), or a bad one (``error="invalid_token"``)
 400    two tokens that are not the same (``error="invalid_request"``)
 403    a good one that does not cover this (``error="insufficient_scope"``)
-429    too many bad ones from this address; nothing is verified until it has waited, but
-       tokens that were good before still are
+429    one more bad one, after too many from this address; good ones are let in
 ====== ================================================================================
 
 Where ``auth.mode`` is ``none``, the pages of other sites are all that is kept out: 421 where the
@@ -27,6 +26,7 @@ from broadcasterd.access.client_address import client_group
 from broadcasterd.access.grants import EVERYONE, Action, Grant
 from broadcasterd.access.hosts import is_local, is_ours
 from broadcasterd.access.ratelimit import RateLimiter
+from broadcasterd.access.revocations import Revocations
 from broadcasterd.access.tickets import Tickets
 from broadcasterd.access.tokens import InvalidToken, KeyRing, TokenFault
 from broadcasterd.access.verified import VerifiedTokens
@@ -43,6 +43,9 @@ log = structlog.stdlib.get_logger(__name__)
 MAX_FAILING_ADDRESSES = 10_000
 """Addresses whose failures are remembered: some 2 MB."""
 
+STREAM_TYPE = "text/event-stream"
+"""What an EventSource accepts."""
+
 BAD_TICKET = "the ticket is unknown, has expired, was used, or is for another session"
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -55,18 +58,27 @@ class Guard:
         settings: those in force.
         keys: verify the tokens.
         clock: the daemon's.
+        revocations: those in force; by default, none.
 
     Attributes:
         keys: those in force.
         tickets: those that were issued and not used yet.
+        revocations: subjects whose older tokens are denied.
 
     """
 
-    def __init__(self, settings: Settings, keys: KeyRing, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        keys: KeyRing,
+        clock: Clock,
+        revocations: Revocations | None = None,
+    ) -> None:
         self.keys = keys
         self.tickets = Tickets(clock.now)
         self._settings = settings
         self._clock = clock
+        self.revocations = Revocations(clock.unix_now) if revocations is None else revocations
         self._verified = VerifiedTokens(clock.unix_now)
         per_minute = settings.limits.max_failures_per_minute
         self._failures = RateLimiter(
@@ -113,9 +125,10 @@ class Guard:
             return self.authorize(head, Action.SUBSCRIBE, session=session)
         if any(self._tokens(head)):
             raise _two_tokens()
-        self._check_failures(head)
         grant = self.tickets.redeem(ticket, session)
         if grant is None:
+            if self.tickets.was_issued(ticket):
+                raise self._refused(head, BAD_TICKET, is_guess=False)
             raise self._refused(head, BAD_TICKET)
         if grant.expires_at is not None and grant.expires_at <= self._clock.unix_now():
             raise self._refused(head, TokenFault.EXPIRED)
@@ -146,19 +159,24 @@ class Guard:
         return grant
 
     def revoke(self, subject: str) -> None:
-        """Forget what a subject was given: its tickets, and that its tokens were verified."""
+        """Deny what a subject was given until now: its tickets, and its tokens."""
+        self.revocations.revoke(subject)
         self.tickets.revoke(subject)
         self._verified.revoke(subject)
 
     def _verify(self, token: str, head: Head) -> Grant:
-        """Return what a token grants. One that was verified before costs nobody anything."""
+        """Return what a token grants. One that was verified before costs nobody anything.
+
+        A good one is let in, whatever bad ones came from its address: others may be behind it.
+        """
         if (known := self._verified.find(token)) is not None:
             return known
-        self._check_failures(head)
         try:
             grant = self.keys.verify(token)
         except InvalidToken as error:
             raise self._refused(head, error.fault) from error
+        if self.revocations.denies(grant):
+            raise self._refused(head, TokenFault.REVOKED, is_guess=False)
         self._verified.remember(token, grant)
         return grant
 
@@ -220,8 +238,15 @@ class Guard:
         log.info("a page of another site was refused", peer=head.peer, status=problem.status)
         raise problem
 
-    def _refused(self, head: Head, why: str) -> Problem:
-        self._failures.take(client_group(head.peer))
+    def _refused(self, head: Head, why: str, *, is_guess: bool = True) -> Problem:
+        """Count a guess; return the answer, which tells nothing where there were too many.
+
+        Except to an EventSource, which nothing but 401 tells to get a better one.
+        """
+        if is_guess:
+            if STREAM_TYPE not in head.headers.get("accept", ""):
+                self._check_failures(head)
+            self._failures.take(client_group(head.peer))
         log.info("token refused", peer=head.peer, why=str(why))
         return unauthorized(why)
 

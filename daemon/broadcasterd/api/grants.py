@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from broadcasterd.access.grants import Action, Grant
+from broadcasterd.access.grants import MAX_SUBJECT_CHARS, Action, Grant
 from broadcasterd.access.tickets import TICKET_TTL_S, Tickets
 from broadcasterd.api.auth import Guard, require
 from broadcasterd.api.bodies import whole_body
@@ -17,7 +17,7 @@ from broadcasterd.api.json_body import Reader, check_utf8, without_bom
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.core.session_name import NAME_PATTERN, check_session_name
-from broadcasterd.errors import Problem
+from broadcasterd.errors import BadRequest, Problem
 
 MAX_TICKET_REQUEST_BYTES = 1024
 """Room for a session's name, and for the JSON around it."""
@@ -80,10 +80,24 @@ def renew(stream_id: str, *, grant: Grant, hub: Hub) -> dict[str, object]:
     return {"stream": stream_id, "expires_at": None if at is None else round(at, 3)}
 
 
-async def revoke(subject: str, *, guard: Guard, hub: Hub) -> dict[str, object]:
-    """End all that the tokens of a subject hold open, and forget its tickets.
+def subject_of(head: Head) -> str:
+    """Return the subject that a query names: any, also one that a path could not.
 
-    The tokens are still good: their issuer has to stop first.
+    Raises:
+        BadRequest: it names none.
+
+    """
+    subject = head.parameter("subject")
+    if subject is None or len(subject) > MAX_SUBJECT_CHARS:
+        msg = f"subject: expected the sub of tokens, of 1 to {MAX_SUBJECT_CHARS} characters"
+        raise BadRequest(msg)
+    return subject
+
+
+async def revoke(subject: str, *, guard: Guard, hub: Hub) -> dict[str, object]:
+    """End all that the tokens of a subject hold open; deny them, and its tickets, from now on.
+
+    A token that is issued afterwards is good.
     """
     guard.revoke(subject)
     return {"subject": subject, "ended": await hub.revoke(subject)}

@@ -12,7 +12,7 @@ from http import HTTPStatus
 import msgspec
 
 from broadcasterd import __version__
-from broadcasterd.access.grants import Action
+from broadcasterd.access.grants import MAX_SUBJECT_CHARS, Action
 from broadcasterd.api.formats import JSON_TYPE, NDJSON_TYPE, STREAM_TYPE
 from broadcasterd.api.pages import MAX_PAGE_EVENTS, MAX_WAIT_S
 from broadcasterd.api.posted import EventName
@@ -78,7 +78,8 @@ def _paths(config: Config) -> dict[str, Schema]:
         },
         "/v1/tickets": {"post": _issue_ticket()},
         "/v1/streams/{stream}/token": {"parameters": [_STREAM], "post": _renew()},
-        "/v1/subjects/{subject}/streams": {"parameters": [_SUBJECT], "delete": _revoke()},
+        "/v1/streams": {"delete": _revoke("revokeSubject", parameters=[_ANY_SUBJECT])},
+        "/v1/subjects/{subject}/streams": {"parameters": [_SUBJECT], "delete": _revoke("revoke")},
         "/health": {"get": _health()},
         "/health/live": {"get": _state("live", "Whether the daemon runs", "live")},
         "/health/ready": {
@@ -208,13 +209,14 @@ def _renew() -> Schema:
     )
 
 
-def _revoke() -> Schema:
+def _revoke(name: str, parameters: Sequence[Schema] = ()) -> Schema:
     return _operation(
-        "revoke",
-        "End the streams, and forget the tickets, of a subject",
+        name,
+        "End the streams of a subject, and deny its tokens and tickets of before",
         needs=[Action.ADMIN],
         responses={"200": _json("how many were ended", reference("Revocation"))},
         problems=[400, 404],
+        parameters=[*parameters],
     )
 
 
@@ -297,6 +299,12 @@ def _variable(name: str, schema: Schema, description: str) -> Schema:
 _SESSION = _variable("session", {"type": "string", "pattern": f"^{NAME_PATTERN}$"}, "its name")
 _STREAM = _variable("stream", TEXT, "what the first comment of the stream names")
 _SUBJECT = _variable("subject", {**TEXT, "minLength": 1}, "`sub` of its tokens")
+_ANY_SUBJECT = {
+    **_parameter(
+        "query", "subject", {**TEXT, "maxLength": MAX_SUBJECT_CHARS}, "`sub` of its tokens"
+    ),
+    "required": True,
+}
 
 # --- responses -------------------------------------------------------------------------------
 

@@ -161,7 +161,7 @@ async def _renew_stream(api: Api, call: Call, grant: Grant) -> Answer:
 
 
 async def _revoke_subject(api: Api, call: Call, _grant: Grant) -> Answer:
-    subject = call.path["subject"]
+    subject = call.path.get("subject") or grants.subject_of(call.head)
     revoked = await grants.revoke(subject, guard=api.guard, hub=api.hub)
     return json_answer(revoked)
 
@@ -200,6 +200,7 @@ ROUTES = (
     Route("DELETE", "/v1/sessions/{session}", _end_session, PUBLISH),
     Route("POST", "/v1/tickets", _issue_ticket, ANY_TOKEN),
     Route("POST", "/v1/streams/{stream}/token", _renew_stream, ANY_TOKEN),
+    Route("DELETE", "/v1/streams", _revoke_subject, ADMIN),
     # A subject may be a URL, and so have slashes.
     Route("DELETE", "/v1/subjects/{subject...}/streams", _revoke_subject, ADMIN),
     Route("GET", "/health", _health, ANYONE),

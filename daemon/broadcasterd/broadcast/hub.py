@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from broadcasterd.access.quotas import Quotas
+from broadcasterd.access.revocations import Revocations
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.interrupts import Interrupts
 from broadcasterd.broadcast.poller import Poller
@@ -53,6 +54,7 @@ class Hub:
         sessions: those that are open, by name.
         subscribers: the streams that are open.
         interrupts: ends waits early.
+        revocations: subjects whose older tokens are denied; the guard adds to them.
         quotas: what one client or subject has.
         pressure: the breaker.
         logs, bodies: bytes of all logs; of requests that are being read, and what is made of them.
@@ -72,6 +74,7 @@ class Hub:
         self.quotas = Quotas(settings, self.clock.now)
         self.subscribers = Subscribers(settings, self.quotas, self.clock)
         self.interrupts = Interrupts(self.clock)
+        self.revocations = Revocations(self.clock.unix_now)
         self.poller = Poller()
         self.logs = Account()
         self.bodies = Account()

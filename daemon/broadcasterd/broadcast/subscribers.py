@@ -116,7 +116,7 @@ class Subscribers:
         """End the streams of a subject; return how many those were."""
         revoked = [stream for stream in self.by_id.values() if stream.subject == subject]
         log.warning("subject revoked", subject=subject, streams=len(revoked))
-        await for_each(revoked, lambda subscriber: subscriber.disconnect(EndReason.TOKEN_EXPIRED))
+        await for_each(revoked, lambda subscriber: subscriber.disconnect(EndReason.REVOKED))
         return len(revoked)
 
     async def drain(self, *, movable_stay: bool) -> None:

@@ -6,12 +6,13 @@ from enum import StrEnum
 
 
 class EndReason(StrEnum):
-    """Why a stream ended. The first six are told to the client in ``event: broadcaster.end``."""
+    """Why a stream ended. The first seven are told to the client in ``event: broadcaster.end``."""
 
     SESSION_CLOSED = "session_closed"
     SESSION_EXPIRED = "session_expired"
     SLOW_CONSUMER = "slow_consumer"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 (a reason, not a secret)
+    REVOKED = "revoked"
     DRAINING = "draining"
     MEMORY = "memory"
 
@@ -21,5 +22,9 @@ class EndReason(StrEnum):
 
     @property
     def reconnect(self) -> bool:
-        """Whether the client should come back: not to a session that is over."""
-        return self not in {EndReason.SESSION_CLOSED, EndReason.SESSION_EXPIRED}
+        """Whether the client should come back: not to what is over, nor with what is denied."""
+        return self not in {
+            EndReason.SESSION_CLOSED,
+            EndReason.SESSION_EXPIRED,
+            EndReason.REVOKED,
+        }

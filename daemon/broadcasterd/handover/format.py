@@ -124,11 +124,18 @@ class NameEnded(_Record, frozen=True, tag="ended"):
     age_s: float
 
 
+class SubjectRevoked(_Record, frozen=True, tag="revoked"):
+    """A subject whose tokens are denied that were issued by then: ``at``, in Unix time."""
+
+    subject: str
+    at: float
+
+
 class Done(_Record, frozen=True, tag="done"):
     """The last record of all: nothing is missing."""
 
 
-Record = Segment | SessionLeft | EventLeft | StreamLeft | NameEnded | Done
+Record = Segment | SessionLeft | EventLeft | StreamLeft | NameEnded | SubjectRevoked | Done
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)

@@ -31,6 +31,7 @@ from broadcasterd.handover.format import (
     Segment,
     SessionLeft,
     StreamLeft,
+    SubjectRevoked,
     pack,
     unpack,
 )
@@ -96,6 +97,8 @@ def _leaving(hub: Hub, taken: list[socket.socket], moved: Moved) -> Iterator[Rec
     now = hub.clock.now()
     for name, ended_at in hub.ended_names():
         yield NameEnded(name, now - ended_at)
+    for subject, at in hub.revocations:
+        yield SubjectRevoked(subject, at)
     while hub.sessions:
         session = next(iter(hub.sessions.values()))
         log = session.log
@@ -317,6 +320,8 @@ class _Arrival:
                 self.streams.append(record)
             case NameEnded(name, age_s):
                 self._hub.note_ended(name, self._now - age_s)
+            case SubjectRevoked(subject, at):
+                self._hub.revocations.revoke(subject, at)
             case Done():
                 self._is_done = True
             case Segment():
