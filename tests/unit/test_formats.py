@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broadcasterd.api import formats
 from broadcasterd.api.formats import (
     EventStream,
     NdjsonEvents,
@@ -160,3 +161,22 @@ def test_an_idempotency_key_is_its_subjects_own() -> None:
     assert len(keys) == 3
     assert encode(event, Sessions(), "bob").key in keys
     assert encode(Event("a"), Sessions(), "bob").key is None
+
+
+# --- what would take long ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n"])
+def test_a_megabyte_of_line_breaks_is_refused_before_it_is_encoded(
+    line_break: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "encode_block", None)  # it would fail if it were called
+    with pytest.raises(TooLarge):
+        encode(Event(line_break * 500_000), Sessions())
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n"])
+def test_line_breaks_that_fit_are_taken(line_break: str) -> None:
+    taken = encode(Event(line_break * 10_000), Sessions(max_history_bytes=70_600))
+
+    assert 7 * 10_000 + len("data: \n\n") == len(taken.block)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broadcasterd.core.decoder import Received, decode
+from broadcasterd.core.decoder import Received, decode, read_frame
 from broadcasterd.core.event import MAX_EVENT_NAME_CHARS, Event
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import (
@@ -166,6 +166,14 @@ def test_an_end_can_say_when_to_come_back() -> None:
 
 
 # --- both ways -------------------------------------------------------------------------------
+
+
+@given(event=events)
+@example(event=Event("data: a\nid: b\r\n\rc", "data: x", retry=5))
+def test_a_frame_is_read_as_a_client_reads_it(event: Event) -> None:
+    frame = encode_frame("7f3c9a1b-42", encode_block(event))
+
+    assert decode([unchunk(frame)]) == [read_frame(frame)]
 
 
 @given(sent=st.lists(events, max_size=5))

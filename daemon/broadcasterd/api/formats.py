@@ -30,6 +30,9 @@ from broadcasterd.core.replaylog import check_block_fits
 from broadcasterd.core.wire import encode_block
 from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
 
+BYTES_PER_LINE = 5
+"""What each line break adds at least: ``data:`` and a space, less the CR of a CRLF."""
+
 JSON_TYPE = "application/json"
 NDJSON_TYPE = "application/x-ndjson"
 STREAM_TYPE = "text/event-stream"
@@ -79,6 +82,12 @@ def encode(event: Event, limits: Sessions, subject: str | None = None) -> Encode
     """
     if event.retry is not None and event.retry < limits.min_retry_ms:
         event = msgspec.structs.replace(event, retry=limits.min_retry_ms)
+    lines = max(event.data.count("\n"), event.data.count("\r"))
+    if len(event.data) + lines * BYTES_PER_LINE > limits.max_history_bytes:  # before it is encoded
+        raise TooLarge(
+            f"an event of {lines} lines does not fit into what a session retains"
+            f" (sessions.max_history_bytes is {limits.max_history_bytes})"
+        )
     try:
         block = encode_block(event)
     except UnicodeEncodeError as error:

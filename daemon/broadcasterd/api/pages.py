@@ -17,12 +17,12 @@ from broadcasterd.api.subscribe import NoRoom, find_room, new_stream_id, start_o
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.session import Session
-from broadcasterd.core.decoder import decode
+from broadcasterd.core.decoder import read_frame
 from broadcasterd.core.position import ById
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Gap, Position
 from broadcasterd.core.segment import Entry
-from broadcasterd.core.wire import HEARTBEAT, unchunk
+from broadcasterd.core.wire import HEARTBEAT
 
 MAX_PAGE_EVENTS = 1000
 MAX_PAGE_BYTES = 1024 * 1024
@@ -121,7 +121,7 @@ def _page(
 
 def _as_json(entry: Entry, *, at: float) -> dict[str, object]:
     """Return an event as a client would see it on the stream, and when it was accepted."""
-    [event] = decode([unchunk(entry.frame)])
+    event = read_frame(entry.frame)
     return {
         "id": event.last_event_id,
         "event": event.event,

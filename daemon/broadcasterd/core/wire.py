@@ -38,8 +38,10 @@ def encode_block(event: Event) -> bytes:
     kind = "" if event.event in {None, "", "message"} else f"event: {event.event}\n"
     retry = "" if event.retry is None else f"retry: {event.retry}\n"
     data = event.data
-    if "\n" in data or "\r" in data:
-        data = "\ndata: ".join(LINE_BREAK.split(data))
+    if "\r" in data:
+        data = data.replace("\r\n", "\n").replace("\r", "\n")
+    if "\n" in data:  # a megabyte may be nothing else
+        data = data.replace("\n", "\ndata: ")
     return f"{kind}{retry}data: {data}\n\n".encode()
 
 
