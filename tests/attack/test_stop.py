@@ -262,8 +262,8 @@ async def connection() -> tuple[socket.socket, socket.socket]:
 async def refused(serves: Serving) -> bool:
     """Whether one more connection finds no place."""
     before = sum(serves.server.connection_limits.refused.values())
-    with suppress(OSError):  # it is reset, sooner or later
-        await (await serves.connect()).aclose()
+    with trio.socket.socket() as sock, suppress(OSError):  # it is reset, sooner or later
+        await sock.connect(("127.0.0.1", serves.port))
     with suppress(trio.TooSlowError):
         await until(lambda: sum(serves.server.connection_limits.refused.values()) > before)
         return True

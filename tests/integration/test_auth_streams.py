@@ -221,7 +221,7 @@ async def test_every_subject_can_be_named_in_the_path(daemon: Daemon, subject: s
         assert (await stream.end())["reason"] == "revoked"
 
 
-@pytest.mark.parametrize("subject", ["/", "..", "a\n\x1b[2J", "a/streams", "?&=#%"])
+@pytest.mark.parametrize("subject", ["/", "../..", "a\n\x1b[2J", "a/streams", "?&=#%"])
 async def test_a_query_names_any_subject(subject: str, daemon: Daemon) -> None:
     async with following(daemon, "s", headers=bearer(token(sub=subject))) as stream:
         path = f"/v1/streams?{urlencode({'subject': subject})}"
