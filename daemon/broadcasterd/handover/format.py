@@ -124,18 +124,19 @@ class NameEnded(_Record, frozen=True, tag="ended"):
     age_s: float
 
 
-class SubjectRevoked(_Record, frozen=True, tag="revoked"):
-    """A subject whose tokens are denied that were issued by then: ``at``, in Unix time."""
-
-    subject: str
-    at: float
-
-
 class Done(_Record, frozen=True, tag="done"):
-    """The last record of all: nothing is missing."""
+    """The last record of all: nothing is missing.
+
+    Attributes:
+        revoked: subjects whose tokens are denied that were issued by then, in Unix time. In a
+            record of their own they would be news that a release before them refuses.
+
+    """
+
+    revoked: list[tuple[str, float]] = []
 
 
-Record = Segment | SessionLeft | EventLeft | StreamLeft | NameEnded | SubjectRevoked | Done
+Record = Segment | SessionLeft | EventLeft | StreamLeft | NameEnded | Done
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
@@ -160,9 +161,9 @@ def pack(
         _add(segment, Segment(handover, index, at))
         room = segment_bytes
         while room > 0 and not done:
-            record = next(remaining, None)
-            done = record is None
-            room -= _add(segment, record or Done())
+            record = next(remaining, None) or Done()
+            done = isinstance(record, Done)
+            room -= _add(segment, record)
         yield segment
         if done:
             return

@@ -31,7 +31,6 @@ from broadcasterd.handover.format import (
     Segment,
     SessionLeft,
     StreamLeft,
-    SubjectRevoked,
     pack,
     unpack,
 )
@@ -97,8 +96,6 @@ def _leaving(hub: Hub, taken: list[socket.socket], moved: Moved) -> Iterator[Rec
     now = hub.clock.now()
     for name, ended_at in hub.ended_names():
         yield NameEnded(name, now - ended_at)
-    for subject, at in hub.revocations:
-        yield SubjectRevoked(subject, at)
     while hub.sessions:
         session = next(iter(hub.sessions.values()))
         log = session.log
@@ -121,6 +118,7 @@ def _leaving(hub: Hub, taken: list[socket.socket], moved: Moved) -> Iterator[Rec
                 age_s = now - entry.appended_at
                 yield EventLeft(entry.seq, entry.frame, age_s, entry.ttl, entry.key)
         yield from streams
+    yield Done([*hub.revocations])
 
 
 def _describe(session: Session, whole: Sequence[LogSegment]) -> SessionLeft:
@@ -320,9 +318,9 @@ class _Arrival:
                 self.streams.append(record)
             case NameEnded(name, age_s):
                 self._hub.note_ended(name, self._now - age_s)
-            case SubjectRevoked(subject, at):
-                self._hub.revocations.revoke(subject, at)
-            case Done():
+            case Done(revoked):
+                for subject, at in revoked:
+                    self._hub.revocations.revoke(subject, at)
                 self._is_done = True
             case Segment():
                 raise HandoverError("a segment within a segment")
