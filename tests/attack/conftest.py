@@ -1,7 +1,7 @@
-"""Fixtures of attacks: a daemon whose memory is all its own, and what an idle one takes."""
+"""The fixture of attacks on memory: what an idle daemon takes."""
 
 from __future__ import annotations
 
-from tests.memory.conftest import idle_mb, launch
+from tests.memory.conftest import idle_mb
 
-__all__ = ["idle_mb", "launch"]
+__all__ = ["idle_mb"]

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from tests.support.certificate import Certificate
-from tests.support.daemon import Daemon, StartDaemon
+from tests.support.daemon import Daemon, Launch, StartDaemon, execute
 from tests.support.flood import ANSWER_S, MIB
 
 pytestmark = pytest.mark.slow
@@ -33,6 +33,12 @@ KINDS = {
     "half-a-head": (HALF_A_HEAD, False, 1500),
     "silent-tls": (b"", True, 1500),
 }
+
+
+@pytest.fixture(scope="module")
+def launch() -> Launch:
+    """Start each daemon as a shell does, so that its memory is all its own."""
+    return execute
 
 
 @contextmanager

@@ -7,13 +7,16 @@ below what the daemon then has: so they are right on every machine.
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import trio
 
 from tests.support.daemon import Daemon, StartDaemon
-from tests.support.flood import ANSWER_S, MIB, Client, client_of, reading, transitions
+from tests.support.flood import ANSWER_S, MIB, Client, Reader, client_of, reading, transitions
+from tests.support.talk import publish, target
 
 EVENTS = 400
 SIZE = 2000
@@ -33,6 +36,27 @@ ROOM: dict[str, dict[str, Any]] = {
     "log": {"format": "json"},
 }
 FAR = {"warning_mb": 2000, "critical_mb": 4000}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def long_in_warning(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Daemon, socket.socket]]:
+    """Start a daemon in warning, with a session that is heard and two that are not.
+
+    These count as used for a quarter of a minute: meanwhile there are the other tests.
+    """
+    memory = {"warning_mb": 10, "sample_interval": 0.1}
+    daemon = Daemon.start(tmp_path_factory.mktemp("daemon"), memory=memory)
+    try:
+        with socket.create_connection(("127.0.0.1", daemon.port)) as listener:
+            request = f"GET {target('heard')} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            listener.sendall(request.encode())
+            for name in ("heard", "unheard-1", "unheard-2"):
+                publish(daemon, name, "a")
+            yield daemon, listener
+    finally:
+        daemon.stop_cleanly()
 
 
 def history(name: str, events: int = EVENTS, size: int = SIZE) -> list[str]:
@@ -130,16 +154,17 @@ async def test_publishers_and_subscribers_are_welcome_in_warning(start_daemon: S
 
 
 async def test_a_session_that_nobody_needs_is_forgotten_and_one_with_a_listener_stays(
-    start_daemon: StartDaemon,
+    long_in_warning: tuple[Daemon, socket.socket],
 ) -> None:
-    daemon = start_daemon(memory={"warning_mb": 10, "sample_interval": 0.1})
-    async with client_of(daemon) as client, reading(daemon, "heard") as [reader]:
-        for name in ("heard", "unheard-1", "unheard-2"):
-            await client.publish(name, "a")
+    daemon, listener = long_in_warning
+    reader = Reader(trio.SocketStream(trio.socket.from_stdlib_socket(listener)))
+    async with client_of(daemon) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(reader.run)
         await client.until(lambda h: h["sessions"] == 1, within=30)
         await client.publish("heard", "b")
         await reader.until(lambda r: r.data == ["a", "b"], within=ANSWER_S)
         again = await client.publish("unheard-1", "b")
+        nursery.cancel_scope.cancel()
 
     assert again.status == 200
     assert reader.news == []
