@@ -58,7 +58,9 @@ def curl(url: str) -> AbstractContextManager[Iterator[Event]]:
             assert process.stdout is not None
             assert process.stderr is not None
             try:
-                lines = (line.decode().removesuffix("\n") for line in process.stdout)
+                # A cut may go through a character; of what it leaves, no event is made.
+                text = (line.decode(errors="replace") for line in process.stdout)
+                lines = (line.removesuffix("\n") for line in text)
                 yield from parse(lines, last_event_id=last_event_id)
                 _check(int(process.stderr.read()))
             finally:
