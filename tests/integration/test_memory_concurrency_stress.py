@@ -104,11 +104,13 @@ async def test_five_hundred_sessions_opened_and_expired_in_waves(start_daemon: S
             async with trio.open_nursery() as nursery:
                 for part in range(4):
                     nursery.start_soon(_open_sessions, daemon, wave, part)
-            await client.until(lambda h: h["sessions"] == 0, within=CYCLE_S)
+            # Its log goes with a session's task: in the next step, not in the same one.
+            await client.until(
+                lambda h: h["sessions"] == h["memory"]["accounted_mb"] == 0, within=CYCLE_S
+            )
             ends.append(memory.now_mb)
-        health = await client.health()
 
-    assert health["memory"]["accounted_mb"] == base["memory"]["accounted_mb"] == 0
+    assert base["memory"]["accounted_mb"] == 0
     assert max(ends[1:]) - ends[0] < SAME_MB, ends
 
 
