@@ -105,7 +105,8 @@ def report(findings: Findings, labels: Mapping[str, str]) -> str:
     parts = [about, medians(findings.measured, labels), ratios(findings.measured, labels)]
     parts += [f"Left out: {line}." for line in findings.left_out]
     if findings.no_time_for:
-        parts.append(f"No time was left for {'; '.join(findings.no_time_for)}.")
+        each = dict.fromkeys(what.partition(":")[0] for what in findings.no_time_for)
+        parts.append(f"No time was left for all of {'; '.join(each)}.")
     return "\n\n".join(filter(None, parts))
 
 
