@@ -99,7 +99,7 @@ async def test_slow_loris(start_daemon: StartDaemon) -> None:
     limits = {"head_timeout": HEAD_TIMEOUT_S, "body_timeout": BODY_TIMEOUT_S}
     daemon = start_daemon(limits=limits)
     process = psutil.Process(daemon.pid)
-    before = process.num_fds()
+    before = daemon.descriptors()
     attack = Attack(daemon)
     latencies: list[float] = []
     async with trio.open_nursery() as nursery:
@@ -110,7 +110,7 @@ async def test_slow_loris(start_daemon: StartDaemon) -> None:
         await _be_ordinary(daemon, latencies)
 
     async def is_back() -> bool:
-        return process.num_fds() == before
+        return daemon.descriptors() == before
 
     await eventually(is_back)
     assert len(attack.cut) >= CONNECTIONS

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
@@ -106,6 +107,14 @@ class Daemon:
     def rss(self) -> int:
         """Return its resident memory, in bytes."""
         return int(psutil.Process(self.pid).memory_info().rss)
+
+    def descriptors(self) -> int:
+        """Return how many it holds, without those of files that it reads in between."""
+        held = 0
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed since
+                held += not str(link.readlink()).startswith(("/proc/", "/sys/", os.devnull))
+        return held
 
     def log(self) -> str:
         """Return what it wrote to stderr so far."""

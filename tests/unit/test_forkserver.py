@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.support.daemon import Daemon, Launch, execute
@@ -72,7 +71,7 @@ def test_a_process_has_no_files_but_its_own(server: ForkServer, tmp_path: Path) 
         directory.mkdir()
     daemons = [Daemon.start(directories[0], server.fork), Daemon.start(directories[1])]
     try:
-        forked, executed = (psutil.Process(daemon.pid).num_fds() for daemon in daemons)
+        forked, executed = (daemon.descriptors() for daemon in daemons)
 
         assert forked == executed
     finally:

@@ -361,6 +361,24 @@ def test_reading_opens_nothing_that_it_does_not_close() -> None:
     assert before == os.listdir("/proc/self/fd")  # noqa: PTH208 (likewise)
 
 
+WITHOUT_DESCRIPTORS = """
+import os, resource
+from broadcasterd.host.memory import MemoryProbe
+
+probe = MemoryProbe()
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+try:
+    while True:
+        os.dup(0)
+except OSError:
+    print(probe.read().rss, probe.read().rss)
+"""
+
+
+def test_memory_is_read_also_when_no_descriptor_is_left() -> None:
+    assert all(map(int, fresh_process(WITHOUT_DESCRIPTORS).split()))
+
+
 # --- giving memory back ----------------------------------------------------------------------
 
 FREE_WITHOUT_AND_WITH_RELEASE = """
