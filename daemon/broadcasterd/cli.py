@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +21,10 @@ from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import click
+import msgspec
 
 from broadcasterd.access.grants import Grant
-from broadcasterd.config import Auth, Config, ConfigError, check_exposure, load
+from broadcasterd.config import Auth, Config, ConfigError, load
 from broadcasterd.core.session_name import check_session_name
 from broadcasterd.errors import BadRequest
 from broadcasterd.host.allocator import use_allocator_that_gives_back
@@ -95,7 +97,7 @@ def _config_option(command: Command) -> Command:
         "--config",
         "config_file",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         help="The configuration file; without it $BROADCASTERD_CONFIG, or else the defaults.",
     )(command)
 
@@ -139,17 +141,14 @@ def commands() -> None:
 @click.option("--examples", is_flag=True, help="Once ready, print commands to try it with.")
 def serve(*, config_file: Path | None, examples: bool) -> None:
     """Run the daemon in the foreground, until SIGTERM or SIGINT."""
-    config = _checked(config_file)
-
     from broadcasterd import daemon
 
     def print_examples(urls: list[str]) -> None:
-        _print_examples(urls, _example_token(config.auth))
+        _print_examples(urls, _example_token(load(config_file, os.environ).auth))
 
     try:
         daemon.main(
-            config,
-            load=lambda: _checked(config_file),
+            lambda: load(config_file, os.environ),
             on_ready=print_examples if examples else None,
         )
     except OSError as error:
@@ -159,20 +158,47 @@ def serve(*, config_file: Path | None, examples: bool) -> None:
 
 
 @commands.command("check-config")
+@click.argument("file", required=False, type=click.Path(path_type=Path, readable=False))
 @_config_option
-def check_config(*, config_file: Path | None) -> None:
-    """Check the configuration that `serve` would use, and say what is wrong with it."""
-    _checked(config_file)
+def check_config(*, file: Path | None, config_file: Path | None) -> None:
+    """Check the configuration that `serve` would use, and say what is wrong with it.
+
+    FILE is another way to say --config FILE. Keys and certificates are read as well.
+    """
+    if file is not None and config_file is not None:
+        raise click.UsageError("Say FILE or --config FILE, not both.")
+    from broadcasterd import daemon
+    from broadcasterd.access.tokens import credentials_directory
+
+    config = load(file or config_file, os.environ)
+    daemon.check(config, credentials_directory(os.environ))
+    if os.geteuid() == 0 and "CREDENTIALS_DIRECTORY" not in os.environ:
+        for name, path in _files_of(config, file or config_file):
+            if not _others_may_read(path):
+                click.echo(
+                    f'broadcasterd: note: {name} = "{path}": root can read it, but not the user of'
+                    " the service, unless systemd hands it over as a credential",
+                    err=True,
+                )
     click.echo("the configuration is good")
 
 
-def _checked(config_file: Path | None) -> Config:
-    from broadcasterd.access.tokens import KeyRing, credentials_directory
+def _files_of(config: Config, config_file: Path | None) -> Iterator[tuple[str, Path]]:
+    if config_file is not None:
+        yield "--config", config_file
+    for section in ("auth", "server"):
+        for key, value in msgspec.structs.asdict(getattr(config, section)).items():
+            if isinstance(value, Path):
+                yield f"{section}.{key}", value
 
-    config = load(config_file, os.environ)
-    check_exposure(config)
-    KeyRing.load(config.auth, credentials_directory(os.environ))
-    return config
+
+def _others_may_read(path: Path) -> bool:
+    whole = path.resolve()
+    return all(map(_opens, whole.parents)) and bool(whole.stat().st_mode & stat.S_IROTH)
+
+
+def _opens(directory: Path) -> bool:
+    return bool(directory.stat().st_mode & stat.S_IXOTH)
 
 
 def _example_token(auth: Auth) -> str | None:

@@ -13,9 +13,12 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import inf
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -29,8 +32,10 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import Supervisor
 from broadcasterd.config import Config, ConfigError, Settings, check_exposure
 from broadcasterd.core.reasons import EndReason
+from broadcasterd.handover.kept_configuration import unpack
 from broadcasterd.handover.restart import Restart
 from broadcasterd.handover.transfer import Adopt
+from broadcasterd.host.failed_starts import FailedStarts
 from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.host.service import Service
 from broadcasterd.host.systemd import HandedOver, Notifier, take_listen_fds, watchdog_period
@@ -39,6 +44,7 @@ from broadcasterd.monitor import Monitor
 from broadcasterd.observe.log import logging_as, set_level
 from broadcasterd.reload import Reloader
 from broadcasterd.server.app import create_app
+from broadcasterd.server.certificate import check_certificate
 from broadcasterd.server.listen import ListeningSocket, adopt, bind
 from broadcasterd.server.serve import HttpServer
 
@@ -124,7 +130,7 @@ class Daemon:
 
         """
         check_exposure_of(self._sockets, new)
-        keys = load_keys(new)
+        keys = check(new, credentials_directory(os.environ))
         self.server.load_certificate(new.server)
         self.settings.replace(new)
         self.server.reconfigure()
@@ -166,58 +172,82 @@ class Daemon:
 # --- as a process ----------------------------------------------------------------------------
 
 
-def main(
-    config: Config,
-    *,
-    load: Callable[[], Config] | None = None,
-    on_ready: OnReady | None = None,
-) -> None:
+def main(load: Callable[[], Config], *, on_ready: OnReady | None = None) -> None:
     """Run the daemon until SIGTERM or SIGINT; a second signal ends the drain.
 
     SIGTERM hands all that can be over to the next process. SIGINT is an end for good.
 
+    Where the files of a service are bad, it goes on with the configuration that it last ran with.
+
     Args:
-        config: all settings.
-        load: reads them anew, on SIGHUP; raises ConfigError where they cannot be used.
+        load: reads all settings, at the start and on SIGHUP; raises ConfigError where they cannot
+            be used.
         on_ready: called once with the URLs, when the port answers.
 
     Raises:
-        ConfigError: the keys that verify tokens cannot be used, or the settings do not go with the
-            sockets or the journal that are there.
-        OSError: the address cannot be bound, or a TLS file cannot be read.
+        ConfigError: the settings or their files cannot be used, or do not go with the sockets or
+            the journal that are there.
+        OSError: the address cannot be bound.
         ExceptionGroup: a task that the daemon cannot do without failed; it was logged.
 
     """
-    run = partial(
-        serve,
-        config,
-        keys=load_keys(config),
-        load=load or (lambda: config),
-        on_ready=on_ready,
-    )
-    with logging_as(config.log):
-        try:
-            trio.run(run, strict_exception_groups=True)
-        except ExceptionGroup as error:
-            log.critical("the daemon failed", exc_info=error)
+    notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
+    restart = Restart(take_listen_fds(os.environ), notifier, os.environ)
+    failed = FailedStarts(restart.runtime_directory)
+    try:
+        start = _prepare(load, restart.configuration)
+        with logging_as(start.config.log):
+            run = partial(serve, start, restart, notifier, failed, load=load, on_ready=on_ready)
+            try:
+                trio.run(run, strict_exception_groups=True)
+            except ExceptionGroup as error:
+                log.critical("the daemon failed", exc_info=error)
+                raise
+    except (ConfigError, OSError):
+        time.sleep(failed.another())
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a start begins with; ``refused`` is what is wrong with the files, where that is kept."""
+
+    config: Config
+    keys: KeyRing
+    refused: str = ""
+
+
+def _prepare(load: Callable[[], Config], kept: bytes | None) -> Start:
+    """Read everything that a start needs, or else take the configuration that was kept."""
+    try:
+        config = load()
+        return Start(config, check(config, credentials_directory(os.environ)))
+    except ConfigError as error:
+        if kept is None:
             raise
+        try:
+            config = unpack(kept)
+            return Start(config, check(config, None), refused="; ".join(str(error).splitlines()))
+        except (ConfigError, OSError):
+            raise error from None
 
 
 async def serve(
-    config: Config,
+    start: Start,
+    restart: Restart,
+    notifier: Notifier,
+    failed: FailedStarts,
     *,
-    keys: KeyRing,
     load: Callable[[], Config],
     on_ready: OnReady | None,
 ) -> None:
     """Run the daemon in this Trio run; see :func:`main`."""
+    config = start.config
     with (  # before the port answers: whoever may ask it to stop finds it listening
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as stops,
         trio.open_signal_receiver(signal.SIGHUP) as hangups,
     ):
-        notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
-        restart = Restart(take_listen_fds(os.environ), notifier, os.environ)
-        daemon = Daemon(config, keys, listen(config, restart.others))
+        daemon = Daemon(config, start.keys, listen(config, restart.others))
         service = Service(
             notifier,
             watchdog=watchdog_period(os.environ),
@@ -225,14 +255,22 @@ async def serve(
             progress=lambda: daemon.supervisor.steps,
         )
         reloader = Reloader(config, load=load, apply=daemon.reconfigure)
+        credentials = credentials_directory(os.environ)
+        keep = partial(restart.keep_configuration, credentials=credentials)
         async with trio.open_nursery() as root:
             urls: list[str] = await root.start(daemon.run, restart.restore)
             _warn_of(config)
+            if start.refused:
+                service.remark = f"the configuration is that of before: {start.refused}"
+                log.error("start with the configuration of before", why=start.refused)
             spare_the_garbage_collector()
             log.info("ready", urls=urls, version=__version__, python=sys.version.split()[0])
             await service.ready()
+            failed.forget()
+            if not start.refused:
+                await keep(config)
             root.start_soon(service.run)
-            root.start_soon(_reload_on, hangups, reloader, service)
+            root.start_soon(_reload_on, hangups, reloader, service, keep)
             if on_ready is not None:
                 on_ready(urls)
             is_restart = await anext(stops) == signal.SIGTERM
@@ -294,14 +332,20 @@ def listen(config: Config, handed: Sequence[HandedOver] = ()) -> list[ListeningS
     return sockets
 
 
-def load_keys(config: Config) -> KeyRing:
-    """Read the keys that verify tokens.
+def check(config: Config, credentials: Path | None) -> KeyRing:
+    """Read all that settings name, as a start does; return the keys that verify tokens.
+
+    Args:
+        config: the settings.
+        credentials: the directory of systemd's credentials, if there is one.
 
     Raises:
-        ConfigError: they cannot be used.
+        ConfigError: a key or a certificate cannot be used, or nobody would have to prove anything.
 
     """
-    return KeyRing.load(config.auth, credentials_directory(os.environ))
+    check_exposure(config)
+    check_certificate(config.server)
+    return KeyRing.load(config.auth, credentials)
 
 
 def check_exposure_of(sockets: Sequence[socket.socket], config: Config) -> None:
@@ -335,11 +379,18 @@ def _warn_of(config: Config) -> None:
         log.warning('auth.mode = "none": whoever reaches the port may do anything')
 
 
-async def _reload_on(hangups: AsyncIterator[int], reloader: Reloader, service: Service) -> None:
+async def _reload_on(
+    hangups: AsyncIterator[int],
+    reloader: Reloader,
+    service: Service,
+    keep: Callable[[Config], Awaitable[None]],
+) -> None:
     async for _ in hangups:
         await service.reloading()
         why = await reloader.reload()
         service.remark = f"the last reload was refused: {why}" if why else ""
+        if not why:
+            await keep(reloader.config)
         await service.ready()
 
 

@@ -64,19 +64,6 @@ def test_a_drain_may_take_longer_than_systemd_would_wait(service: Service) -> No
     assert any(message.startswith("stopped") for message in service.messages())
 
 
-def test_a_bad_configuration_fails_once_and_says_why(service: Service) -> None:
-    service.write_configuration("[server]\nprot = 1\n")
-    done = service.container.run("systemctl", "start", service.unit, check=False)
-
-    assert 0 != done.returncode
-    assert "2" == service.show("ExecMainStatus")
-    assert "0" == service.show("NRestarts")
-    [told] = service.journal("_TRANSPORT=stdout")
-
-    assert "server.prot: unknown key" in told["MESSAGE"]
-    assert "3" == told["PRIORITY"]
-
-
 def test_the_key_of_tokens_is_handed_over_as_a_credential(service: Service) -> None:
     """The configuration names no key: it is the one that was made when it was installed."""
     service.configure(auth={"mode": "jwt"})

@@ -157,6 +157,44 @@ def test_missing_configuration_file_is_status_2(tmp_path: Path, capsys: Output) 
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_check_config_takes_the_file_as_an_argument(
+    config_file: ConfigFile, capsys: Output
+) -> None:
+    file = config_file(OPEN)
+
+    assert run("check-config", file) == 0
+    assert "the configuration is good" in capsys.readouterr().out
+    assert run("check-config", file, "--config", file) == 2
+
+
+def test_check_config_reads_the_certificate(
+    tmp_path: Path, config_file: ConfigFile, capsys: Output
+) -> None:
+    missing = tmp_path / "chain.pem"
+    tls = f"[server]\ntls_certificate = '{missing}'\ntls_key = '{missing}'\n"
+
+    assert run("check-config", config_file(f"{OPEN}{tls}")) == 2
+    assert f'server.tls_certificate = "{missing}": cannot be read' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("mode", "is_noted"), [(0o600, True), (0o644, False)])
+def test_check_config_says_to_root_what_the_service_could_not_read(
+    mode: int,
+    is_noted: bool,  # noqa: FBT001 (a column of the table)
+    config_file: ConfigFile,
+    capsys: Output,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    file = Path(config_file(OPEN))
+    file.chmod(mode)
+    # The directories of a test are its user's alone.
+    monkeypatch.setattr("broadcasterd.cli._opens", lambda _directory: True)
+
+    assert run("check-config", str(file)) == 0
+    assert ("but not the user of the service" in capsys.readouterr().err) is is_noted
+
+
 @pytest.fixture
 def serve_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], None]:
     """Let the command `serve` call this function instead of the daemon's main."""
@@ -178,8 +216,8 @@ def test_serve_runs_the_daemon_on_its_configuration(
 ) -> None:
     served: list[Config] = []
 
-    def main(config: Config, *, load: object, on_ready: object) -> None:
-        served.append(config)
+    def main(load: Callable[[], Config], *, on_ready: object) -> None:
+        served.append(load())
 
     serve_with(main)
 
@@ -192,8 +230,8 @@ def test_a_reload_reads_the_same_file_as_the_start(
 ) -> None:
     ports: list[int] = []
 
-    def main(config: Config, *, load: Callable[[], Config], on_ready: object) -> None:
-        ports.append(config.server.port)
+    def main(load: Callable[[], Config], *, on_ready: object) -> None:
+        ports.append(load().server.port)
         config_file(f"{OPEN}[server]\nport = 2")
         ports.append(load().server.port)
         config_file("[server]\nport = 'x'")
@@ -209,7 +247,7 @@ def test_a_reload_reads_the_same_file_as_the_start(
 def test_examples_can_be_pasted_where_no_token_is_needed(
     serve_with: Serve, config_file: ConfigFile, capsys: Output
 ) -> None:
-    serve_with(lambda config, *, load, on_ready: on_ready(["http://[::1]:9"]))
+    serve_with(lambda load, *, on_ready: on_ready(["http://[::1]:9"]))
 
     assert run("serve", "--examples", "--config", config_file(OPEN)) == 0
 
@@ -227,7 +265,7 @@ def test_examples_can_be_pasted_where_no_token_is_needed(
 def test_examples_have_a_token_where_one_is_needed(
     serve_with: Serve, secret_file: Path, config_file: ConfigFile, capsys: Output
 ) -> None:
-    serve_with(lambda config, *, load, on_ready: on_ready(["http://[::1]:9"]))
+    serve_with(lambda load, *, on_ready: on_ready(["http://[::1]:9"]))
     config = config_file(f'[auth]\nsecret_file = "{secret_file}"')
 
     assert run("serve", "--examples", "--config", config) == 0
@@ -243,7 +281,7 @@ def test_examples_have_a_token_where_one_is_needed(
 def test_examples_leave_a_place_for_a_token_that_only_others_can_sign(
     serve_with: Serve, tmp_path: Path, config_file: ConfigFile, capsys: Output
 ) -> None:
-    serve_with(lambda config, *, load, on_ready: on_ready(["http://[::1]:9"]))
+    serve_with(lambda load, *, on_ready: on_ready(["http://[::1]:9"]))
     jwks = write_jwks(tmp_path / "jwks.json", public_jwk(RSA_KEY))
     config = config_file(f'[auth]\nalgorithms = ["RS256"]\njwks_file = "{jwks}"')
 
@@ -262,7 +300,7 @@ def test_examples_leave_a_place_for_a_token_that_only_others_can_sign(
 def test_daemon_that_cannot_listen_is_status_1_and_says_why(
     error: OSError, told: str, serve_with: Serve, config_file: ConfigFile, capsys: Output
 ) -> None:
-    def main(config: Config, *, load: object, on_ready: object) -> None:
+    def main(load: object, *, on_ready: object) -> None:
         raise error
 
     serve_with(main)

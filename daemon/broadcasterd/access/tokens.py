@@ -204,15 +204,35 @@ def credentials_directory(environ: Mapping[str, str]) -> Path | None:
 # --- reading keys ----------------------------------------------------------------------------
 
 
-def _read_secret(auth: Auth, credentials: Path | None) -> Key | None:
-    # Editors end a file with a line break, which is no part of the secret.
-    name, secret = "$CREDENTIALS_DIRECTORY/secret", b""
+def secret_source(auth: Auth, credentials: Path | None) -> tuple[str, Path] | None:
+    """Return the name of the secret's file in messages, and the file; or ``None``.
+
+    Raises:
+        ConfigError: a credential cannot be read.
+
+    """
     if credentials is not None and (credentials / "secret").exists():
-        secret = _read(name, credentials / "secret").rstrip(b"\r\n")
-    if not secret:  # the unit has an empty secret where there is none
-        if auth.secret_file is None:
-            return None
-        name, secret = _SECRET_FILE, _read(_SECRET_FILE, auth.secret_file).rstrip(b"\r\n")
+        name, path = "$CREDENTIALS_DIRECTORY/secret", credentials / "secret"
+        if _read(name, path).strip():  # the unit has an empty secret where there is none
+            return name, path
+    return None if auth.secret_file is None else (_SECRET_FILE, auth.secret_file)
+
+
+def jwks_source(auth: Auth, credentials: Path | None) -> tuple[str, Path] | None:
+    """Return the same for the file of public keys."""
+    if credentials is not None and (credentials / "jwks.json").exists():
+        return "$CREDENTIALS_DIRECTORY/jwks.json", credentials / "jwks.json"
+    return (
+        None if auth.jwks_file is None else (f'auth.jwks_file = "{auth.jwks_file}"', auth.jwks_file)
+    )
+
+
+def _read_secret(auth: Auth, credentials: Path | None) -> Key | None:
+    source = secret_source(auth, credentials)
+    if source is None:
+        return None
+    # Editors end a file with a line break, which is no part of the secret.
+    name, secret = source[0], _read(*source).rstrip(b"\r\n")
     algorithms = _pinned(name, auth, frozenset(_MIN_SECRET_BYTES), len(secret))
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
@@ -225,12 +245,10 @@ def _read_secret(auth: Auth, credentials: Path | None) -> Key | None:
 
 
 def _read_jwks(auth: Auth, credentials: Path | None) -> list[Key]:
-    path = auth.jwks_file
-    name = f'auth.jwks_file = "{path}"'
-    if credentials is not None and (credentials / "jwks.json").exists():
-        name, path = "$CREDENTIALS_DIRECTORY/jwks.json", credentials / "jwks.json"
-    if path is None:
+    source = jwks_source(auth, credentials)
+    if source is None:
         return []
+    name, path = source
     try:
         jwks = msgspec.json.decode(_read(name, path), type=_JwkSet).keys
     except msgspec.DecodeError as error:

@@ -23,6 +23,9 @@ from broadcasterd.host.systemd import HandedOver, Notifier
 PARCEL = "streams"
 """The name of the descriptor at which the sockets wait."""
 
+CONFIGURATION = "configuration"
+"""The name of the memory that has the configuration in force."""
+
 FDS_PER_MESSAGE = 250
 """SCM_MAX_FD is 253: unix(7)."""
 
@@ -32,6 +35,25 @@ TIMEOUT_S = 10.0
 RETRY_S = 0.005
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _SEGMENT = re.compile(r"h([0-9]{1,6})")
+
+
+def sealed_memory(name: str, data: bytes | bytearray) -> int:
+    """Return a descriptor of memory with this in it, which nobody can change from now on.
+
+    Raises:
+        OSError: there is none to be had.
+
+    """
+    fd = os.memfd_create(f"broadcasterd-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 class DescriptorStore:
@@ -55,13 +77,22 @@ class DescriptorStore:
             OSError: it cannot be kept.
 
         """
-        fd = os.memfd_create(f"broadcasterd-{index}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        await self._keep(f"h{index}", segment)
+
+    async def keep_configuration(self, packed: bytes) -> None:
+        """Keep a configuration, instead of the one before.
+
+        Raises:
+            OSError: it cannot be kept.
+
+        """
+        await self.forget(CONFIGURATION)
+        await self._keep(CONFIGURATION, packed)
+
+    async def _keep(self, name: str, data: bytes | bytearray) -> None:
+        fd = sealed_memory(name, data)
         try:
-            view = memoryview(segment)
-            while view:
-                view = view[os.write(fd, view) :]
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-            await self._send("FDSTORE=1", f"FDNAME=h{index}", fds=[fd])
+            await self._send("FDSTORE=1", f"FDNAME={name}", fds=[fd])
         finally:
             os.close(fd)
 
@@ -132,15 +163,22 @@ class Stored:
         handed: the descriptors that this process was started with.
         store: where they came from; it is told to let go of what was taken.
 
+    Attributes:
+        configuration: the packed one that the service last ran with. The store keeps it.
+        others: the descriptors that are no part of a handover.
+
     """
 
     def __init__(self, handed: Iterable[HandedOver], store: DescriptorStore) -> None:
         self._store = store
         self._segments: dict[int, int] = {}
         self._parcels: list[int] = []
+        self.configuration: bytes | None = None
         self.others: list[HandedOver] = []
         for each in handed:
-            if each.name == PARCEL:
+            if each.name == CONFIGURATION:
+                self.configuration = _taken(each.fd)
+            elif each.name == PARCEL:
                 self._parcels.append(each.fd)
             elif found := _SEGMENT.fullmatch(each.name):
                 self._segments[int(found[1])] = each.fd
@@ -162,10 +200,7 @@ class Stored:
         fd = self._segments.pop(index, None)
         if fd is None:
             return b""
-        try:
-            segment = os.pread(fd, os.fstat(fd).st_size, 0)
-        finally:
-            os.close(fd)
+        segment = _taken(fd)
         await self._store.forget(f"h{index}")
         return segment
 
@@ -186,6 +221,14 @@ class Stored:
             await self._store.forget(PARCEL)
             await self._store.settle()
         return sockets
+
+
+def _taken(fd: int) -> bytes:
+    """Return what is in a sealed memory, and close our descriptor of it."""
+    try:
+        return os.pread(fd, os.fstat(fd).st_size, 0)
+    finally:
+        os.close(fd)
 
 
 def _unpack(parcel: socket.socket) -> Iterator[socket.socket]:

@@ -12,16 +12,19 @@ from pathlib import Path
 import structlog
 
 from broadcasterd.broadcast.hub import Hub
+from broadcasterd.config import Config, ConfigError
 from broadcasterd.handover.descriptor_store import DescriptorStore, Stored
 from broadcasterd.handover.files import HandoverFiles
 from broadcasterd.handover.format import SEGMENT_BYTES, HandoverError
+from broadcasterd.handover.kept_configuration import pack
 from broadcasterd.handover.transfer import Adopt, hand_over, restore
 from broadcasterd.host.systemd import HandedOver, Notifier
 
 log = structlog.stdlib.get_logger(__name__)
 
-SPARE_DESCRIPTORS = 4
-"""Room in the store for the parcel of sockets, the segment that is not full, and some air."""
+SPARE_DESCRIPTORS = 5
+"""Room in the store for the parcel of sockets, the segment that is not full, the configuration, and
+some air."""
 
 
 class Restart:
@@ -35,6 +38,8 @@ class Restart:
 
     Attributes:
         others: the descriptors that are no part of a handover: sockets to listen on.
+        runtime_directory: keeps files from one start to the next, where there is one.
+        configuration: the packed one that the service last ran with, where the store has it.
 
     """
 
@@ -47,10 +52,26 @@ class Restart:
         left = Stored(handed, store)
         self._left: Stored | HandoverFiles = left
         self.others = left.others
+        self.configuration = left.configuration
+        directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        self.runtime_directory = Path(directory) if directory else None
         if room:
             self._keeper = store
-        elif directory := environ.get("RUNTIME_DIRECTORY"):
-            self._keeper = self._left = HandoverFiles(Path(directory.partition(":")[0]))
+        elif self.runtime_directory is not None:
+            self._keeper = self._left = HandoverFiles(self.runtime_directory)
+
+    async def keep_configuration(self, config: Config, credentials: Path | None) -> None:
+        """Have the store keep a configuration and its files, for a start that finds bad ones."""
+        if not isinstance(self._keeper, DescriptorStore):
+            return
+        try:
+            packed = pack(config, credentials)
+            if packed != self.configuration:
+                await self._keeper.keep_configuration(packed)
+                self.configuration = packed
+        except (ConfigError, OSError) as error:
+            why = str(error) or type(error).__name__
+            log.warning("the configuration cannot be kept for the next start", why=why)
 
     def keeps_streams(self, hub: Hub) -> bool:
         """Whether streams can go on in the next process: only if the store has room for logs."""

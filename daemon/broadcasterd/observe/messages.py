@@ -20,6 +20,7 @@ MESSAGE_IDS: Mapping[str, str] = {
     "handover unreadable": "440589d499074067a80f5e219941f4bf",
     "handover failed": "3f1df6c8ad8e4b3cad65340a605be3a5",
     "configuration reloaded": "011cf163a8f14615b1ed8354db9da336",
+    "start with the configuration of before": "9de2d971656c413789068015fd0f55e0",
     "reload refused": "3df7a52f33a74c97a37f49b63676b3ac",
     "log records were dropped": "2324a0a6d7f048498cfd3b88cc1e54d8",
     "a task held up the loop": "b0b893fcc9cd49719d54b08e2cbd04b7",

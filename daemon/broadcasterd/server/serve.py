@@ -25,9 +25,10 @@ from broadcasterd.api.problems import FAILED
 from broadcasterd.api.request import join_fields
 from broadcasterd.api.routes import Api
 from broadcasterd.broadcast.slices import for_each
-from broadcasterd.config import ConfigError, Limits, Server
+from broadcasterd.config import Limits, Server
 from broadcasterd.errors import Problem
 from broadcasterd.server.bridge import Address, Bridge, scope_of
+from broadcasterd.server.certificate import check_certificate
 from broadcasterd.server.connection_limits import ConnectionLimits
 from broadcasterd.server.direct import find, respond
 from broadcasterd.server.http1 import DRAIN_S, Exchange, Http1
@@ -104,15 +105,8 @@ class HttpServer:
 
         """
         if self._tls is not None and config.tls_certificate is not None:
-            try:
-                # To see whether it is good.
-                _hypercorn_config(config, self._settings.limits).create_ssl_context()
-                self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
-            except OSError as error:
-                why = error.strerror or error
-                raise ConfigError(
-                    f'server.tls_certificate = "{config.tls_certificate}": {why}'
-                ) from error
+            check_certificate(config)
+            self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
 
     def reconfigure(self) -> None:
         """Go on with the settings now in force."""
