@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
 from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary, ref
 
@@ -54,10 +55,21 @@ def make_hub(
     clock: Clock | None = None,
     thresholds: Thresholds | None = None,
 ) -> Hub:
-    """Return a hub that does not run."""
-    hub = Hub(settings or in_force(), clock=clock, thresholds=thresholds)
+    """Return a hub that does not run; its wall clock goes with Trio's, a mock's too."""
+    hub = Hub(settings or in_force(), clock=clock or Clock(wall=_wall()), thresholds=thresholds)
     _hubs[hub.subscribers] = ref(hub)
     return hub
+
+
+def _wall() -> Callable[[], float]:
+    began: list[float] = []
+
+    def now() -> float:
+        if not began:
+            began.append(time.time() - trio.current_time())
+        return began[0] + trio.current_time()
+
+    return now
 
 
 async def start_hub(nursery: trio.Nursery, hub: Hub | None = None, /, **sessions: object) -> Hub:

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from broadcasterd.broadcast.clock import Clock
+from broadcasterd.broadcast.clock import SET_S, Clock
 
 NOON = 1_764_000_000.0
 
@@ -36,3 +36,29 @@ def test_a_wall_clock_that_is_set_back_moves_no_moment_that_is_known() -> None:
 
     assert expires_at == 160.0
     assert clock.now() < expires_at
+
+
+@pytest.mark.parametrize("seconds", [3600.0, -3600.0, 1.0])
+def test_that_the_wall_clock_was_set_is_told_once(seconds: float) -> None:
+    wall = NOON
+    clock = Clock(monotonic=lambda: wall - NOON, wall=lambda: wall)
+
+    assert 0 == clock.was_set_by()
+
+    wall += 10
+    assert 0 == clock.was_set_by(), "both went on"
+
+    clock.now = lambda: 10.0
+    wall += seconds
+    assert [seconds, 0] == [clock.was_set_by(), clock.was_set_by()]
+
+
+def test_a_clock_that_is_slewed_counts_in_the_end() -> None:
+    wall = NOON
+    clock = Clock(monotonic=lambda: 0.0, wall=lambda: wall)
+    told = []
+    for _ in range(20):
+        told.append(clock.was_set_by())
+        wall += SET_S / 4
+
+    assert sum(told) == pytest.approx(4 * SET_S, abs=SET_S)

@@ -6,10 +6,20 @@ import pytest
 import trio
 import trio.testing
 
+from broadcasterd.access.grants import Grant
+from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import TICK_S, Supervisor
 from broadcasterd.core.reasons import EndReason
-from tests.support.broadcast import Recorder, draft, drafts, in_force, retained, start_hub
+from tests.support.broadcast import (
+    Recorder,
+    draft,
+    drafts,
+    in_force,
+    make_hub,
+    retained,
+    start_hub,
+)
 
 SLACK_S = 2 * TICK_S
 """How late the supervisor may be: it looks once a tick."""
@@ -175,6 +185,41 @@ async def test_a_step_that_hangs_is_not(
     await trio.sleep(60)
 
     assert steps == supervisor.steps
+
+
+async def test_a_wall_clock_that_is_set_ends_what_has_expired_by_it_and_nothing_else(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    jump = 0.0
+    clock = Clock(wall=lambda: 1_764_000_000 + trio.current_time() + jump)
+    hub = await start_hub(nursery, make_hub(in_force(session_ttl=7200), clock=clock))
+    nursery.start_soon(Supervisor(hub).run)
+    waiting: dict[int, trio.CancelScope] = {}
+
+    async def wait(seconds: int) -> None:
+        grant = Grant(expires_at=clock.unix_now() + seconds)
+        with hub.interrupts.until_expired(grant) as waiting[seconds]:
+            await trio.sleep_forever()
+
+    await hub.open("idle").publish(drafts("kept"))
+    short, long, ever = [Recorder(hub.open("s")) for _ in range(3)]
+    for stream, seconds in ((short, 600), (long, 7200)):
+        stream.expires_at = clock.now() + seconds
+        nursery.start_soon(wait, seconds)
+    await trio.sleep(10)
+    jump = 3600.0
+    await trio.sleep(SLACK_S)
+
+    assert [True, False, False] == [stream.closed for stream in (short, long, ever)]
+    assert [True, False] == [waiting[seconds].cancelled_caught for seconds in (600, 7200)]
+    assert ["kept"] == retained(hub.find("idle"))
+
+    jump = -3600.0  # what is good until 7200 by the clock is good for 10800 now
+    await trio.sleep(7200)
+    assert not long.closed
+
+    await trio.sleep(3600 + SLACK_S)
+    assert [True, False] == [stream.closed for stream in (long, ever)]
 
 
 async def test_a_stream_ends_within_a_tick_of_its_grant(

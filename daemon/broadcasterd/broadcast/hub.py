@@ -289,6 +289,14 @@ class Hub:
         if session.has_expired(now) and self.sessions.get(session.name) is session:
             self.drop(session, EndReason.SESSION_EXPIRED)
 
+    async def end_expired(self) -> None:
+        """End what grants hold open that have expired, also by a wall clock that was set."""
+        if seconds := self.clock.was_set_by():
+            log.warning("the wall clock was set", seconds=round(seconds, 3))
+            self.interrupts.wall_was_set(seconds)
+            await self.subscribers.wall_was_set(seconds)
+        await self.subscribers.end_expired()
+
     async def revoke(self, subject: str) -> int:
         """End all that a subject's grants hold open now; return how many streams those were."""
         self.interrupts.revoke(subject)

@@ -70,6 +70,11 @@ class Interrupts:
         """End the waits until the breaker opens."""
         _cancel(self._until_short)
 
+    def wall_was_set(self, seconds: float) -> None:
+        """Let waits end when their grants expire by the clock that was set by so much."""
+        for scope in self._until_expired:
+            scope.deadline -= seconds
+
     def revoke(self, subject: str) -> None:
         """End the waits under the grants of a subject."""
         _cancel({scope for scope, whose in self._until_expired.items() if whose == subject})

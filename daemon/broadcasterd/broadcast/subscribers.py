@@ -102,6 +102,14 @@ class Subscribers:
 
     # Ending many
 
+    async def wall_was_set(self, seconds: float) -> None:
+        """Let streams end when their grants expire by the clock that was set by so much."""
+
+        def translate(subscriber: Subscriber) -> None:
+            subscriber.expires_at -= seconds
+
+        await for_each(tuple(self.by_id.values()), translate)
+
     async def end_expired(self) -> None:
         """End the streams whose grants have expired."""
         now = self._clock.now()

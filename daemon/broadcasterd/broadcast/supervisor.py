@@ -55,7 +55,7 @@ class Supervisor:
             if now >= last_beat + tick:
                 last_beat = now
                 await hub.heartbeat()
-                await hub.subscribers.end_expired()
+                await hub.end_expired()
             if now >= last_sweep + limits.cleanup_interval:
                 last_sweep = now
                 await hub.sweep()
