@@ -17,19 +17,36 @@ from typing import Annotated, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from broadcasterd import former_names
+from broadcasterd.quantities import BYTES, SECONDS, quantity
+
 # An error message takes the description for what was expected.
-Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
+Seconds = Annotated[
+    float, Meta(gt=0, description='a number of seconds above 0, or a duration like "10m"')
+]
 # A browser that is told of more than a day would never come back in practice.
 Milliseconds = Annotated[
-    int, Meta(gt=0, le=86_400_000, description="milliseconds from 1 to 86400000, which is a day")
+    int,
+    Meta(
+        gt=0,
+        le=86_400_000,
+        description='milliseconds from 1 to 86400000, which is a day, or a duration like "3s"',
+    ),
 ]
-Megabytes = Annotated[float, Meta(gt=0, description="a number of megabytes above 0")]
-Bytes = Annotated[int, Meta(gt=0, description="a whole number of bytes above 0")]
+Megabytes = Annotated[
+    float, Meta(gt=0, description='a number of megabytes above 0, or a size like "1GiB"')
+]
+Bytes = Annotated[
+    int, Meta(gt=0, description='a whole number of bytes above 0, or a size like "64KiB"')
+]
 Count = Annotated[int, Meta(gt=0, description="a whole number above 0")]
 Share = Annotated[float, Meta(gt=0, le=1, description="a number above 0, at most 1")]
 # Anything slower would have a client wait for hours, or for ever.
 Rate = Annotated[float, Meta(ge=0.001, description="a number per second from 0.001")]
-Leeway = Annotated[float, Meta(ge=0, le=300, description="a number of seconds from 0 to 300")]
+Leeway = Annotated[
+    float,
+    Meta(ge=0, le=300, description='a number of seconds from 0 to 300, or a duration like "1m"'),
+]
 Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
 Text = Annotated[str, Meta(min_length=1, description="a string that is not empty")]
 # As a browser sends it, but for the port and for capitals. With a path, a trailing slash, or
@@ -216,6 +233,18 @@ class Settings:
 
 ENVIRONMENT_PREFIX = "BROADCASTERD_"
 
+_NO_SETTINGS = tuple(f"{ENVIRONMENT_PREFIX}{name}" for name in ("CONFIG", "URL", "TOKEN", "TEST_"))
+"""Of the command line, and of the project's own tests."""
+
+_QUANTITIES: Mapping[object, tuple[Mapping[str, float], float]] = {
+    Seconds: (SECONDS, 1),
+    Leeway: (SECONDS, 1),
+    Milliseconds: (SECONDS, 0.001),
+    Bytes: (BYTES, 1),
+    Megabytes: (BYTES, MiB),
+}
+"""Kinds that take a text with units: those, and the one that the kind's number is in."""
+
 _SECTIONS: Mapping[str, Section] = {
     field.name: getattr(Config(), field.name) for field in msgspec.structs.fields(Config)
 }
@@ -283,6 +312,8 @@ class _Draft:
         kind = _kinds(section)[key]
         try:
             meant = value if variable is None else _parse(str(value), kind)
+            if isinstance(meant, str) and kind in _QUANTITIES:
+                meant = _in_units(meant, *_QUANTITIES[kind])
             taken: object = msgspec.convert(
                 meant, type=kind, strict=variable is None, dec_hook=_to_path
             )
@@ -326,7 +357,12 @@ def _read(path: Path) -> dict[str, object]:
 
 def _take_tables(draft: _Draft, tables: Mapping[str, object]) -> None:
     for section, table in tables.items():
-        if section not in _SECTIONS:
+        if section in former_names.KEYS:
+            draft.problems.append(f"{section}: here it is {former_names.KEYS[section]}")
+        elif at_home := [name for name in _SECTIONS if section in _kinds(name)]:
+            words = " or ".join(f"[{name}]" for name in at_home)
+            draft.problems.append(f"{section}: expected in a section: {words}")
+        elif section not in _SECTIONS:
             draft.problems.append(f"{section}: unknown section{_nearest(section, _SECTIONS)}")
         elif not isinstance(table, Mapping):
             draft.problems.append(f"{section}: expected a table, written [{section}]")
@@ -336,6 +372,8 @@ def _take_tables(draft: _Draft, tables: Mapping[str, object]) -> None:
                     draft.take(section, key, value)
                 else:
                     hint = _nearest(key, _kinds(section))
+                    if key in former_names.KEYS:
+                        hint = f"; here it is {former_names.KEYS[key]}"
                     draft.problems.append(f"{section}.{key}: unknown key{hint}")
 
 
@@ -349,8 +387,10 @@ def _take_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
         if variable in known:
             section, key = known[variable]
             draft.take(section, key, text, variable=variable)
-        elif variable.startswith(ENVIRONMENT_PREFIX) and "__" in variable:
-            draft.problems.append(f"{variable}: unknown key{_nearest(variable, known)}")
+        elif variable in former_names.VARIABLES:
+            draft.problems.append(f"{variable}: here it is {former_names.VARIABLES[variable]}")
+        elif variable.startswith(ENVIRONMENT_PREFIX) and not variable.startswith(_NO_SETTINGS):
+            draft.problems.append(f"{variable}: no setting{_nearest_variable(variable, known)}")
 
     legacy = environ.get("USE_LEGACY_BROADCASTER", "").strip().lower()
     if legacy and legacy not in _TRUTH:
@@ -403,6 +443,15 @@ def _parse(text: str, kind: object) -> object:
     return text
 
 
+def _in_units(text: str, units: Mapping[str, float], unit: float) -> float | str:
+    """Return a text with units as the number that its field takes; any other text as it is."""
+    amount = quantity(text, units)
+    if amount is None:
+        return text
+    number = amount / unit
+    return round(number) if math.isclose(number, round(number)) else number
+
+
 def _to_path(kind: type, value: object) -> Path:
     """Let msgspec read paths, the one type here that it does not know."""
     if kind is Path and isinstance(value, str) and value:
@@ -437,6 +486,14 @@ def _words(kind: object) -> str:
 def _nearest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _nearest_variable(variable: str, known: Iterable[str]) -> str:
+    """Return a hint: the one with as many underscores as there should be, or a similar one."""
+    by_text = {name.removeprefix(ENVIRONMENT_PREFIX).replace("__", "_"): name for name in known}
+    text = variable.removeprefix(ENVIRONMENT_PREFIX).replace("__", "_")
+    near = difflib.get_close_matches(text, by_text, n=1)
+    return f" (did you mean {by_text[near[0]]}?)" if near else ""
 
 
 def _is_loopback(host: str) -> bool:

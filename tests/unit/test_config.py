@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broadcasterd import former_names
 from broadcasterd.config import (
     AlertRule,
     Config,
@@ -181,10 +182,93 @@ def test_unknown_key_that_resembles_nothing_gets_no_guess() -> None:
     assert problems({"log": {"xyzzy": 1}}) == ["log.xyzzy: unknown key"]
 
 
-def test_unknown_variable_names_the_nearest() -> None:
-    [problem] = problems_of(BROADCASTERD_LOG__LEVLE="info")
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("BROADCASTERD_LOG__LEVLE", "BROADCASTERD_LOG__LEVEL"),
+        ("BROADCASTERD_SERVER_PORT", "BROADCASTERD_SERVER__PORT"),
+        ("BROADCASTERD_MEMORY__WARNING__MB", "BROADCASTERD_MEMORY__WARNING_MB"),
+        ("BROADCASTERD_SERVER__PROT", "BROADCASTERD_SERVER__PORT"),
+    ],
+)
+def test_a_variable_that_is_no_setting_names_the_one_that_was_meant(
+    variable: str, meant: str
+) -> None:
+    assert problems_of(**{variable: "1"}) == [f"{variable}: no setting (did you mean {meant}?)"]
 
-    assert problem == "BROADCASTERD_LOG__LEVLE: unknown key (did you mean BROADCASTERD_LOG__LEVEL?)"
+
+def test_a_variable_that_resembles_nothing_is_refused_as_well() -> None:
+    assert problems_of(BROADCASTERD_XYZZY="1") == ["BROADCASTERD_XYZZY: no setting"]
+
+
+@pytest.mark.parametrize("name", ["CONFIG", "URL", "TOKEN", "TEST_STRICT"])
+def test_variables_that_are_meant_for_others_are_left_alone(name: str) -> None:
+    assert load(None, {f"BROADCASTERD_{name}": ""}) == Config()
+
+
+def test_a_key_outside_of_its_section_names_that() -> None:
+    assert problems({"port": 8000, "secret_file": "x"}) == [
+        "port: expected in a section: [server]",
+        "secret_file: expected in a section: [auth]",
+    ]
+
+
+@pytest.mark.parametrize(("old", "new"), former_names.KEYS.items())
+def test_the_name_of_an_in_process_broadcaster_gets_ours(old: str, new: str) -> None:
+    section, _, key = new.partition(".")
+
+    assert hasattr(getattr(Config(), section), key)
+    assert problems({old: 1}) == [f"{old}: here it is {new}"]
+    assert problems({"sessions": {old: 1}}) == [f"sessions.{old}: unknown key; here it is {new}"]
+
+
+@pytest.mark.parametrize(("old", "new"), former_names.VARIABLES.items())
+def test_a_variable_of_an_in_process_broadcaster_gets_ours(old: str, new: str) -> None:
+    section, key = new.removeprefix("BROADCASTERD_").lower().split("__")
+
+    assert hasattr(getattr(Config(), section), key)
+    assert problems_of(**{old: "1"}) == [f"{old}: here it is {new}"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "text", "value"),
+    [
+        ("sessions", "session_ttl", "1h30m", 5400.0),
+        ("sessions", "event_ttl", "500ms", 0.5),
+        ("sessions", "retry_ms", "3s", 3000),
+        ("sessions", "max_history_bytes", "64KiB", 65_536),
+        ("server", "max_body_bytes", "1MB", 1_000_000),
+        ("auth", "leeway", "0s", 0.0),
+        ("memory", "warning_mb", "100MiB", 100.0),
+    ],
+)
+def test_durations_and_sizes_may_have_units(
+    section: str, key: str, text: str, value: float
+) -> None:
+    variable = f"BROADCASTERD_{section}__{key}".upper()
+    for config in (from_mapping({section: {key: text}}), load(None, {variable: text})):
+        taken = getattr(getattr(config, section), key)
+
+        assert (value, type(value)) == (taken, type(taken))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "text"),
+    [
+        ("sessions", "session_ttl", "3600"),
+        ("sessions", "session_ttl", "1 week"),
+        ("sessions", "session_ttl", "0s"),
+        ("sessions", "retry_ms", "1.5ms"),
+        ("sessions", "retry_ms", "2d"),
+        ("sessions", "max_history_bytes", "0.5B"),
+        ("sessions", "max_history_bytes", "1h"),
+        ("server", "port", "1kB"),
+    ],
+)
+def test_other_texts_are_no_numbers(section: str, key: str, text: str) -> None:
+    [problem] = problems({section: {key: text}})
+
+    assert problem.startswith(f'{section}.{key} = "{text}": expected ')
 
 
 def test_every_problem_is_told_at_once() -> None:
@@ -206,7 +290,6 @@ def test_every_problem_is_told_at_once() -> None:
         ("server", "cors_origins", ["https://a.example/"], "a list of origins like"),
         ("server", "max_body_bytes", 1.5, "a whole number of bytes above 0"),
         ("sessions", "heartbeat_interval", 0, "a number of seconds above 0"),
-        ("sessions", "session_ttl", "1h", "a number of seconds above 0"),
         ("sessions", "session_ttl", float("inf"), "a number of seconds above 0"),
         ("sessions", "session_ttl", float("nan"), "a number of seconds above 0"),
         ("sessions", "retry_ms", 0, "milliseconds from 1 to 86400000, which is a day"),

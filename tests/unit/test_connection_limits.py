@@ -109,6 +109,14 @@ async def test_refusals_are_recorded_once_a_minute_for_each_client(
     assert {"limits.max_connections_per_address"} == {record["limit"] for record in records}
 
 
+def test_the_record_of_a_refusal_has_the_address_as_people_write_it() -> None:
+    room = places_of(max_connections=0)
+    with structlog.testing.capture_logs() as records:
+        room.take("::ffff:192.0.2.7")
+
+    assert ["192.0.2.7"] == [record["peer"] for record in records]
+
+
 async def test_refusals_for_want_of_any_place_are_recorded_once_a_minute(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -7,6 +7,7 @@ import re
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from broadcasterd.access.grants import Grant
 from broadcasterd.broadcast.hub import UNUSED_INTERVAL_S, Hub
@@ -440,6 +441,14 @@ async def test_the_breaker_comes_and_goes_with_its_thresholds(hub: Hub) -> None:
 
 
 # --- grants ----------------------------------------------------------------------------------
+
+
+async def test_the_record_of_a_streams_end_has_the_subject_of_its_token(hub: Hub) -> None:
+    stream = Recorder(hub.open("s"), grant=Grant("alice"))
+    with capture_logs() as records:
+        stream.close(EndReason.CLIENT_GONE)
+
+    assert [("stream ended", "alice")] == [(r["event"], r["subject"]) for r in records]
 
 
 async def test_streams_whose_grants_have_expired_are_cut_and_no_others(hub: Hub) -> None:

@@ -85,6 +85,7 @@ class Subscribers:
             session=subscriber.feed.name,
             stream=subscriber.stream_id,
             peer=subscriber.peer,
+            subject=subscriber.subject,
             reason=reason.value,
             duration_s=round(self._clock.now() - subscriber.opened_at, 3),
             last_id=subscriber.feed.log.id_of(subscriber.cursor),

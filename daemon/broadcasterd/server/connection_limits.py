@@ -14,7 +14,12 @@ from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 import structlog
 import trio
 
-from broadcasterd.access.client_address import client_group, is_trusted, parse_networks
+from broadcasterd.access.client_address import (
+    client_address,
+    client_group,
+    is_trusted,
+    parse_networks,
+)
 from broadcasterd.access.ratelimit import RateLimiter
 from broadcasterd.access.tally import Tally
 from broadcasterd.config import Settings
@@ -135,7 +140,7 @@ class ConnectionLimits:
             log.warning(
                 "connections are refused",
                 limit=f"limits.{limit}",
-                peer=peer,
+                peer=client_address(peer, {}, ()),  # as an operator writes it: no ::ffff:192.0.2.7
                 now=self.taken,
                 refused=self.refused[limit],
             )
