@@ -48,6 +48,9 @@ _FINAL = (
 )
 
 
+_NUMBER = re.compile(r"^\[Errno -?[0-9]+\] ")  # it says nothing that the words do not
+
+
 class RequestFailed(Exception):  # noqa: N818 (it is the daemon's answer, not an error in here)
     """The daemon refused, or could not be reached; the text is for a person."""
 
@@ -117,7 +120,7 @@ def publish(
         try:
             response = client.post(url, content=body, headers=headers)
         except (httpx.HTTPError, *_UNUSABLE) as error:
-            raise RequestFailed(f"{_shown(url)}: {_cause(error)}") from error
+            raise RequestFailed(f"{_shown(url)}: {_cause(error, url)}") from error
     if response.next_request is not None:
         elsewhere = _shown(str(response.next_request.url))
         raise RequestFailed(f"{_refusal(response)}: publish to {elsewhere}")
@@ -207,9 +210,9 @@ class Tail:
                     raise RequestFailed(_refusal(response))
                 return _Pause(_refusal(response), at_least=_retry_after(response))
         except _FINAL as error:
-            raise RequestFailed(f"{_shown(self._url)}: {_cause(error)}") from error
+            raise RequestFailed(f"{_shown(self._url)}: {_cause(error, self._url)}") from error
         except httpx.TransportError as error:
-            return _Pause(f"{_shown(self._url)}: {_cause(error)}")
+            return _Pause(f"{_shown(self._url)}: {_cause(error, self._url)}")
 
     def _stream(self, source: EventSource) -> Generator[Received, None, _Pause | None]:
         # Every start but `start` itself is answered with an id before any event (contract), so
@@ -307,5 +310,12 @@ def _refusal(response: httpx.Response) -> str:
     return ": ".join([whose, *(text for text in told if text != response.reason_phrase)])
 
 
-def _cause(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _cause(error: Exception, url: str = "") -> str:
+    """Say what went wrong without error numbers, and what it means where a scheme is wrong."""
+    text = _NUMBER.sub("", str(error)) or type(error).__name__
+    if "WRONG_VERSION_NUMBER" in text:
+        return "no TLS is spoken there (is it http:// ?)"
+    is_cut = "without sending a response" in text or "reset by peer" in text
+    if is_cut and url.startswith("http:"):
+        return f"{text} (is it https:// ?)"
+    return text

@@ -13,6 +13,8 @@ from typing import IO, Protocol
 import httpx
 import pytest
 
+from broadcasterd import client
+from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, StartDaemon
 from tests.support.lines import Lines
 from tests.support.proxy import CuttingProxy
@@ -146,14 +148,36 @@ def test_refused_line_is_told(daemon: Daemon) -> None:
     assert ran.stderr.startswith("Error: 4")
 
 
+def failure(url: str) -> str:
+    """Return what publishing in this process says, the address left out."""
+    with pytest.raises(client.RequestFailed) as failed:
+        client.publish(client.events_url(url, "s"), b"x", content_type="text/plain")
+    where, _, why = str(failed.value).partition(": ")
+
+    assert f"{url}/v1/sessions/s/events" == where
+    return why
+
+
 def test_daemon_that_is_not_there_is_told(daemon: Daemon) -> None:
     daemon.stop()
 
     ran = run("publish", "s", "--data", "x", "--url", daemon.url)
 
-    assert ran.returncode == 1
-    assert "Connection refused" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    assert (1, "") == (ran.returncode, ran.stdout)
+    assert f"Error: {daemon.session('s')}: Connection refused\n" == ran.stderr
+    assert "Name or service not known" == failure("http://nobody.invalid")
+
+
+def test_the_wrong_scheme_is_told(
+    daemon: Daemon, start_daemon: StartDaemon, certificate: Certificate
+) -> None:
+    files = {"tls_certificate": str(certificate.chain), "tls_key": str(certificate.key)}
+    secured = start_daemon(server=files)
+
+    assert "no TLS is spoken there (is it http:// ?)" == failure(
+        daemon.url.replace("http:", "https:")
+    )
+    assert failure(secured.url).endswith("(is it https:// ?)")
 
 
 # --- tail ------------------------------------------------------------------------------------
