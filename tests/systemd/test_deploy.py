@@ -59,7 +59,12 @@ def releases(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             check=True,
         )
         edit(made / version, "__init__.py", f'"{OLD}"', f'"{version}"')
-    edit(made / DEAD, "daemon.py", "def main(", "raise RuntimeError('broken')\n\n\ndef main(")
+    edit(
+        made / DEAD,
+        "daemon.py",
+        "    notifier =",
+        "    raise RuntimeError('broken')\n    notifier =",
+    )
     edit(made / DUMB, "api/publish.py", "async def publish(", "async def publish(forgotten, ")
     launcher = made / HUNG / "bin/broadcasterd"
     replace(launcher, launcher.read_text().replace("#!/bin/sh\n", HANG))
