@@ -65,16 +65,19 @@ dev-backend: run ## another name of run
 # As root, on the machine that it is for, by a program: systemd/deployment, see docs/deploy.md.
 # VERSION= names a release that is there already, or else names this checkout.
 
-PREFIX ?= /usr
+PREFIX ?= /usr/local
 # Not somebody's Python in a home directory: a service does not see those.
 SYSTEM_PYTHON ?= /usr/bin/python3
 DEPLOYMENT = PYTHONPATH=systemd $(SYSTEM_PYTHON) -B -m deployment --prefix=$(PREFIX) --destdir=$(DESTDIR)
 
-.PHONY: release install uninstall
+.PHONY: release releases install uninstall
 release: ## put this version beside those that are installed, without switching to it
 	$(DEPLOYMENT) release $(VERSION)
 
-install: ## install this version for systemd (DESTDIR=, PREFIX=/usr, SYSTEM_PYTHON=)
+releases: ## list the releases that are there, and which is current, staging, previous
+	@$(DEPLOYMENT) releases
+
+install: ## install this version for systemd (DESTDIR=, PREFIX=/usr/local, SYSTEM_PYTHON=)
 	$(DEPLOYMENT) install $(VERSION)
 
 uninstall: ## remove every release, but neither configuration nor state

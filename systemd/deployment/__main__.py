@@ -10,9 +10,16 @@ from pathlib import Path
 
 from deployment import functional
 from deployment.build import Checkout, release
-from deployment.deploy import INTERRUPTIONS, deploy, ignore_interruptions, install, rollback
+from deployment.deploy import (
+    INTERRUPTIONS,
+    check_nothing_runs,
+    deploy,
+    ignore_interruptions,
+    install,
+    rollback,
+)
 from deployment.http import Client
-from deployment.installation import configure, link_to_current, uninstall
+from deployment.installation import configure, link_to_current, runs_systemd, uninstall
 from deployment.instance import INSTANCES, PRODUCTION, Instance
 from deployment.layout import THIS_MACHINE, Layout
 from deployment.releases import DeploymentError, Releases
@@ -46,27 +53,57 @@ def do(arguments: argparse.Namespace, layout: Layout) -> None:
     releases = Releases(layout.here(layout.prefix))
     match arguments.command:
         case "release":
-            version = release(Checkout(), layout, arguments.version, say)
-            say(f"release {version} is there")
+            with releases.locked(first=True):
+                say(f"release {release(Checkout(), layout, arguments.version, say)} is there")
+        case "releases":
+            for version, uses in releases.all():
+                say(f"{version}  {', '.join(uses)}".rstrip())
         case "install":
-            version = release(Checkout(), layout, arguments.version, say)
-            configure(PRODUCTION, layout)
-            install(releases, version)
-            link_to_current(layout)
-            say(f"release {version} is installed")
+            with releases.locked(first=True):
+                put_under_all(releases, layout, arguments.version)
         case "uninstall":
-            uninstall(layout)
+            for left in uninstall(layout):
+                say(f"left where it is: {left}")
         case "deploy":
-            version = release(Checkout(), layout, arguments.version, say)
-            instance = INSTANCES[arguments.instance]
-            if instance is not PRODUCTION:
-                configure(instance, layout)
-            deploy(releases, instance, version, say)
+            with releases.locked():
+                go_on(releases, layout, INSTANCES[arguments.instance], arguments.version)
         case "rollback":
-            rollback(releases, say)
+            with releases.locked():
+                rollback(releases, say)
         case _:
             instance = INSTANCES[arguments.instance]
             test(releases, instance, url=arguments.url, thorough=arguments.thorough)
+
+
+def put_under_all(releases: Releases, layout: Layout, version: str | None) -> None:
+    """Install a release, where nothing runs that would have it under its feet.
+
+    Raises:
+        DeploymentError: something does, or there is no such release and it cannot be made.
+
+    """
+    version = release(Checkout(), layout, version, say)
+    if runs_systemd(layout):
+        check_nothing_runs(releases, version)
+    configure(PRODUCTION, layout)
+    install(releases, version)
+    link_to_current(layout)
+    say(f"release {version} is installed")
+
+
+def go_on(releases: Releases, layout: Layout, instance: Instance, version: str | None) -> None:
+    """Deploy a release that is there, or this checkout where none is named.
+
+    Raises:
+        DeploymentError: there is no such release, or it is not deployed.
+
+    """
+    if version:
+        releases.path(version)  # or the error says which there are
+    version = release(Checkout(), layout, version, say)
+    if instance is not PRODUCTION:
+        configure(instance, layout)
+    deploy(releases, instance, version, say)
 
 
 def test(releases: Releases, instance: Instance, *, url: str | None, thorough: bool) -> None:
@@ -100,7 +137,7 @@ def say(what: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="deployment", description=__doc__)
     parser.add_argument(
-        "--prefix", type=_absolute, default=Path("/usr"), help="where it is installed"
+        "--prefix", type=_absolute, default=Path("/usr/local"), help="where it is installed"
     )
     parser.add_argument(
         "--destdir", type=_root, default=THIS_MACHINE, help="a tree for another machine; its root"
@@ -114,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
             ("deploy", "have an instance go on with a release"),
         )
     }
+    commands.add_parser("releases", help="list the releases that are there, the newest first")
     commands.add_parser("uninstall", help="remove everything but configuration and state")
     commands.add_parser("rollback", help="have production go back to the release before")
     testing = commands.add_parser("test", help="make checks of an instance")

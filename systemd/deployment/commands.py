@@ -11,6 +11,8 @@ from pathlib import Path
 
 from deployment.releases import DeploymentError
 
+SHOWN_LINES = 20
+
 Say = Callable[[str], None]
 """Takes a line for an operator."""
 
@@ -77,6 +79,14 @@ def interruptions_later() -> Iterator[None]:
             signal.signal(number, handler)
         for interruption in came:
             signal.raise_signal(interruption)
+
+
+def said_since(unit: str, since: float) -> str:
+    """Return the last lines that a unit, and systemd of it, have said since a Unix time."""
+    run("journalctl", "--sync")
+    records = ["--quiet", "--output=cat", f"--unit={unit}"]
+    said = run("journalctl", *records, f"--since=@{since:.6f}").splitlines()
+    return "\n".join(said[-SHOWN_LINES:])
 
 
 def reread_units_and_catalog() -> None:

@@ -18,6 +18,14 @@ from deployment.units import NAMES, SERVICE, SOCKET
 EXAMPLE = CHECKOUT / "config/broadcasterd.toml"
 EXAMPLE_SECRET = re.compile(r'^# secret_file = "[^"]*"', re.MULTILINE)
 SECRET_BYTES = 48
+ENABLED = Path("/etc/systemd/system")
+LEFT = (
+    Path("/etc/broadcasterd"),
+    Path("/var/lib/private/broadcasterd"),
+    *(ENABLED / f"{unit}.d" for unit in (SERVICE, SOCKET)),
+)
+"""The configuration with its secrets, the state, and what `systemctl edit` wrote."""
+
 SYSTEMD_RUNS = Path("/run/systemd/system")
 
 
@@ -48,28 +56,31 @@ def link_to_current(layout: Layout) -> None:
     ):
         link.parent.mkdir(parents=True, exist_ok=True)
         replace_link(link, target)
-    if _runs_systemd(layout):
+    if runs_systemd(layout):
         reread_units_and_catalog()
 
 
-def uninstall(layout: Layout) -> None:
-    """Stop all instances, and remove everything but configuration and state.
+def uninstall(layout: Layout) -> list[Path]:
+    """Stop all instances, and remove everything but configuration and state; return what is left.
 
     Raises:
         DeploymentError: systemd does not take note of it.
 
     """
-    if _runs_systemd(layout):
+    units = [layout.units / name for name in NAMES]
+    if runs_systemd(layout):
         with suppress(DeploymentError):  # it may not be installed
             run("systemctl", "disable", "--now", SOCKET, SERVICE)
         run("systemctl", "stop", "broadcasterd@*")
-    units = [layout.units / name for name in NAMES]
+    for link in layout.here(ENABLED).glob("*.wants/broadcasterd@*"):  # or they would lead nowhere
+        link.unlink()
     for place in (layout.library, layout.documentation, layout.command, layout.catalog, *units):
         remove(layout.here(place))
-    if _runs_systemd(layout):
+    if runs_systemd(layout):
         reread_units_and_catalog()
+    return [path for path in LEFT if layout.here(path).exists()]
 
 
-def _runs_systemd(layout: Layout) -> bool:
+def runs_systemd(layout: Layout) -> bool:
     """Return whether there is a systemd that is to know: not in a tree for another machine."""
     return layout.is_this_machine and SYSTEMD_RUNS.is_dir()

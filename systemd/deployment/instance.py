@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployment.commands import reread_units_and_catalog, run
+from deployment.commands import reread_units_and_catalog, run, said_since
+from deployment.files import replace_file
 from deployment.releases import CURRENT, STAGING, DeploymentError
 
 ETC = Path("/etc/broadcasterd")
 TOKEN_S = 3600
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 (one of them will do)
-SHOWN_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,39 @@ class Instance:
 
         """
         self._broadcasterd(release, "check-config", "--config", str(self.settings))
+
+    def keep_settings(self, release: Path) -> None:
+        """Keep the configuration with a release that takes it: to be put back with it."""
+        replace_file(self.settings, release / self._kept)
+
+    def put_settings_back(self, release: Path) -> str:
+        """Have the configuration be the one that a release last ran with, where it refuses ours.
+
+        Returns:
+            What was done, in words; nothing if nothing was.
+
+        Raises:
+            DeploymentError: it refuses the one that it ran with as well, or there is none.
+
+        """
+        try:
+            self.check_settings(release)
+        except DeploymentError:
+            if not (kept := release / self._kept).exists():
+                raise
+            refused = self.settings.with_name(f"{self.settings.name}.refused-by-{release.name}")
+            replace_file(self.settings, refused)
+            replace_file(kept, self.settings)
+            self.check_settings(release)
+            return (
+                f"{release.name} does not take {self.settings}: it is the one again that it last"
+                f" ran with; the other is {refused}"
+            )
+        return ""
+
+    @property
+    def _kept(self) -> str:
+        return f"{self.name}.toml"
 
     def token(self, release: Path, sessions: str) -> str | None:
         """Return a token for every action on some sessions; ``None`` if none is needed.
@@ -77,8 +110,20 @@ class Instance:
         host, _, port = listen.partition(" ")[0].rpartition(":")
         if not host:
             raise DeploymentError(f"{self.unit}.socket has no TCP address: {listen.strip()!r}")
-        scheme = "https" if self._settings("server", "tls_certificate") else "http"
-        return f"{scheme}://{EVERY_ADDRESS.get(host, host)}:{port}"
+        return f"{self.scheme()}://{EVERY_ADDRESS.get(host, host)}:{port}"
+
+    def scheme(self) -> str:
+        """Return the scheme of its URL."""
+        return "https" if self._settings("server", "tls_certificate") else "http"
+
+    def start_timeout(self) -> str:
+        """Return how long a start may take, as systemd says it."""
+        unit = f"{self.unit}.service"
+        return run("systemctl", "show", "--property=TimeoutStartUSec", "--value", unit).strip()
+
+    def is_running(self) -> bool:
+        """Whether a process of it runs."""
+        return self.pid() != 0
 
     def restart(self) -> int:
         """Have systemd restart it, with units and catalog as they are now; return its process id.
@@ -92,7 +137,9 @@ class Instance:
         try:
             run("systemctl", "restart", f"{self.unit}.service")
         except DeploymentError as error:
-            raise DeploymentError(f"{error}\n{self._said_since(since)}") from error
+            raise DeploymentError(
+                f"{error}\n{said_since(f'{self.unit}.service', since)}"
+            ) from error
         return self.pid()
 
     def pid(self) -> int:
@@ -117,12 +164,6 @@ class Instance:
             if self.secret.exists():
                 Path(directory, "secret").symlink_to(self.secret)
             yield directory
-
-    def _said_since(self, since: float) -> str:
-        run("journalctl", "--sync")
-        records = ["--quiet", "--output=cat", f"--unit={self.unit}.service"]
-        said = run("journalctl", *records, f"--since=@{since:.6f}").splitlines()
-        return "\n".join(said[-SHOWN_LINES:])
 
 
 PRODUCTION = Instance(

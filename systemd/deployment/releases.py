@@ -95,13 +95,18 @@ class Releases:
         return _version(self._releases / version / "before")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other deployments from switching meanwhile.
+    def locked(self, *, first: bool = False) -> Iterator[None]:
+        """Keep others from changing anything meanwhile.
+
+        Args:
+            first: this may be the first release of all.
 
         Raises:
-            DeploymentError: another is under way, or there is nothing to switch.
+            DeploymentError: another deployment is under way, or there is nothing to change.
 
         """
+        if first:
+            self._library.mkdir(parents=True, exist_ok=True)
         try:
             directory = os.open(self._library, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -130,6 +135,19 @@ class Releases:
     def note_before(self, version: str, before: str) -> None:
         """Note the release to go back to from another."""
         replace_link(self._releases / version / "before", f"../{before}")
+
+    def all(self) -> list[tuple[str, list[str]]]:
+        """Return all versions, the newest first, each with what it is to whom."""
+        current = self.in_use(CURRENT)
+        uses = {
+            "current": current,
+            "staging": self.in_use(STAGING),
+            "previous": current and self.before(current),
+        }
+        return [
+            (version, [use for use, used in uses.items() if used == version])
+            for version in sorted(self._versions(), key=self._used_at, reverse=True)
+        ]
 
     def prune(self) -> list[str]:
         """Remove releases that are neither new nor in use; return their versions."""

@@ -17,7 +17,7 @@ from tests.support.tools import lack
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with all that ``make install`` installs."""
     tree = tmp_path_factory.mktemp("tree")
-    make("install", f"DESTDIR={tree}")
+    make("install", f"DESTDIR={tree}", "PREFIX=/usr")
     return tree
 
 

@@ -30,18 +30,21 @@ NEW = "99.1"
 DEAD = "99.2"
 DUMB = "99.3"
 HUNG = "99.4"
-"""The releases there are, no more than are kept. Three are broken: one fails when it starts, one
-cannot publish, and one never gets ready."""
+SHY = "99.5"
+"""The releases there are. All but two are broken: one fails when it starts, and one cannot publish;
+one never gets ready, and one fails, only where systemd has a socket for it: not on trial."""
 
 NEW_UNIT = "Broadcasts still more events"
-HANG = '#!/bin/sh\n[ "$1" = serve ] && exec sleep 1000\n'
+IN_ITS_PLACE = '#!/bin/sh\n[ "$1" = serve ] && [ "$LISTEN_FDS" ] && exec '
 
 CHECKOUT = "srv/broadcasterd"
+MAKE = ("make", "-C", f"/{CHECKOUT}", "PREFIX=/usr")
 OF_THE_CHECKOUT = (
     *("LICENSE", "Makefile", "README.md", "CHANGELOG.md", "SECURITY.md"),
     *("pyproject.toml", "requirements.lock"),
     *("config", "daemon", "docs", "systemd", "tests"),
 )
+NEW_SETTING = "class New(Section, frozen=True, kw_only=True):\n    setting: int = 0"
 LIBRARY = "usr/lib/broadcasterd"
 FEW = 100
 
@@ -53,7 +56,7 @@ def releases(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     They share the files that are the same: one release has thousands.
     """
     made = tmp_path_factory.mktemp("releases")
-    for version in (NEW, DEAD, DUMB, HUNG):
+    for version in (NEW, DEAD, DUMB, HUNG, SHY):
         subprocess.run(
             ["cp", "--archive", "--link", tree / LIBRARY / "releases" / OLD, made / version],
             check=True,
@@ -66,8 +69,17 @@ def releases(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "    raise RuntimeError('broken')\n    notifier =",
     )
     edit(made / DUMB, "api/publish.py", "async def publish(", "async def publish(forgotten, ")
-    launcher = made / HUNG / "bin/broadcasterd"
-    replace(launcher, launcher.read_text().replace("#!/bin/sh\n", HANG))
+    for version, does in ((HUNG, "sleep 1000"), (SHY, "false")):
+        launcher = made / version / "bin/broadcasterd"
+        text = launcher.read_text().replace("#!/bin/sh\n", f"{IN_ITS_PLACE}{does}\n")
+        replace(launcher, text)
+    edit(made / NEW, "config.py", "class Log(", f"{NEW_SETTING}\n\n\nclass Log(")
+    edit(
+        made / NEW,
+        "config.py",
+        "    log: Log = Log()\n",
+        "    log: Log = Log()\n    new: New = New()\n",
+    )
     unit = made / NEW / "systemd/broadcasterd.service"
     replace(unit, re.sub("(?m)^Description=.*$", f"Description={NEW_UNIT}", unit.read_text()))
     return made
@@ -124,7 +136,7 @@ def deploying(tree: Path, releases: Path) -> Iterator[Container]:
 def production(deploying: Container) -> Iterator[Service]:
     """Return production, started from the old release, which has no release before it."""
     library = deploying.root / LIBRARY
-    for version in (OLD, NEW, DEAD, DUMB, HUNG):
+    for version in (OLD, NEW, DEAD, DUMB, HUNG, SHY):
         (library / "releases" / version / "before").unlink(missing_ok=True)
     for link in ("current", "staging"):
         (library / link).unlink()
@@ -139,9 +151,7 @@ def run_make(
 ) -> str:
     """Run make in the checkout inside; return what it says."""
     named = [f"VERSION={version}"] if version else []
-    done = service.container.run(
-        "make", "-C", f"/{CHECKOUT}", target, *named, *settings, check=False
-    )
+    done = service.container.run(*MAKE, target, *named, *settings, check=False)
     said = done.stdout + done.stderr
 
     assert (done.returncode == 0) is succeeds, said
@@ -174,26 +184,61 @@ async def test_nobody_notices_a_deployment_nor_a_rollback(production: Service) -
     assert [OLD, NEW, OLD] == versions
 
 
-@pytest.mark.parametrize("broken", [DEAD, DUMB])
-async def test_a_broken_release_is_rolled_back_by_itself(broken: str, production: Service) -> None:
+async def test_a_release_that_fails_in_its_place_is_rolled_back_by_itself(
+    production: Service,
+) -> None:
     said = []
 
     def change() -> None:
-        said.append(run_make(production, "deploy-production", broken, succeeds=False))
+        said.append(run_make(production, "deploy-production", SHY, succeeds=False))
 
     await unnoticed(production, change, subscribers=FEW)
 
     assert (OLD, OLD) == (version_of(production), current(production))
-    assert f"{broken} FAILED" in said[0]
+    assert f"{SHY} FAILED" in said[0]
     assert f"production runs {OLD} again" in said[0]
 
 
-def test_what_the_new_release_makes_of_the_configuration_comes_first(production: Service) -> None:
-    production.write_configuration("[server]\nprot = 1\n")
+def test_what_would_not_serve_is_found_before_anything_is_touched(production: Service) -> None:
     pid = production.pid
+    for broken, why in ((DEAD, "RuntimeError: broken"), (DUMB, "expected 200, not 500")):
+        said = run_make(production, "deploy-production", broken, succeeds=False)
 
+        assert f"{broken} is not deployed, and nothing was touched" in said
+        assert why in said
+
+    said = run_make(production, "deploy-production", "99.9", succeeds=False)
+    assert f"there is no release 99.9; there are: {OLD}, {NEW}" in said
+
+    said = run_make(production, "install", NEW, succeeds=False)
+    assert f"production runs {OLD}: `make deploy-production`" in said
+
+    production.write_configuration("[server]\nprot = 1\n")
     assert "server.prot" in run_make(production, "deploy-production", NEW, succeeds=False)
     assert (pid, OLD) == (production.pid, current(production))
+
+
+def test_a_rollback_puts_the_configuration_back_that_went_with_the_release(
+    production: Service,
+) -> None:
+    production.configure(sessions={"retry_ms": 1234})
+    run_make(production, "deploy-production", NEW)
+
+    assert [f"{NEW}  current", f"{OLD}  staging, previous"] == sorted(
+        (line for line in run_make(production, "releases").splitlines() if "  " in line),
+        reverse=True,
+    )
+
+    production.configure(new={"setting": 1})  # the older release knows no such thing
+    said = run_make(production, "rollback")
+
+    assert f"{OLD} does not take /etc/broadcasterd/broadcasterd.toml" in said
+    assert OLD == version_of(production)
+    etc = production.container.root / "etc/broadcasterd"
+    assert "retry_ms = 1234" in (etc / "broadcasterd.toml").read_text()
+    aside = etc / f"broadcasterd.toml.refused-by-{OLD}"
+    assert "setting = 1" in aside.read_text()
+    aside.unlink()
 
 
 def test_there_is_one_deployment_at_a_time(production: Service) -> None:
@@ -231,10 +276,10 @@ def test_a_deployment_that_is_ended_leaves_one_release_or_the_other(
     signal: str, production: Service
 ) -> None:
     """The new release never gets ready, so that it is always in the same place that it ends."""
-    deploying = ["make", "-C", f"/{CHECKOUT}", "deploy-production", f"VERSION={HUNG}"]
+    deploying = [*MAKE, "deploy-production", f"VERSION={HUNG}"]
     patient = "--property=TimeoutStopSec=180"  # when make is gone, systemd waits for its children
     production.container.run("systemd-run", "--unit=deploying", "--collect", patient, *deploying)
-    until(lambda: production.show("ActiveState") == "activating")
+    until(lambda: production.show("ActiveState") == "activating", within=60)
 
     assert HUNG == current(production)
 
@@ -285,7 +330,12 @@ def test_what_is_installed_on_the_machine_itself_is_uninstalled(tree: Path) -> N
 
         assert OLD == version_of(service)
 
-        run_make(service, "uninstall")
+        machine.run("systemctl", "enable", "broadcasterd@third.service")
+        said = run_make(service, "uninstall")
+
+        assert "left where it is: /etc/broadcasterd\n" in said
+        enabled = machine.root.glob("etc/systemd/system/*.wants/broadcasterd*")
+        assert [] == list(enabled), "no link leads nowhere"
         places = ("bin", "lib", "lib/systemd/system", "lib/systemd/catalog", "share/doc")
 
         assert ["inactive"] * 2 == [

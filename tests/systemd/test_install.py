@@ -101,11 +101,11 @@ def test_a_running_daemon_stays_with_its_release(tree: Path) -> None:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tree with another prefix, and a configuration that was there before."""
+    """Return a tree with the usual prefix, and a configuration that was there before."""
     tree = tmp_path_factory.mktemp("local")
     (tree / CONFIGURATION).parent.mkdir(parents=True)
     (tree / CONFIGURATION).write_text("# mine\n")
-    make("install", f"DESTDIR={tree}", "PREFIX=/usr/local", f"VERSION={NAMED}")
+    make("install", f"DESTDIR={tree}", f"VERSION={NAMED}")
     return tree
 
 
@@ -132,7 +132,7 @@ def test_a_release_says_what_it_was_named(local: Path) -> None:
 
 
 def test_a_release_that_is_there_is_not_made_anew(tree: Path, local: Path) -> None:
-    named = [f"DESTDIR={local}", "PREFIX=/usr/local", f"VERSION={NAMED}"]
+    named = [f"DESTDIR={local}", f"VERSION={NAMED}"]
 
     releases = [
         tree / "usr/lib/broadcasterd/releases",
@@ -140,7 +140,7 @@ def test_a_release_that_is_there_is_not_made_anew(tree: Path, local: Path) -> No
     ]
     before = [(path, path.stat().st_mtime_ns) for each in releases for path in each.rglob("*")]
 
-    assert "making" not in make("release", f"DESTDIR={tree}")
+    assert "making" not in make("release", f"DESTDIR={tree}", "PREFIX=/usr")
     assert "making" not in make("release", *named)
     assert before == [
         (path, path.stat().st_mtime_ns) for each in releases for path in each.rglob("*")
@@ -150,6 +150,6 @@ def test_a_release_that_is_there_is_not_made_anew(tree: Path, local: Path) -> No
 def test_uninstall_leaves_the_configuration_alone(local: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"  # the others need theirs
     shutil.copytree(local, copy, symlinks=True)
-    make("uninstall", f"DESTDIR={copy}", "PREFIX=/usr/local")
+    make("uninstall", f"DESTDIR={copy}")
 
     assert {CONFIGURATION, SECRET} == files(copy)
