@@ -25,8 +25,8 @@ class Clock:
         return self.now
 
 
-def frame(size: int) -> bytes:
-    return size.to_bytes(3, "big") + b"\0" * 6 + b"x" * size
+def frame(size: int, kind: int = 0) -> bytes:
+    return size.to_bytes(3, "big") + bytes((kind,)) + b"\0" * 5 + b"x" * size
 
 
 @given(st.lists(st.integers(0, 50), max_size=100), st.lists(st.integers(1, 400), min_size=1))
@@ -53,6 +53,16 @@ def test_pieces_are_what_came_and_have_a_few_frames_each(
         start = end
 
 
+@given(st.lists(st.sampled_from([0, 1, 3, 8]), max_size=RESETS_PER_S), st.integers(1, 100))
+def test_resets_are_known_as_soon_as_their_heads_are_there(kinds: list[int], size: int) -> None:
+    whole = PREFACE + b"".join(frame(4, kind) for kind in kinds)
+    batches = Batches()
+    for at in range(0, len(whole), size):
+        batches.cut(whole[at : at + size])
+
+    assert kinds.count(3) == batches.resets
+
+
 def test_resets_are_counted_by_the_second() -> None:
     clock, frames = Clock(), Frames()
     calm = Calm(frames, clock)
@@ -65,6 +75,13 @@ def test_resets_are_counted_by_the_second() -> None:
     frames.resets = RESETS_PER_S
 
     assert calm.is_kept()
+
+
+def test_more_resets_at_once_than_in_a_second_are_too_many() -> None:
+    frames = Frames()
+    frames.resets = RESETS_PER_S + 1
+
+    assert not Calm(frames, Clock()).is_kept()
 
 
 def test_control_frames_are_counted_but_for_those_that_answer_data() -> None:

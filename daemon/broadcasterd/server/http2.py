@@ -139,14 +139,21 @@ class Http2(H2Protocol):
     async def handle(self, event: Event) -> None:
         """Handle what the connection brought; at its end, let go of all who wait to write."""
         if isinstance(event, RawData):
-            for data in self._batches.cut(event.data):
+            pieces = self._batches.cut(event.data)
+            self.connection.resets += self._batches.resets
+            self._batches.resets = 0
+            is_kept = self._calm.is_kept()
+            for data in pieces:
+                if not is_kept:
+                    break
                 await super().handle(RawData(data))
                 if self.closed:
                     return
-                if not self._calm.is_kept():
-                    await self._calm_down()
-                    return
                 await trio.lowlevel.cancel_shielded_checkpoint()
+                is_kept = self._calm.is_kept()
+            if not is_kept:
+                await self._calm_down()
+                return
         else:
             await super().handle(event)
         if isinstance(event, Closed):

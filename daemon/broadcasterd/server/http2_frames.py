@@ -6,7 +6,7 @@ that is malformed costs its own stream, and never the others (RFC 9113 §8.1.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 from h2.connection import H2Connection
@@ -32,6 +32,8 @@ FRAMES_IN_A_ROW = 20
 """Frames between two turns of everybody else: a head takes some 200 µs."""
 
 FRAME_HEAD_BYTES = 9
+FRAME_TYPE_AT = 3
+RESET = RstStreamFrame.type
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -39,7 +41,8 @@ class Frames(H2Connection):
     """h2's connection, which counts what it is sent.
 
     Attributes:
-        resets: streams that the peer gave up, or that its mistakes cost.
+        resets: streams that the peer gave up (which :class:`Batches` sees), or that its mistakes
+            cost.
         controls: frames of its that carry neither a head nor data.
 
     """
@@ -49,8 +52,6 @@ class Frames(H2Connection):
 
     @override
     def _receive_frame(self, frame: Frame) -> list[Event]:
-        if isinstance(frame, RstStreamFrame):
-            self.resets += 1
         if not isinstance(frame, HeadersFrame | ContinuationFrame) and not (
             isinstance(frame, DataFrame) and frame.data
         ):
@@ -106,37 +107,49 @@ class Calm:
         self._owed -= answers
         controls -= answers
         is_kept = True
-        if resets:
-            is_kept = self._resets.take("", resets) == 0.0
+        if resets:  # a bucket that is full would let any number pass, once
+            is_kept = resets <= RESETS_PER_S and self._resets.take("", resets) == 0.0
         if controls:
             is_kept = self._controls.take("", controls) == 0.0 and is_kept
         return is_kept
 
 
 class Batches:
-    """Cuts what a connection brings into pieces of a few frames: each takes little time."""
+    """Cuts what a connection brings into pieces of a few frames: each takes little time.
+
+    Attributes:
+        resets: streams that the peer gave up in what was cut, whoever looks sets it back. They are
+            known before any frame is decoded: of many connections at once, none would get as far
+            as to have given up too many in a second.
+
+    """
 
     def __init__(self) -> None:
+        self.resets = 0
         self._head = b""  # as much of a frame's head as is there
         self._left = len(PREFACE)  # bytes that are still to come of the frame
 
-    def cut(self, data: bytes) -> Iterator[bytes]:
-        """Yield the pieces of what came; all of them together are what came."""
+    def cut(self, data: bytes) -> list[bytes]:
+        """Return the pieces of what came; all of them together are what came."""
+        pieces = []
         start = at = frames = 0
-        while at < len(data):
-            if self._left:
-                taken = min(self._left, len(data) - at)
-                self._left -= taken
-            else:
-                taken = min(FRAME_HEAD_BYTES - len(self._head), len(data) - at)
-                self._head += data[at : at + taken]
-                if len(self._head) == FRAME_HEAD_BYTES:
-                    self._left, self._head = int.from_bytes(self._head[:3], "big"), b""
-            at += taken
-            if not self._left and not self._head:
+        while at < len(data) and self.resets <= RESETS_PER_S:  # more, and nothing else matters
+            if not self._left:
+                missing = FRAME_HEAD_BYTES - len(self._head)
+                self._head += data[at : at + missing]
+                at = min(at + missing, len(data))
+                if len(self._head) < FRAME_HEAD_BYTES:
+                    break
+                self.resets += self._head[FRAME_TYPE_AT] == RESET
+                self._left, self._head = int.from_bytes(self._head[:FRAME_TYPE_AT]), b""
+            end = min(at + self._left, len(data))
+            self._left -= end - at
+            at = end
+            if not self._left:
                 frames += 1
                 if frames == FRAMES_IN_A_ROW:
-                    yield data[start:at]
+                    pieces.append(data[start:at])
                     start, frames = at, 0
         if start < at:
-            yield data[start:]
+            pieces.append(data[start:])
+        return pieces
