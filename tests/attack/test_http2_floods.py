@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 from h2.errors import ErrorCodes
-from hpack import Encoder
 from hyperframe.frame import (
     DataFrame,
     Frame,
     GoAwayFrame,
-    HeadersFrame,
-    PingFrame,
-    PriorityFrame,
     RstStreamFrame,
-    SettingsFrame,
-    WindowUpdateFrame,
 )
 
 from tests.support.broadcast import drafts
@@ -29,46 +23,14 @@ from tests.support.daemon import Daemon, StartDaemon
 from tests.support.fuzz import throw
 from tests.support.http1 import Http1
 from tests.support.http2 import Http2
+from tests.support.http2_frames import FLOODS, PREFACE, head
 from tests.support.inprocess import Serving, serving, until
 from tests.support.talk import NDJSON, SOON, TEXT, connected, target
 from tests.support.tokens import bearer, claims, jwt_mode, sign
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame().serialize()
 ATTACKERS = 4
 FRAMES = 10_000
 H2C = {"h2c": True}
-
-
-def head(stream: int, fields: Mapping[str, str] | None = None, *, end: bool = True) -> bytes:
-    """Return a request's head, in a frame that another connection could begin with as well."""
-    block = {":method": "GET", ":path": "/health/live", ":scheme": "http", ":authority": "[::1]"}
-    data = Encoder().encode([*block.items(), *(fields or {}).items()])
-    flags = ["END_HEADERS", *(["END_STREAM"] if end else [])]
-    return HeadersFrame(stream, data, flags=flags).serialize()
-
-
-def rapid_resets() -> Iterator[bytes]:
-    for stream in itertools.count(1, 2):
-        yield head(stream) + RstStreamFrame(stream, error_code=8).serialize()
-
-
-def resets_of_the_servers_own() -> Iterator[bytes]:
-    """Yield requests that the server itself has to reset (CVE-2025-8671)."""
-    for stream in itertools.count(1, 2):
-        yield head(stream, end=False) + head(stream, {"content-length": "9"})
-
-
-def repeated(frame: Frame) -> Callable[[], Iterator[bytes]]:
-    return lambda: itertools.repeat(frame.serialize())
-
-
-FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
-    "rapid resets": rapid_resets,
-    "pings": repeated(PingFrame(0, b"12345678")),
-    "settings": repeated(SettingsFrame(0, settings={4: 65_535})),
-    "window updates": repeated(WindowUpdateFrame(0, 1)),
-    "priorities": repeated(PriorityFrame(1001, depends_on=0, stream_weight=1)),
-}
 
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
