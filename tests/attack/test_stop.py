@@ -23,6 +23,7 @@ from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, Process, StartDaemon, as_toml, execute
 from tests.support.fuzz import client_hello
 from tests.support.http2 import Http2
+from tests.support.http2_frames import PREFACE, head
 from tests.support.inprocess import Serving, serving, until
 from tests.support.talk import SOON, connected
 
@@ -268,3 +269,25 @@ async def refused(serves: Serving) -> bool:
         await until(lambda: sum(serves.server.connection_limits.refused.values()) > before)
         return True
     return False
+
+
+# --- connections that are about to end -----------------------------------------------------------
+
+
+async def test_a_stop_may_meet_a_connection_of_http_2_at_any_moment_of_its_end() -> None:
+    async with serving(server={"h2c": True}) as serves:
+        moments = 0
+        while True:
+            client = await serves.connect()
+            await client.send_all(PREFACE + head(1, path="/v1/sessions/news/events"))
+            await until(lambda: serves.hub.subscribers.by_id)
+            [connection] = serves.server._connections
+            await client.aclose()
+            for _ in range(moments):
+                await trio.lowlevel.checkpoint()
+            if not serves.server._connections:
+                break
+            connection.end_if_idle()
+            moments += 1
+            await until(lambda: not serves.server._connections)
+    assert moments

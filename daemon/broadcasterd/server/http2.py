@@ -422,8 +422,11 @@ class Http2Connection(TCPServer):
                     self.protocol_send,
                 )
                 tasks.on_taken = self.protocol.body_taken
-                await self.protocol.initiate()
-                await self._read_data()
+                try:
+                    await self.protocol.initiate()
+                    await self._read_data()
+                finally:
+                    self._hurries = True  # it ends: no task may begin any more
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client is gone, before or in the middle of something
         finally:
