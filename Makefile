@@ -149,8 +149,9 @@ bench: $(INSTALLED) ## measure beside other servers (QUICK=1, ONLY=publish,storm
 		$(if $(SERVERS),--servers $(SERVERS)) $(if $(AGAINST),--against $(AGAINST)) $(if $(PAGE),--page)
 
 MINUTES ?= 5
-soak: $(INSTALLED) ## random load from a seed, invariants checked all along (MINUTES=5 SEED=)
-	$(BIN)/python tests/performance/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+soak: $(INSTALLED) ## random load from a seed, invariants checked all along (MINUTES=5 SEED= ATTACK=1)
+	$(BIN)/python tests/performance/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) \
+		$(if $(ATTACK),--attack)
 
 # --- check -----------------------------------------------------------------------------------
 

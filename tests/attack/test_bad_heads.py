@@ -15,13 +15,16 @@ from tests.support.heads import odd_heads, over_http1, over_http2
 from tests.support.talk import ask, connected
 from tests.support.tokens import jwt_mode
 
+QUIET_S = 0.15
+"""So long a connection is left open that nothing comes on: many of them wait so, one by one."""
+
 
 async def all_thrown(daemon: Daemon, requests: list[bytes]) -> list[Reply]:
     """Send each on a connection of its own; return the answers."""
     replies: list[Reply] = []
 
     async def one(data: bytes) -> None:
-        replies.append(await throw(daemon.port, data, quiet=0.5))
+        replies.append(await throw(daemon.port, data, quiet=QUIET_S))
 
     await all_of(partial(one, data) for data in requests)
     return replies

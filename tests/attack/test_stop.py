@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +21,7 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.handover.restart import Restart
 from broadcasterd.host.service import Service
 from tests.support.certificate import Certificate
-from tests.support.daemon import Daemon, Process, StartDaemon, as_toml, execute
+from tests.support.daemon import Daemon, Launch, Process, StartDaemon, as_toml, execute
 from tests.support.fuzz import client_hello
 from tests.support.http2 import Http2
 from tests.support.http2_frames import PREFACE, head
@@ -118,9 +119,17 @@ async def ended(process: Process, *, within: float = END_S) -> None:
 # --- standard error ------------------------------------------------------------------------------
 
 
+PIPE_BYTES = 4096
+"""The least that a pipe may hold."""
+
+RECORDS = 100
+"""More than such a pipe holds, and than the daemon keeps for a reader that is slow."""
+
+
 @pytest.mark.slow
 async def test_a_stop_does_not_wait_for_a_standard_error_that_nobody_reads(tmp_path: Path) -> None:
     unread, written = os.pipe()
+    fcntl(written, F_SETPIPE_SZ, PIPE_BYTES)
 
     def launch(
         arguments: Sequence[str], environment: Mapping[str, str], _: IO[str]
@@ -130,7 +139,7 @@ async def test_a_stop_does_not_wait_for_a_standard_error_that_nobody_reads(tmp_p
 
     daemon = Daemon.start(tmp_path, launch)
     try:
-        for _ in range(600):  # each has its record: more than a pipe holds
+        for _ in range(RECORDS):
             async with connected(daemon) as client:
                 await client.follow("/v1/sessions/news/events")
         daemon.process.send_signal(signal.SIGTERM)
@@ -148,7 +157,7 @@ async def test_a_stop_does_not_wait_for_a_standard_error_that_nobody_reads(tmp_p
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=str)
 @pytest.mark.slow
 async def test_a_signal_is_handled_as_soon_as_the_port_answers(
-    number: signal.Signals, tmp_path: Path
+    number: signal.Signals, launch: Launch, tmp_path: Path
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -156,7 +165,7 @@ async def test_a_signal_is_handled_as_soon_as_the_port_answers(
     config = tmp_path / "broadcasterd.toml"
     config.write_text(as_toml({"server": {"port": port}, "auth": {"mode": "none"}}))
     with (tmp_path / "stderr").open("w") as stderr:
-        process, stdout = execute(["serve", "--config", str(config)], os.environ, stderr)
+        process, stdout = launch(["serve", "--config", str(config)], os.environ, stderr)
     try:
         await answers(port)
         process.send_signal(number)

@@ -1,4 +1,4 @@
-"""The health poller: how long GET /health takes while the server is busy.
+"""The health poller: how long GET /health (or another path) takes while the server is busy.
 
 A process of its own, so that a busy load generator doesn't delay it. It asks in turn on a new
 connection and on one kept alive, every INTERVAL_S, until its stdin ends; then it writes one JSON
@@ -18,9 +18,9 @@ INTERVAL_S = 0.02
 TIMEOUT_S = 30.0
 
 
-def ask(sock: socket.socket) -> None:
+def ask(sock: socket.socket, path: str) -> None:
     """Ask once on an open connection and read the answer; raise OSError when it isn't a 200."""
-    sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     answer = b""
     while True:
         data = sock.recv(65536)
@@ -50,19 +50,23 @@ def summary(latencies_ms: list[float]) -> dict[str, float]:
 
 def main() -> None:
     """Poll until stdin ends."""
-    address = (sys.argv[1], int(sys.argv[2]))
+    address, path = (sys.argv[1], int(sys.argv[2])), sys.argv[3]
     new_ms: list[float] = []
     kept_ms: list[float] = []
     kept = socket.create_connection(address, timeout=TIMEOUT_S)
-    ask(kept)
+    ask(kept, path)
     sys.stdout.write("READY\n")
     sys.stdout.flush()
     while not select.select([sys.stdin], [], [], INTERVAL_S)[0]:
         started = time.monotonic()
         with socket.create_connection(address, timeout=TIMEOUT_S) as sock:
-            ask(sock)
+            ask(sock, path)
         between = time.monotonic()
-        ask(kept)
+        try:
+            ask(kept, path)
+        except OSError:  # whoever is short of memory may close it while it is idle
+            kept = socket.create_connection(address, timeout=TIMEOUT_S)
+            ask(kept, path)
         new_ms.append((between - started) * 1e3)
         kept_ms.append((time.monotonic() - between) * 1e3)
     sys.stdout.write(json.dumps({"new": summary(new_ms), "kept": summary(kept_ms)}) + "\n")

@@ -140,10 +140,10 @@ class Load(Child):
 
 
 class HealthPoller(Child):
-    """Polls GET /health from the moment it is made."""
+    """Polls GET /health, or another path, from the moment it is made."""
 
-    def __init__(self, port: int, host: str = LOOPBACK) -> None:
-        super().__init__("healthpoll", host, port)
+    def __init__(self, port: int, host: str = LOOPBACK, *, path: str = "/health") -> None:
+        super().__init__("healthpoll", host, port, path)
         self.read_line()
 
     def finish(self) -> dict[str, dict[str, float]]:

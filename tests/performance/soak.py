@@ -1,8 +1,9 @@
 """The soak: a random load on a real daemon, from a seed, with all invariants checked all along.
 
-`soak.py [--minutes M] [--seed N]` prints figures every 10 s and a summary. The exit status is
-1 where an invariant did not hold; the line that names it names the seed. The same seed makes the
-same decisions, though not at the same instants: a failure may take more than one run to come back.
+`soak.py [--minutes M] [--seed N]` prints figures every 10 s and a summary; with `--attack` it is
+attacked instead, with innocents in between (soak_attack.py). The exit status is 1 where an
+invariant did not hold; the line that names it names the seed. The same seed makes the same
+decisions, though not at the same instants: a failure may take more than one run to come back.
 
     soak_publishers.py   publish all kinds of bodies, and know what they were told
     soak_followers.py    listen, lag, hang up and resume, and know what they are owed
@@ -29,6 +30,7 @@ import trio
 # Run as a file, so that it needs no more than a path.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.performance.soak_attack import soak_under_attack
 from tests.performance.soak_checks import (
     Footprint,
     Watch,
@@ -153,6 +155,11 @@ def _idle_mb(directory: Path) -> float:
         daemon.stop()
 
 
+def _attack(directory: Path, *, seconds: float, seed: int, report: Report) -> None:
+    idle_mb = _idle_mb(directory / "idle")
+    soak_under_attack(directory, seconds=seconds, seed=seed, idle_mb=idle_mb, report=report)
+
+
 def _start(directory: Path, sections: dict[str, dict[str, Any]]) -> Daemon:
     directory.mkdir()
     return Daemon.start(directory, **sections)
@@ -167,13 +174,15 @@ def main() -> int:
     """Run the soak as asked on the command line; return the exit status."""
     parser = argparse.ArgumentParser(description="A random load, with its invariants checked.")
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--attack", action="store_true", help="attack it instead")
     parser.add_argument("--seed", type=int, help="of all decisions; random unless told")
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else SystemRandom().randrange(10**6)
     _print(f"seed {seed}, {arguments.minutes:g} minutes")
     with tempfile.TemporaryDirectory() as directory:
         try:
-            soak(Path(directory), seconds=60 * arguments.minutes, seed=seed, report=_print)
+            run = _attack if arguments.attack else soak
+            run(Path(directory), seconds=60 * arguments.minutes, seed=seed, report=_print)
         except Exception as error:  # noqa: BLE001 (whatever it is, the seed goes with it)
             for reason in _leaves(error):
                 if not isinstance(reason, Violation):

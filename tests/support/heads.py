@@ -38,7 +38,7 @@ def odd_heads() -> list[Head]:
     odd += [(method, target, "localhost", ()) for target in TARGETS for method in METHODS[:3]]
     odd += [("POST", "/v1/sessions/a/events", "localhost", (field,)) for field in FIELDS]
     chance = random.Random(11)  # noqa: S311 (not a secret)
-    for _ in range(300):
+    for _ in range(200):
         some = tuple(chance.sample(FIELDS, chance.randint(0, 3)))
         odd.append((chance.choice(METHODS), chance.choice(TARGETS), chance.choice(HOSTS), some))
     return odd

@@ -1,0 +1,175 @@
+"""What strangers and neighbours do to a daemon that they mean to harm: one function for each kind.
+
+Each takes seconds at the most, holds what it took until memory is short (or for two seconds), and
+lets go of it. All are directed at a :class:`~tests.support.target.Target`, which is on loopback.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+import trio
+
+from tests.support.fuzz import all_of, mutated
+from tests.support.heads import odd_heads, over_http1, over_http2
+from tests.support.http2_frames import FLOODS, PREFACE, rapid_resets
+from tests.support.talk import target as events_of
+from tests.support.target import MAX_SESSIONS, Target, request, token_of
+from tests.support.tokens import SECRET, bearer, claims, sign
+
+MIB = 1024 * 1024
+SMALL_BUFFER = 4096
+PAGE = {"Accept": "application/json"}
+
+RESET_CONNECTIONS = 140
+RESET_BYTES = 104 * 1024
+"""On each of them: 14.6 MB in all."""
+
+
+def hostile(dice: Random) -> tuple[str, dict[str, str]]:
+    """Return a name of a session, and the token of a subject that may do as it likes with it."""
+    subject = f"hostile-{dice.getrandbits(32):x}"
+    return subject, token_of(subject)
+
+
+# --- connections ---------------------------------------------------------------------------------
+
+
+async def half_heads(target: Target, dice: Random) -> None:
+    """Begin a head, and leave it at that."""
+    filler = b"x" * dice.randint(13_000, 15_000)
+    async with target.held(1200, b"GET /health HTTP/1.1\r\nHost: a\r\nX-Filler: " + filler):
+        await target.pressed()
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+async def unread_pages(target: Target, dice: Random) -> None:
+    """Ask for a large page many times, and read none."""
+    session, token = hostile(dice)
+    body = json.dumps([{"data": "x" * 1000}] * 800).encode()
+    kind = {"Content-Type": "application/json"}
+    assert 200 in await target.storm([request("POST", events_of(session), token | kind, body)])
+    asked = request("GET", events_of(session, "limit=1000"), token | PAGE)
+    async with target.held(120, asked, receive_buffer=SMALL_BUFFER):
+        await target.pressed()
+
+
+# --- publications --------------------------------------------------------------------------------
+
+
+async def heavy_bodies(target: Target, dice: Random) -> None:
+    """Send what takes long to read: a type with many parameters, lines and more lines."""
+    session, token = hostile(dice)
+    path = events_of(session)
+    many_lines = json.dumps({"data": "\n" * 149_000}).encode()
+    await target.storm(
+        [
+            request("POST", path, token | {"Content-Type": "text/plain" + ";a=b" * 3000}, b"x"),
+            request("POST", path, token | {"Content-Type": "text/plain"}, b"\n" * (MIB - 1)),
+            request("POST", path, token | {"Content-Type": "text/event-stream"}, b"\n" * MIB),
+            request("POST", path, token | {"Content-Type": "application/json"}, many_lines),
+            request("GET", path, token | PAGE),
+        ]
+    )
+
+
+# --- HTTP/2 --------------------------------------------------------------------------------------
+
+
+async def floods_of_frames(target: Target, dice: Random) -> None:
+    """Send frames that cost nothing to send, of each kind."""
+    frames = dice.randint(1000, 3000)
+    kinds = [b"".join(itertools.islice(flood(), frames)) for flood in FLOODS.values()]
+    await all_of(partial(target.thrown, PREFACE + data) for data in kinds * 2)
+
+
+async def resets_over_many_connections(target: Target, dice: Random) -> None:
+    """Ask and give up, as fast as frames can be sent: 14.6 MB of it, all at once."""
+    data = bytearray(PREFACE)
+    resets = rapid_resets()
+    while len(data) < RESET_BYTES:
+        data += next(resets)
+    async with trio.open_nursery() as nursery:
+        for _ in range(RESET_CONNECTIONS):
+            nursery.start_soon(target.thrown, bytes(data))
+
+
+# --- shares --------------------------------------------------------------------------------------
+
+
+async def squatted_sessions(target: Target, dice: Random) -> None:
+    """Open more sessions than there may be, by listening for a moment."""
+    name, token = hostile(dice)
+    await all_of(
+        partial(target.thrown, request("GET", events_of(f"{name}-{number}"), token))
+        for number in range(2 * MAX_SESSIONS)
+    )
+
+
+async def tickets_that_nobody_uses(target: Target, dice: Random) -> None:
+    """Ask for tickets without end."""
+    session, token = hostile(dice)
+    body = json.dumps({"session": session}).encode()
+    asked = request("POST", "/v1/tickets", token | {"Content-Type": "application/json"}, body)
+    assert 201 in await target.storm([asked] * 1100)
+
+
+async def bad_tokens(target: Target, dice: Random) -> None:
+    """Guess tokens and tickets, from the address that good ones come from too."""
+    forged = bearer(sign(claims(admin=True, sub="innocent-0"), SECRET[::-1]))
+    guesses = [bearer(f"{dice.getrandbits(64):x}") for _ in range(100)]
+    asked = [request("GET", "/v1/sessions", guess) for guess in [forged, *guesses] * 2]
+    asked += [
+        request("GET", events_of("innocent-0", f"ticket={dice.getrandbits(64):x}"))
+        for _ in range(100)
+    ]
+    statuses = await target.storm(asked)
+    assert not set(statuses) & {201, 500}
+
+
+async def bad_heads(target: Target, dice: Random) -> None:
+    """Send heads that no client sends by mistake, and others that are nearly right."""
+    some = dice.sample(odd_heads(), 60)
+    thrown = [over_http1(head) for head in some] + [over_http2(head) for head in some[:20]]
+    thrown += [mutated(data, dice.getrandbits(32)) for data in thrown]
+    await all_of(partial(target.thrown, data) for data in thrown)
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One kind.
+
+    Attributes:
+        presses: whether it is one on memory.
+        over_tls: whether it needs a daemon that speaks TLS; others need one that does not.
+
+    """
+
+    run: Callable[[Target, Random], Awaitable[None]]
+    presses: bool = False
+    over_tls: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it does."""
+        return self.run.__name__.replace("_", " ")
+
+
+ATTACKS = (
+    Attack(half_heads, presses=True),
+    Attack(unread_pages, presses=True),
+    Attack(heavy_bodies),
+    Attack(floods_of_frames),
+    Attack(resets_over_many_connections),
+    Attack(squatted_sessions),
+    Attack(tickets_that_nobody_uses),
+    Attack(bad_tokens),
+    Attack(bad_heads),
+)
