@@ -42,10 +42,17 @@ Health = dict[str, Any]
 
 
 class Client:
-    """A connection that is kept, and opened again whenever the daemon closes it."""
+    """A connection that is kept, and opened again whenever the daemon closes it.
 
-    def __init__(self, daemon: Daemon) -> None:
+    Args:
+        daemon: which one.
+        token: that each request carries, if any.
+
+    """
+
+    def __init__(self, daemon: Daemon, token: str | None = None) -> None:
         self._port = daemon.port
+        self._token = token
         self._stream: trio.SocketStream | None = None
 
     async def ask(
@@ -53,6 +60,8 @@ class Client:
     ) -> Answer:
         """Make one request and wait for its answer."""
         head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        if self._token is not None:
+            head += f"Authorization: Bearer {self._token}\r\n"
         if body:
             head += f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
         with trio.fail_after(ANSWER_S):
@@ -152,9 +161,9 @@ async def _some(stream: trio.abc.ReceiveStream) -> bytes:
 
 
 @asynccontextmanager
-async def client_of(daemon: Daemon) -> AsyncIterator[Client]:
+async def client_of(daemon: Daemon, token: str | None = None) -> AsyncIterator[Client]:
     """Connect for requests one after another."""
-    client = Client(daemon)
+    client = Client(daemon, token)
     try:
         yield client
     finally:
@@ -209,6 +218,7 @@ async def flood(
     seconds: float,
     refusals: int = 0,
     into: Flood | None = None,
+    token: str | None = None,
 ) -> Flood:
     """Publish as fast as answers come, whatever they say.
 
@@ -227,7 +237,7 @@ async def flood(
         return now < end or (more < refusals and now < end + PATIENCE_S)
 
     async def publish() -> None:
-        async with client_of(daemon) as client:
+        async with client_of(daemon, token) as client:
             while goes_on():
                 session, body, kind = next(requests)
                 reply = await client.ask("POST", f"/v1/sessions/{session}/events", body, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -26,6 +27,7 @@ from broadcasterd.memory.policy import (
     Trim,
     plan,
 )
+from broadcasterd.memory.shares import dues
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -48,9 +50,14 @@ def decide(state: State, *sessions: SessionVitals, to_free: int = ALL) -> Sequen
 
 
 def quiet(
-    name: str, size: int = MIB, *, subscribers: int = 0, idle: float = 100.0
+    name: str,
+    size: int = MIB,
+    *,
+    subscribers: int = 0,
+    idle: float = 100.0,
+    subject: str | None = None,
 ) -> SessionVitals:
-    return SessionVitals(name, EVENTS, size, subscribers, idle)
+    return SessionVitals(name, EVENTS, size, subscribers, idle, subject)
 
 
 # --- when there is nothing to do -------------------------------------------------------------
@@ -167,7 +174,7 @@ def test_one_plan_has_so_many_actions_and_no_more(state: State) -> None:
     sessions = [quiet(f"s{n}", idle=1e6 - n) for n in range(2 * MAX_ACTIONS)]
     todo = plan(state, 10**12, lambda: sessions)
 
-    assert MAX_ACTIONS == len(todo.actions)
+    assert MAX_ACTIONS == len(names(todo.actions))
     assert not todo.is_whole
     assert [f"s{n}" for n in range(len(names(todo.actions)))] == names(todo.actions)
 
@@ -190,6 +197,53 @@ def test_a_plan_that_is_enough_or_has_nothing_left_is_whole(state: State) -> Non
     assert plan(state, 10**12, lambda: sessions).is_whole
 
 
+# --- who holds more than its share pays first ------------------------------------------------
+
+
+def of_two_subjects(*, hoards: int) -> list[SessionVitals]:
+    """Return the sessions of alice, which are the idlest, and many more of mallory."""
+    return [quiet(f"alice-{n}", idle=1e6 - n, subject="alice") for n in range(2)] + [
+        quiet(f"mallory-{n}", idle=100 - n, subject="mallory") for n in range(hoards)
+    ]
+
+
+@pytest.mark.parametrize("state", [*STATES_THAT_SHORTEN, State.OPEN])
+@pytest.mark.parametrize("to_free", [1, MIB, 5 * MIB, 30 * MIB])
+def test_nobody_else_pays_while_somebody_is_over_its_fair_share(state: State, to_free: int) -> None:
+    touched = names(decide(state, *of_two_subjects(hoards=40), to_free=to_free))
+
+    assert touched
+    assert [name for name in touched if name.startswith("alice")] == []
+    assert touched == [f"mallory-{n}" for n in range(len(touched))], "its idlest first"
+
+
+@pytest.mark.parametrize("state", STATES_THAT_SHORTEN)
+def test_in_a_warning_it_gives_up_the_last_quarter_before_others_give_anything(
+    state: State,
+) -> None:
+    for_all_quarters = 40 * MIB - 40 * MIB // KEPT_SHARE + 40 * MIB // EVENTS
+    actions = decide(state, *of_two_subjects(hoards=40), to_free=for_all_quarters + MIB)
+    kept = {action.name: action.to_bytes for action in actions if isinstance(action, Trim)}
+
+    assert {f"mallory-{n}" for n in range(40)} == kept.keys() | set(names(actions))
+    assert kept["mallory-39"] == MIB // KEPT_SHARE
+    assert kept.get("mallory-0", 0) < MIB // KEPT_SHARE
+
+
+@pytest.mark.parametrize("state", [*STATES_THAT_SHORTEN, State.OPEN])
+def test_among_equals_the_idlest_pays(state: State) -> None:
+    equals = [quiet(name, idle=idle, subject=name) for name, idle in (("a", 1), ("b", 9), ("c", 5))]
+
+    assert ["b"] == names(decide(state, *equals, to_free=MIB // 2))
+
+
+def test_an_open_breaker_lets_no_event_expire_early_while_those_over_their_share_can_pay() -> None:
+    sessions = of_two_subjects(hoards=10)
+
+    assert ExpireEarly(share=0.5) not in decide(State.OPEN, *sessions, to_free=5 * MIB)
+    assert ExpireEarly(share=0.5) in decide(State.OPEN, *sessions, to_free=12 * MIB)
+
+
 # --- the whole planner -----------------------------------------------------------------------
 
 
@@ -204,16 +258,24 @@ counts = st.integers(1, 500) | st.integers(1, 5)
 idles = st.floats(0, 1e4) | st.sampled_from([0.0, IDLE_S])
 
 
+subjects = st.sampled_from([None, "alice", "bob", "carol"])
+
+
 @st.composite
-def sessions(draw: st.DrawFn) -> list[SessionVitals]:
+def sessions(
+    draw: st.DrawFn, owners: st.SearchStrategy[str | None] = subjects
+) -> list[SessionVitals]:
     """Return sessions whose events are all of one size."""
-    figures = draw(st.lists(st.tuples(counts, sizes, st.integers(0, 3), idles), max_size=30))
+    figures = st.tuples(counts, sizes, st.integers(0, 3), idles, owners)
     return [
-        SessionVitals(f"s{n}", count if size else 0, size - size % count, subscribers, idle)
-        for n, (count, size, subscribers, idle) in enumerate(figures)
+        SessionVitals(f"s{n}", count if size else 0, size - size % count, subscribers, idle, owner)
+        for n, (count, size, subscribers, idle, owner) in enumerate(
+            draw(st.lists(figures, max_size=30))
+        )
     ]
 
 
+of_one = sessions(st.just("alice"))
 states = st.sampled_from(State)
 amounts = st.integers(-MIB, ALL) | st.integers(-MIB, 10 * MIB)
 
@@ -259,7 +321,7 @@ def test_a_history_is_only_ever_made_shorter(
             assert 0 <= action.to_bytes < size[action.name]
 
 
-@given(st.sampled_from(STATES_THAT_SHORTEN), amounts, sessions())
+@given(st.sampled_from(STATES_THAT_SHORTEN), amounts, of_one)
 def test_a_warning_never_empties_a_history_that_is_in_use(
     state: State, to_free: int, there: list[SessionVitals]
 ) -> None:
@@ -275,7 +337,7 @@ def test_a_warning_never_empties_a_history_that_is_in_use(
             assert session.bytes < KEPT_SHARE * SMALL_BYTES
 
 
-@given(states, amounts, sessions())
+@given(states, amounts, of_one)
 def test_the_idlest_go_first(state: State, to_free: int, there: list[SessionVitals]) -> None:
     idle = {session.name: session.idle for session in there}
     in_order = [idle[name] for name in names(plan(state, to_free, lambda: there).actions)]
@@ -307,11 +369,32 @@ def test_it_frees_what_is_needed_and_no_more_than_one_event_or_session_beyond(
         assert total + spared >= to_free or all(not plan_alone(state, s) for s in untouched)
 
 
+@given(states, amounts, sessions())
+def test_who_has_no_more_than_its_fair_share_keeps_all_of_it_while_others_can_pay(
+    state: State, to_free: int, there: list[SessionVitals]
+) -> None:
+    by_name = {session.name: session for session in there}
+    held = Counter({s.subject: 0 for s in there})
+    for session in there:
+        held[session.subject] += session.bytes
+    owed = dues({subject: size for subject, size in held.items() if size}, max(to_free, 1))
+    todo = plan(state, to_free, lambda: there)
+    lost: Counter[str | None] = Counter()
+    for action in todo.actions:
+        if isinstance(action, Trim | Forget):
+            session = by_name[action.name]
+            lost[session.subject] += min(freed(session, action), session.bytes)
+    if sum(lost[subject] for subject in lost if subject not in owed):
+        for subject, due in owed.items():
+            spared = sum(s.bytes // s.events for s in there if s.subject == subject and s.bytes)
+            assert lost[subject] + spared >= due, "it still had something to give"
+
+
 def plan_alone(state: State, session: SessionVitals) -> list[str]:
     return names(decide(state, session))
 
 
-@given(states, amounts, sessions())
+@given(states, amounts, of_one)
 def test_early_expiry_and_cuts_come_first_and_only_when_open(
     state: State, to_free: int, there: list[SessionVitals]
 ) -> None:

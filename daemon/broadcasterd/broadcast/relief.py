@@ -151,7 +151,9 @@ def vitals(hub: Hub) -> list[SessionVitals]:
     """Return what the policy has to know of each session."""
     now = hub.clock.now()
     return [
-        SessionVitals(s.name, len(s.log), s.log.bytes, len(s.subscribers), now - s.published_at)
+        SessionVitals(
+            s.name, len(s.log), s.log.bytes, len(s.subscribers), now - s.published_at, s.subject
+        )
         for s in hub.sessions.values()
     ]
 
