@@ -168,6 +168,10 @@ class Limits(Section, frozen=True, kw_only=True):
     max_sessions_per_subject: Count = 5000
     publish_rate: Rate = 10_000.0
     publish_burst: Count = 20_000
+    publish_rate_bytes: Rate = 32.0 * MiB
+    publish_burst_bytes: Bytes = 64 * MiB
+    max_publishing_per_subject: Count = 5000
+    max_pending_bytes_per_subject: Bytes = 128 * MiB
     max_failures_per_minute: Count = 300
 
 

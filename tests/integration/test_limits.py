@@ -24,6 +24,7 @@ from tests.support.talk import (
     JSON,
     NDJSON,
     SOON,
+    TEXT,
     ask,
     connected,
     eventually,
@@ -445,6 +446,46 @@ async def test_publish_rate_and_burst(start_daemon: StartDaemon, tmp_path: Path)
         for _ in range(5):
             assert 200 == (await publish(daemon, "news", nobody, 10)).status
         assert 50 == len(await stream.data(50))
+
+
+async def test_publish_rate_in_bytes(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    limits = {"publish_rate_bytes": 0.5, "publish_burst_bytes": 50_000}
+    daemon = start_daemon(auth=jwt_mode(tmp_path), limits=limits)
+    alice, bob = token_of("alice"), token_of("bob")
+    body = b"x" * 40_000
+    assert 200 == (await ask(daemon, "POST", EVENTS, {**TEXT, **alice}, body)).status
+    refused = await ask(daemon, "POST", EVENTS, {**TEXT, **alice}, body)
+    assert "limits.publish_rate_bytes" in problem(refused, 429)
+    assert int(refused.headers["retry-after"]) > 1
+    assert 200 == (await ask(daemon, "POST", EVENTS, {**TEXT, **alice}, b"small")).status
+    assert 200 == (await ask(daemon, "POST", EVENTS, {**TEXT, **bob}, body)).status
+
+
+@pytest.mark.parametrize(
+    ("setting", "limit"),
+    [("max_publishing_per_subject", 2), ("max_pending_bytes_per_subject", 10_000)],
+)
+async def test_half_a_body_takes_of_its_subjects_share(
+    setting: str, limit: int, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    daemon = start_daemon(auth=jwt_mode(tmp_path), limits={setting: limit})
+    alice, bob = token_of("alice"), token_of("bob")
+    body = b"x" * 1000
+    async with connected(daemon) as one, connected(daemon) as other:
+        for client in (one, other):
+            head = {**TEXT, **alice, "Content-Length": "1500"}
+            await client.begin("POST", EVENTS, head)
+            await client.stream.send_all(body)
+
+        async def is_used_up() -> bool:
+            answer = await ask(daemon, "POST", EVENTS, {**TEXT, **alice}, body * 2)
+            return answer.status == 429 and f"limits.{setting}" in answer.body.decode()
+
+        await eventually(is_used_up)
+        assert 200 == (await ask(daemon, "POST", EVENTS, {**TEXT, **bob}, body * 2)).status
+        await one.stream.send_all(b"x" * 500)
+        assert 200 == (await one.answer()).status
+    assert 200 == (await ask(daemon, "POST", EVENTS, {**TEXT, **alice}, body * 2)).status
 
 
 async def test_publish_rate_without_subjects_limits_nobody(start_daemon: StartDaemon) -> None:

@@ -28,6 +28,8 @@ UNLIMITED: Mapping[str, Mapping[str, object]] = {
     "limits": {
         "publish_rate": 1e9,
         "publish_burst": 1_000_000_000,
+        "publish_rate_bytes": 1e12,
+        "publish_burst_bytes": 1_000_000_000_000,
         "max_requests_per_connection": 1_000_000_000,
         "max_sessions_per_subject": 100_000,
     },

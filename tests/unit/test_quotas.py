@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from broadcasterd.access.grants import EVERYONE, Grant
+from broadcasterd.access.quotas import Upload
+from broadcasterd.access.tickets import MAX_TICKETS, MAX_TICKETS_PER_SUBJECT
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.relief import relieve
 from broadcasterd.broadcast.session import Session
-from broadcasterd.config import Limits
+from broadcasterd.config import Limits, Memory, Sessions
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import TooMany
+from broadcasterd.memory.breaker import MIB
 from broadcasterd.memory.policy import Forget
 from tests.support.broadcast import Recorder, drafts, in_force, make_hub, start_hub
 
@@ -167,32 +171,110 @@ async def test_a_session_is_counted_until_it_is_gone(
 
 # --- publications ----------------------------------------------------------------------------
 
+RATES = (
+    (Limits(publish_rate=2, publish_burst=4), "publish_rate", {"events": 4, "size": 1}),
+    (Limits(publish_rate_bytes=2, publish_burst_bytes=4), "publish_rate_bytes",
+     {"events": 1, "size": 4}),
+)  # fmt: skip
 
-async def test_a_subject_publishes_at_its_rate(autojump_clock: trio.testing.MockClock) -> None:
-    hub = make_hub(in_force(Limits(publish_rate=2, publish_burst=4)))
-    shares = hub.quotas
-    assert 0.0 == shares.take_events("alice", 4)
-    assert 0.5 == pytest.approx(shares.wait_for_events("alice"))
-    assert 2.0 == pytest.approx(shares.take_events("alice", 4))
-    assert 0.0 == shares.take_events("bob", 4)
+
+@pytest.mark.parametrize(("limits", "setting", "all_at_once"), RATES)
+async def test_a_subject_publishes_at_its_rate(
+    limits: Limits,
+    setting: str,
+    all_at_once: dict[str, int],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    quotas = make_hub(in_force(limits)).quotas
+    assert quotas.wait("alice") is None
+    assert quotas.take("alice", **all_at_once) is None
+    assert quotas.wait("alice") == (pytest.approx(0.5), setting)
+    assert quotas.take("alice", **all_at_once) == (pytest.approx(2.0), setting)
+    assert quotas.take("bob", **all_at_once) is None
     await trio.sleep(2)
 
-    assert 0.0 == shares.take_events("alice", 4)
+    assert quotas.take("alice", **all_at_once) is None
+
+
+async def test_a_publication_that_one_rate_refuses_costs_nothing_of_the_other(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = Limits(publish_rate=1, publish_burst=4, publish_rate_bytes=1, publish_burst_bytes=4)
+    quotas = make_hub(in_force(limits)).quotas
+    assert quotas.take("alice", events=1, size=3) is None
+    assert quotas.take("alice", events=1, size=3) == (pytest.approx(2.0), "publish_rate_bytes")
+    assert quotas.take("alice", events=3, size=0) is None
+    assert quotas.take("alice", events=2, size=1) == (pytest.approx(2.0), "publish_rate")
+
+    assert quotas.take("alice", events=0, size=1) is None
 
 
 async def test_without_a_subject_there_is_no_rate() -> None:
-    shares = make_hub(in_force(Limits(publish_rate=2, publish_burst=4))).quotas
+    limits = Limits(publish_rate=2, publish_burst=4, publish_rate_bytes=2, publish_burst_bytes=4)
+    quotas = make_hub(in_force(limits)).quotas
 
-    assert [0.0] * 100 == [shares.take_events(None, 1000) for _ in range(100)]
-    assert 0.0 == shares.wait_for_events(None)
+    assert [None] * 100 == [quotas.take(None, events=1000, size=1000) for _ in range(100)]
+    assert quotas.wait(None) is None
 
 
-async def test_a_reload_forgives_no_debt(autojump_clock: trio.testing.MockClock) -> None:
-    hub = make_hub(in_force(Limits(publish_rate=2, publish_burst=4)))
-    hub.quotas.take_events("alice", 4)
-    hub.settings.replace(in_force(Limits(publish_rate=4, publish_burst=4)).config)
+@pytest.mark.parametrize(("limits", "setting", "all_at_once"), RATES)
+async def test_a_reload_forgives_no_debt(
+    limits: Limits,
+    setting: str,
+    all_at_once: dict[str, int],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = make_hub(in_force(limits))
+    hub.quotas.take("alice", **all_at_once)
+    twice_as_fast = msgspec.structs.replace(limits, **{setting: 4.0})
+    hub.settings.replace(in_force(twice_as_fast).config)
     await hub.reconfigure(None)
 
-    assert 1.0 == pytest.approx(hub.quotas.take_events("alice", 4))
+    assert hub.quotas.take("alice", **all_at_once) == (pytest.approx(1.0), setting)
     await trio.sleep(1)
-    assert 0.0 == hub.quotas.take_events("alice", 4)
+    assert hub.quotas.take("alice", **all_at_once) is None
+
+
+async def test_requests_that_publish_are_counted_until_they_end() -> None:
+    hub = make_hub(in_force(Limits(max_publishing_per_subject=2)))
+
+    def upload(subject: str | None) -> Upload:
+        return Upload(hub.bodies, hub.quotas, subject)
+
+    with upload("alice"), upload("alice"), upload("bob"), upload(None), upload(None), upload(None):
+        with pytest.raises(TooMany, match="max_publishing_per_subject"), upload("alice"):
+            pytest.fail("there are two already")
+        assert 2 == hub.quotas.publishing_of_subject["alice"]
+    assert 0 == len(hub.quotas.publishing_of_subject)
+    with upload("alice"):
+        pass
+
+
+async def test_the_memory_of_bodies_is_counted_until_they_are_done_with() -> None:
+    hub = make_hub(in_force(Limits(max_pending_bytes_per_subject=100)))
+    with Upload(hub.bodies, hub.quotas, "bob") as of_bob:
+        of_bob.take(100)
+        with (
+            Upload(hub.bodies, hub.quotas, "alice") as one,
+            Upload(hub.bodies, hub.quotas, "alice") as other,
+        ):
+            one.take(60)
+            with pytest.raises(TooMany, match="max_pending_bytes_per_subject"):
+                other.take(41)
+            other.hold(40)
+            one.hold(10)
+            assert 50 == hub.quotas.pending_of_subject["alice"]
+        assert 0 == hub.quotas.pending_of_subject["alice"]
+        assert 100 == hub.bodies.bytes
+    assert 0 == len(hub.quotas.pending_of_subject)
+    assert 0 == hub.bodies.bytes
+
+
+def test_by_default_no_subject_has_all_there_is() -> None:
+    limits, sessions, memory = Limits(), Sessions(), Memory()
+
+    assert limits.max_subscribers_per_subject < sessions.max_subscribers
+    assert limits.max_sessions_per_subject < sessions.max_sessions
+    assert limits.max_publishing_per_subject < limits.max_connections
+    assert limits.max_pending_bytes_per_subject < memory.warning_mb * MIB
+    assert MAX_TICKETS_PER_SUBJECT < MAX_TICKETS

@@ -7,14 +7,26 @@ Requests without a subject are counted by their client alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple, Self
+
+from typing_extensions import override
 
 from broadcasterd.access.client_address import client_group
 from broadcasterd.access.ratelimit import RateLimiter
 from broadcasterd.access.tally import Tally
 from broadcasterd.config import Limits, Settings
+from broadcasterd.errors import UsedUp
+from broadcasterd.memory.account import Account, Holding
 
 MAX_PUBLISHERS = 10_000
-"""Subjects whose recent publishing is remembered: 2 MB at most."""
+"""Subjects whose recent publishing is remembered: 4 MB at most."""
+
+
+class Wait(NamedTuple):
+    """How long a subject has to wait until it may publish, in seconds, and by which setting."""
+
+    seconds: float
+    setting: str
 
 
 class Quotas:
@@ -31,9 +43,17 @@ class Quotas:
         self.streams_of_client = Tally()
         self.streams_of_subject = Tally()
         self.sessions_of_subject = Tally()
+        self.publishing_of_subject = Tally()
+        self.pending_of_subject = Tally()
         limits = settings.limits
-        self._published = RateLimiter(
+        self._events = RateLimiter(
             limits.publish_rate, limits.publish_burst, max_keys=MAX_PUBLISHERS, clock=clock
+        )
+        self._bytes = RateLimiter(
+            limits.publish_rate_bytes,
+            limits.publish_burst_bytes,
+            max_keys=MAX_PUBLISHERS,
+            clock=clock,
         )
 
     @property
@@ -43,7 +63,9 @@ class Quotas:
 
     def reconfigure(self) -> None:
         """Go on with the settings now in force; streams and sessions above them stay."""
-        self._published.reconfigure(self.limits.publish_rate, self.limits.publish_burst)
+        limits = self.limits
+        self._events.reconfigure(limits.publish_rate, limits.publish_burst)
+        self._bytes.reconfigure(limits.publish_rate_bytes, limits.publish_burst_bytes)
 
     def stream_opened(self, peer: str, subject: str | None) -> None:
         """Count a stream."""
@@ -69,10 +91,79 @@ class Quotas:
             return "max_sessions_per_subject"
         return None
 
-    def take_events(self, subject: str | None, events: int) -> float:
-        """Let a subject publish so many events and return 0, or else return the seconds to wait."""
-        return 0.0 if subject is None else self._published.take(subject, events)
+    def take(self, subject: str | None, *, events: int, size: int) -> Wait | None:
+        """Let a subject publish so many events, of so many bytes; or else return its wait."""
+        if subject is None:
+            return None
+        if seconds := self._bytes.would_wait(subject, size):
+            return Wait(seconds, "publish_rate_bytes")
+        if seconds := self._events.take(subject, events):
+            return Wait(seconds, "publish_rate")
+        self._bytes.take(subject, size)
+        return None
 
-    def wait_for_events(self, subject: str | None) -> float:
-        """Return how long a subject has to wait until it may publish again, in seconds."""
-        return 0.0 if subject is None else self._published.would_wait(subject)
+    def wait(self, subject: str | None) -> Wait | None:
+        """Return the wait of a subject that may not publish anything now, and take nothing."""
+        if subject is None:
+            return None
+        if seconds := self._events.would_wait(subject):
+            return Wait(seconds, "publish_rate")
+        if seconds := self._bytes.would_wait(subject):
+            return Wait(seconds, "publish_rate_bytes")
+        return None
+
+
+class Upload(Holding):
+    """A request that publishes, and the memory of its body: counted for its subject too.
+
+    A context manager, as any holding of bytes: what it counted is returned on the way out.
+
+    Args:
+        account: counts the bytes of all of them.
+        quotas: count what the subject has.
+        subject: the one that publishes.
+
+    """
+
+    __slots__ = ("_quotas", "_subject")
+
+    def __init__(self, account: Account, quotas: Quotas, subject: str | None) -> None:
+        super().__init__(account)
+        self._quotas = quotas
+        self._subject = subject
+
+    @override
+    def __enter__(self) -> Self:
+        """Count the request.
+
+        Raises:
+            UsedUp: its subject has as many as it may.
+
+        """
+        quotas, subject = self._quotas, self._subject
+        if quotas.publishing_of_subject[subject] >= quotas.limits.max_publishing_per_subject:
+            raise UsedUp("max_publishing_per_subject")
+        quotas.publishing_of_subject.add(subject)
+        return self
+
+    @override
+    def __exit__(self, *exc_info: object) -> None:
+        self.hold(0)
+        self._quotas.publishing_of_subject.remove(self._subject)
+
+    @override
+    def hold(self, size: int) -> None:
+        """Hold ``size`` bytes from now on.
+
+        Raises:
+            UsedUp: they are more than before, and with them its subject has more than it may.
+
+        """
+        pending, subject, grown = self._quotas.pending_of_subject, self._subject, size - self.bytes
+        super().hold(size)
+        if grown > 0:
+            pending.add(subject, grown)
+            if pending[subject] > self._quotas.limits.max_pending_bytes_per_subject:
+                raise UsedUp("max_pending_bytes_per_subject")
+        elif grown:
+            pending.remove(subject, -grown)

@@ -17,15 +17,15 @@ class Tally:
         """Return how many keys have any."""
         return len(self._counts)
 
-    def add(self, key: str | None) -> None:
-        """Count one more."""
+    def add(self, key: str | None, amount: int = 1) -> None:
+        """Count so many more: one at least."""
         if key is not None:
-            self._counts[key] = self[key] + 1
+            self._counts[key] = self[key] + amount
 
-    def remove(self, key: str | None) -> None:
-        """Count one less, which was added before."""
+    def remove(self, key: str | None, amount: int = 1) -> None:
+        """Count so many less, which were added before."""
         if key is None:
             return
-        left = self._counts.pop(key) - 1
+        left = self._counts.pop(key) - amount
         if left:
             self._counts[key] = left

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
 from broadcasterd.access.grants import Grant
+from broadcasterd.access.quotas import Upload, Wait
 from broadcasterd.api.auth import token_expired
 from broadcasterd.api.bodies import next_piece, whole_body
 from broadcasterd.api.formats import (
@@ -100,8 +101,8 @@ async def publish(
     stream = stream_of(media_type, head, max_event_bytes=hub.settings.server.max_body_bytes)
     if stream is not None:
         return await _publish_stream(name, body, stream, grant, hub)
-    _check_rate(hub.quotas.wait_for_events(grant.subject))  # before the body is read
-    with hub.bodies.holding() as held:
+    _check_rate(hub.quotas.wait(grant.subject))  # before the body is read
+    with Upload(hub.bodies, hub.quotas, grant.subject) as held:
         whole = await whole_body(
             body,
             head,
@@ -112,7 +113,7 @@ async def publish(
         )
         parsed = parse_json(whole) if media_type == JSON_TYPE else [parse_text(whole, head)]
         events = await _encode_all(parsed, grant, hub, held)
-        _check_rate(hub.quotas.take_events(grant.subject, len(events)))
+        _check_rate(_take(events, grant, hub))
         published = Published(name)
         session = hub.open(name, grant.subject)
         published.add(await session.publish(events))
@@ -120,10 +121,16 @@ async def publish(
     return published
 
 
-def _check_rate(wait: float) -> None:
-    if wait:
-        msg = "the token's subject publishes too much (limits.publish_rate)"
-        raise TooMany(msg, retry_after=wait)
+def _take(events: Sequence[EncodedEvent], grant: Grant, hub: Hub) -> Wait | None:
+    """Let the grant's subject publish events, or return its wait."""
+    size = sum([len(event.block) for event in events])
+    return hub.quotas.take(grant.subject, events=len(events), size=size)
+
+
+def _check_rate(wait: Wait | None) -> None:
+    if wait is not None:
+        msg = f"the token's subject publishes too much (limits.{wait.setting})"
+        raise TooMany(msg, retry_after=wait.seconds)
 
 
 async def _encode_all(
@@ -155,7 +162,7 @@ async def _publish_stream(
         most = hub.settings.limits.publish_burst  # of a piece, however large, no more at once
         for start in range(0, max(len(events), 1), most):
             if portion := events[start : start + most]:
-                await _hold_back(len(portion), grant, hub)
+                await _hold_back(portion, grant, hub)
             if hub.pressure.refuses_more():
                 raise ShortOfMemory
             if session.ending in {EndReason.SESSION_EXPIRED, EndReason.MEMORY}:
@@ -168,7 +175,7 @@ async def _publish_stream(
 
     try:
         pieces = aiter(body)
-        with hub.bodies.holding() as held:
+        with Upload(hub.bodies, hub.quotas, grant.subject) as held:
             while piece := await next_piece(
                 pieces, grant, hub, trio.current_time() + idle, too_slow
             ):
@@ -202,20 +209,20 @@ async def _encode_some(
     return encoded, None
 
 
-async def _hold_back(events: int, grant: Grant, hub: Hub) -> None:
-    """Wait until the grant's subject may publish so many events of a stream.
+async def _hold_back(events: Sequence[EncodedEvent], grant: Grant, hub: Hub) -> None:
+    """Wait until the grant's subject may publish these events of a stream.
 
     Raises:
         Problem: 401 or 503, as in the wait for a piece.
 
     """
-    while wait := hub.quotas.take_events(grant.subject, events):
+    while (wait := _take(events, grant, hub)) is not None:
         with (
             hub.interrupts.until_drain(),
             hub.interrupts.until_short_of_memory() as short,
             hub.interrupts.until_expired(grant) as granted,
         ):
-            await trio.sleep(wait)
+            await trio.sleep(wait.seconds)
         if granted.cancelled_caught:
             raise token_expired()
         if short.cancelled_caught:
