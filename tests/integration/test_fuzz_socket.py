@@ -27,6 +27,7 @@ from tests.support.fuzz import (
     unharmed,
 )
 from tests.support.inprocess import Footprint, serving, until_back_to
+from tests.support.steps import LONGEST_STEP_UNITS, unit_s, watched
 from tests.support.talk import SOON, ask, target
 
 Cases = dict[str, bytes]
@@ -309,15 +310,17 @@ async def test_a_client_may_leave_at_every_byte(start_daemon: StartDaemon) -> No
 
 
 @pytest.mark.slow
-async def test_no_task_is_left_of_any_of_them() -> None:
+async def test_no_task_is_left_of_any_of_them_and_no_step_was_long() -> None:
     async with serving() as daemon:
         for session in ("outer", "inner"):
             await throw(daemon.port, _post("Content-Length: 1\r\n", b"a", session=session))
         before = await Footprint.settled()
-        await all_of(_departures(daemon.port))
-        for cases in (AMBIGUOUS, UNAMBIGUOUS, MALFORMED, UPGRADES):
-            await all_of(partial(throw, daemon.port, data) for data in cases.values())
+        async with watched() as watch:
+            await all_of(_departures(daemon.port))
+            for cases in (AMBIGUOUS, UNAMBIGUOUS, MALFORMED, UPGRADES):
+                await all_of(partial(throw, daemon.port, data) for data in cases.values())
 
+        assert watch.longest_step <= LONGEST_STEP_UNITS * unit_s()
         await until_back_to(before)
         assert 0 == daemon.server.failed_connections + daemon.server.failed_responses
 

@@ -91,6 +91,7 @@ async def next_piece(
         waiting.deadline = deadline
         try:
             piece = await anext(pieces, b"")
+            await trio.lowlevel.checkpoint()  # pieces may come too fast to wait for any
         finally:
             expired = granted.cancel_called  # also where pieces come too fast to wait for any
     if expired:

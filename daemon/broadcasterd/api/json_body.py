@@ -24,12 +24,30 @@ MAX_SHOWN_CHARS = 64
 T = TypeVar("T", bound=msgspec.Struct)
 V = TypeVar("V")
 
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: a character
-    rb"|u(?P<half>[dD])(?=[89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
+MAX_MEMBERS = 10_000
+"""An object or array that may have more is not searched for what is wrong with it."""
+
+MAX_SURROGATES = 20_000
+"""Each is looked at where one may have no other half."""
+
+_BACKSLASH, _NO_JSON = "\\\\", "\0\0"
+"""An escaped backslash, and what stands for it where escapes are looked for: it is in no JSON, and
+without the former each backslash begins an escape. So no step is taken for each of a million."""
+
+_HIGH, _LOW = r"[89abAB][0-9a-fA-F]{2}", r"[c-fC-F][0-9a-fA-F]{2}"
+
+
+def _half(d: str) -> re.Pattern[bytes]:
+    r"""Match the ``\ud`` of half a pair, which follows no other half and is followed by none."""
+    alone_high = rf"(?={_HIGH}(?!\\u[dD]{_LOW}))"
+    alone_low = rf"(?={_LOW})(?<!\\u[dD]{_HIGH}\\u{d})"
+    return re.compile(rf"\\u{d}(?:{alone_high}|{alone_low})".encode())
+
+
+_HIDE = ((_half("d"), rb"\\ue"), (_half("D"), rb"\\uE"))
+_RESTORE = tuple(
+    (re.compile(rf"\\u{e}(?=[89a-fA-F][0-9a-fA-F]{{2}})"), rf"\\u{d}") for e, d in ("ed", "ED")
 )
-_STAND_IN = re.compile(r"(?<!\\)((?:\\\\)*\\u)([eE])(?=[89a-fA-F][0-9a-fA-F]{2})")
 _STAND_INS = re.compile("[\ue800-\uefff]")
 _AT = re.compile(r"\(byte ([0-9]+)\)")
 
@@ -69,26 +87,33 @@ class Halves:
         """Return a text without halves; ``None`` where there is none to hide.
 
         Raises:
-            InvalidEvent: characters that would stand for them are there already.
+            InvalidEvent: characters that would stand for them are there already, or there are more
+                than ``MAX_SURROGATES`` escapes of halves, in pairs or not.
 
         """
-
-        def hide(escape: re.Match[bytes]) -> bytes:
-            half = escape["half"]
-            return escape[0] if half is None else b"\\u" + (b"e" if half == b"d" else b"E")
-
-        hidden = _ESCAPE.sub(hide, text)
-        if hidden == text:
+        if b"\0" in text:
+            return None  # it is no JSON
+        escapes = text.replace(_BACKSLASH.encode(), _NO_JSON.encode())
+        if escapes.count(rb"\ud") + escapes.count(rb"\uD") > MAX_SURROGATES:
+            raise InvalidEvent(f"{WITH_HALVES}, among more than {MAX_SURROGATES} halves")
+        hidden = escapes
+        for half, stand_in in _HIDE:
+            hidden = half.sub(stand_in, hidden)
+        if hidden == escapes:
             return None
-        decoded = text.decode()
-        if _STAND_IN.search(decoded) or _STAND_INS.search(decoded):
+        decoded = escapes.decode()
+        there_already = (_STAND_INS, *(stand_in for stand_in, _ in _RESTORE))
+        if any(found.search(decoded) for found in there_already):
             raise InvalidEvent(f"{WITH_HALVES}, beside characters of private use")
-        return cls(hidden)
+        return cls(hidden.replace(_NO_JSON.encode(), _BACKSLASH.encode()))
 
     @staticmethod
     def restored(json: str) -> str:
         """Return a part of the text as it was written."""
-        return _STAND_IN.sub(lambda found: found[1] + ("d" if found[2] == "e" else "D"), json)
+        escapes = json.replace(_BACKSLASH, _NO_JSON)
+        for stand_in, half in _RESTORE:
+            escapes = stand_in.sub(half, escapes)
+        return escapes.replace(_NO_JSON, _BACKSLASH)
 
     @staticmethod
     def are_in(string: str) -> bool:
@@ -151,6 +176,8 @@ class Reader(Generic[T]):
             msgspec.json.decode(text, type=msgspec.Raw)  # what is no JSON may be so further on
         except (msgspec.DecodeError, RecursionError) as worse:
             return _no_json(worse)
+        if text.count(b",") > MAX_MEMBERS:
+            return InvalidEvent(f"there is something that is not {self._name}, or of one")
         try:
             items = msgspec.json.decode(text, type=list[msgspec.Raw])
         except msgspec.ValidationError:

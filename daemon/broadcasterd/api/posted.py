@@ -36,7 +36,7 @@ Retry = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_RETR
 TimeToLive = Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0})]
 
 
-class Posted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Posted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """An event as JSON. ``data`` is kept as it was written: no number changes its digits."""
 
     data: msgspec.Raw

@@ -38,6 +38,9 @@ EVENT_BYTES = 512
 ENCODING_SLICE = 500
 """Events encoded between two checkpoints: some 5 ms."""
 
+PARSING_SLICE = 8 * 1024
+"""Bytes of a stream that are taken apart between two checkpoints: of line breaks, some 3 ms."""
+
 
 @dataclass(slots=True)
 class Published:
@@ -156,9 +159,9 @@ async def _publish_stream(
     idle = hub.settings.limits.stream_idle_timeout
     too_slow = TooSlow("nothing came for too long (limits.stream_idle_timeout)")
 
-    async def accept(some: Iterator[Event]) -> None:
+    async def accept(parts: Iterable[Iterator[Event]]) -> None:
         nonlocal session
-        events, problem = await _encode_some(stream, some, grant, hub)
+        events, problem = await _encode_some(stream, parts, grant, hub)
         most = hub.settings.limits.publish_burst  # of a piece, however large, no more at once
         for start in range(0, max(len(events), 1), most):
             if portion := events[start : start + most]:
@@ -179,9 +182,10 @@ async def _publish_stream(
             while piece := await next_piece(
                 pieces, grant, hub, trio.current_time() + idle, too_slow
             ):
-                await accept(stream.feed(piece))
+                starts = range(0, len(piece), PARSING_SLICE)
+                await accept(stream.feed(piece[at : at + PARSING_SLICE]) for at in starts)
                 held.hold(stream.kept_bytes)
-            await accept(stream.finish())
+            await accept([stream.finish()])
     except Problem as problem:
         published.subscribers = len(session.subscribers)
         problem.extra |= published.document()
@@ -192,17 +196,23 @@ async def _publish_stream(
 
 
 async def _encode_some(
-    stream: EventStream, events: Iterable[Event], grant: Grant, hub: Hub
+    stream: EventStream, parts: Iterable[Iterable[Event]], grant: Grant, hub: Hub
 ) -> tuple[list[EncodedEvent], Problem | None]:
-    """Encode events up to the first that is refused; return them, and its problem."""
+    """Encode events up to the first that is refused; return them, and its problem.
+
+    Other tasks run in between: a part may have thousands of events, or none.
+    """
     encoded: list[EncodedEvent] = []
     limits = hub.settings.sessions
+
+    def encode_one(event: Event) -> None:
+        encoded.append(encode(event, limits, grant.subject))
+
     try:
-        await for_each(
-            events,
-            lambda event: encoded.append(encode(event, limits, grant.subject)),
-            slice_=ENCODING_SLICE,
-        )
+        for number, events in enumerate(parts):
+            if number:
+                await trio.lowlevel.checkpoint()
+            await for_each(events, encode_one, slice_=ENCODING_SLICE)
     except Problem as problem:
         problem.extra |= stream.where()
         return encoded, problem

@@ -307,12 +307,16 @@ class Session:
             receipt = ReceiptBook(self.log)
             if not fresh.entries:
                 fresh.offered = self.log.last
-            for event in publication.events:
+            for count, event in enumerate(publication.events, start=1):
                 entry = self._append(event, receipt)
                 if entry is not None:
                     fresh.entries.append(entry)
                     fresh.size += len(entry.frame)
-                if fresh.size >= MAX_BATCH_BYTES or len(fresh.entries) >= MAX_BATCH_EVENTS:
+                if (
+                    fresh.size >= MAX_BATCH_BYTES
+                    or len(fresh.entries) >= MAX_BATCH_EVENTS
+                    or count % MAX_BATCH_EVENTS == 0  # where all are duplicates, too
+                ):
                     await self._broadcast(fresh)
                     # A body may hold thousands of events: let readers catch up meanwhile.
                     for _ in range(TURNS):

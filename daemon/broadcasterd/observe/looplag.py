@@ -7,6 +7,7 @@ defect somewhere, and the figure alone would not say where.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from time import perf_counter
 
 import structlog
@@ -28,10 +29,20 @@ class LoopWatch(trio.abc.Instrument):
 
     As an instrument it costs one call a step, some 0.2 µs; a step that does anything takes
     a hundred times that.
+
+    Args:
+        clock: measures steps, in seconds; by default it is the time that all have to wait.
+
+    Attributes:
+        long_steps: how many took too long.
+        longest_step: of them all, in seconds.
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self.long_steps = 0
+        self.longest_step = 0.0
+        self._clock = clock or perf_counter
         self._lags: deque[float] = deque(maxlen=KEPT)
         self._step_began = 0.0
 
@@ -47,7 +58,7 @@ class LoopWatch(trio.abc.Instrument):
 
     async def run(self) -> None:
         """Measure until cancelled."""
-        self._step_began = perf_counter()
+        self._step_began = self._clock()
         trio.lowlevel.add_instrument(self)
         try:
             while True:
@@ -60,13 +71,14 @@ class LoopWatch(trio.abc.Instrument):
     @override
     def after_io_wait(self, timeout: float) -> None:
         """Note the time: the first step of a round begins now, the others where one ends."""
-        self._step_began = perf_counter()
+        self._step_began = self._clock()
 
     @override
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """Record a step that took too long."""
-        began, self._step_began = self._step_began, perf_counter()
+        began, self._step_began = self._step_began, self._clock()
         took = self._step_began - began
+        self.longest_step = max(self.longest_step, took)
         if took >= LONG_STEP_S:
             self.long_steps += 1
             log.warning("a task held up the loop", task=task.name, took_ms=round(took * 1000))

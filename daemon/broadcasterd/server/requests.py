@@ -76,6 +76,10 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     expects_continue: bool = False
 
 
+MAX_CHUNKS_AT_ONCE = 1000
+"""Chunks that are joined into one piece of a body: with a byte each, they take 4 ms."""
+
+
 class RequestReader:
     """The requests of one connection, one after the other.
 
@@ -211,9 +215,9 @@ class _Chunks:
 
     def decode(self, data: bytes) -> tuple[bytes, bytes]:
         """Return what the chunks in ``data`` hold, and the rest: to come again, with more of it."""
-        pieces = []
+        pieces: list[bytes] = []
         at = 0
-        while at < len(data) and not self.complete:
+        while at < len(data) and not self.complete and len(pieces) < MAX_CHUNKS_AT_ONCE:
             if self._left:
                 piece = data[at : at + self._left]
                 pieces.append(piece)
