@@ -17,6 +17,9 @@ LARGE = [Load(50, events=12_000, logs=20), Load(200, 4400, 20), Load(1000, 1000,
 DEFAULT = [Load(50, events=500, logs=200), Load(200, 500, 200), Load(1000, 500, 60)]
 """As many events as there are by default."""
 
+SMALL = [Load(200, events=40, logs=600), Load(200, 70, 600), Load(50, 100, 600)]
+"""Histories of 8 to 16 KB: the rest of a page weighs most with them."""
+
 OF_THEIR_OWN = [
     Load(200, events=500, logs=100, key="{:036d}"),
     Load(200, events=500, logs=100, key="é{:035d}"),
@@ -36,6 +39,13 @@ def test_little_is_around_an_event_and_nothing_stays_of_what_is_trimmed(load: Lo
     assert held.around <= AROUND_BYTES
     assert 0.8 * held.resident <= held.accounted <= 1.25 * held.resident
     assert held.back >= (0.9 if load in LARGE else 0.8) * held.each * held.dropped
+
+
+@pytest.mark.parametrize("load", SMALL, ids=name)
+def test_what_lies_around_small_histories_is_accounted_for(load: Load) -> None:
+    held = measure(load)
+
+    assert 0.75 * held.resident <= held.accounted <= 1.25 * held.resident
 
 
 @pytest.mark.parametrize("load", OF_THEIR_OWN, ids=name)

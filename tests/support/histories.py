@@ -18,6 +18,7 @@ from broadcasterd.core.event import Event
 from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.core.wire import encode_block
 from broadcasterd.host.allocator import VARIABLE
+from broadcasterd.memory.account import Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +94,28 @@ def _fill(load: Load) -> Held:
     _logs(load, block, count=2)  # what only the first need is there
     gc.collect()
     before, tracked = process.memory_info().rss, len(gc.get_objects())
-    logs = _logs(load, block, count=load.logs)
+    account = Account()
+    logs = _logs(load, block, count=load.logs, account=account)
     gc.collect()
     full, tracked = process.memory_info().rss, len(gc.get_objects()) - tracked
     events = sum(map(len, logs))
-    accounted = sum(log.bytes for log in logs)
+    accounted = account.bytes
     frames = sum(segment.left for log in logs for segment in log.segments)
     dropped = sum(log.trim(log.bytes // 4) for log in logs)
     back = full - process.memory_info().rss
     return Held(events, frames, full - before, accounted, tracked, dropped, back)
 
 
-def _logs(load: Load, block: bytes, *, count: int) -> list[ReplayLog]:
+def _logs(
+    load: Load, block: bytes, *, count: int, account: Account | None = None
+) -> list[ReplayLog]:
     logs = [
         ReplayLog(
-            incarnation=f"{number:08x}", max_events=load.events, max_bytes=1 << 40, max_age=600
+            incarnation=f"{number:08x}",
+            max_events=load.events,
+            max_bytes=1 << 40,
+            max_age=600,
+            account=account,
         )
         for number in range(count)
     ]

@@ -150,11 +150,11 @@ def test_the_bytes_are_on_the_common_account() -> None:
     account.bytes = 7
     history = filled(1000, 200, account)
 
-    assert account.bytes == 7 + history.bytes
+    assert account.bytes == 7 + history.accounted
     history.drop(500)
     history.drop_oldest()
     history.drop_oldest_segment()
-    assert account.bytes == 7 + history.bytes
+    assert account.bytes == 7 + history.accounted
     while history.count:
         history.drop_oldest_segment()
     assert (7, 0) == (account.bytes, history.bytes)

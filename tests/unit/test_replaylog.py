@@ -812,7 +812,7 @@ class AgainstAModel(RuleBasedStateMachine):
     def the_bounds_hold(self) -> None:
         """At every moment, and of what is kept beside the entries too."""
         assert self.model.bytes == self.log.bytes <= self.model.max_bytes
-        assert self.account.bytes == ELSEWHERE + self.log.bytes
+        assert self.account.bytes == ELSEWHERE + self.log.accounted
         assert len(self.log) <= self.model.max_events
         assert len(self.log._short_lived) <= 2 * self.model.max_events
         assert self.log._keys == {e.key: e.seq for e in self.model.entries if e.key}

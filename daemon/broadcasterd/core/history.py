@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from mmap import PAGESIZE
 
 from broadcasterd.core.segment import LARGE_BYTES, Entry, Segment, Tail
 from broadcasterd.memory.account import Account
@@ -20,8 +21,13 @@ MAX_SEGMENT_BYTES = 256 * 1024
 """A segment has one part in so many of the history, within these bounds. Larger ones gain nothing.
 """
 
-SMALL_BYTES = 8 * 1024
-"""A smaller buffer has no mapping of its own: the rest of its last page would be too much."""
+SMALL_BYTES = 4 * 1024
+"""A smaller buffer has no mapping of its own: the rest of its last page would be too much. Larger
+ones leave larger holes among small objects when they grow (measured)."""
+
+MAPPING_BYTES = PAGESIZE
+"""A mapping is accounted for so many bytes more: half of its first page was given up, and half of
+its last is not used yet."""
 
 MAX_MAPPINGS = 8 * 1024
 """Nor has one if it took more buffers like it than that to hold all histories. The process may have
@@ -52,14 +58,20 @@ class History:
 
     """
 
-    __slots__ = ("_account", "_tail", "bytes", "count", "segments")
+    __slots__ = ("_account", "_mappings", "_tail", "bytes", "count", "segments")
 
     def __init__(self, account: Account) -> None:
         self.count = 0
         self.bytes = 0
         self.segments: list[Segment] = []
+        self._mappings = 0  # that are accounted for
         self._account = account
         self._tail: Tail | None = None  # the last of them, if it is not sealed
+
+    @property
+    def accounted(self) -> int:
+        """What is on the account for this history: its events, and its mappings."""
+        return self.bytes + self._mappings * MAPPING_BYTES
 
     # Putting in
 
@@ -82,6 +94,7 @@ class History:
         self.count += len(copy)
         self.bytes += copy.cost
         self._account.bytes += copy.cost
+        self._account_for_mappings()
         return copy
 
     def _begin_tail(self, size: int) -> Tail:
@@ -97,6 +110,7 @@ class History:
             limit = max(size, self._wanted() if self.segments else SMALL_BYTES)
         self._tail = Tail(limit, is_mapped=self._is_mapped(limit))
         self.segments.append(self._tail)
+        self._account_for_mappings()
         return self._tail
 
     def _compact(self, segment: Segment) -> Segment:
@@ -167,6 +181,7 @@ class History:
         self.count -= len(oldest)
         self.bytes -= oldest.cost
         self._account.bytes -= oldest.cost
+        self._account_for_mappings()
         return oldest
 
     def drop(self, seq: int) -> str | None:
@@ -197,6 +212,7 @@ class History:
             del self.segments[place]
             if segment is self._tail:
                 self._tail = None
+            self._account_for_mappings()
         elif segment.wasted > WASTED_BYTES and segment.wasted * RELEASED_SHARE > self.bytes:
             segment.release()
             if segment.wasted > WASTED_BYTES and (
@@ -213,11 +229,18 @@ class History:
             self._copy_tail(segment, SMALL_BYTES if is_small else self._wanted())
         else:
             self.segments[place] = self._compact(segment)
+            self._account_for_mappings()
+
+    def _account_for_mappings(self) -> None:
+        """Account for the mappings that there are now, whenever there may be others."""
+        before, self._mappings = self._mappings, sum(s.is_mapped for s in self.segments)
+        self._account.bytes += (self._mappings - before) * MAPPING_BYTES
 
     def _copy_tail(self, tail: Segment, limit: int) -> Tail:
         limit = max(limit, tail.left)
         self._tail = Tail.of(tail, limit, is_mapped=self._is_mapped(limit))
         self.segments[-1] = self._tail
+        self._account_for_mappings()
         return self._tail
 
 

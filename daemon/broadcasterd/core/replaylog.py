@@ -106,6 +106,11 @@ class ReplayLog:
         """The bytes accounted to the retained events."""
         return self._history.bytes
 
+    @property
+    def accounted(self) -> int:
+        """The same, and what lies around them: what is on the account of all logs for this one."""
+        return self._history.accounted
+
     def statistics(self) -> LogStatistics:
         """Return figures of the retained events."""
         oldest = self.segments[0] if self.segments else None
