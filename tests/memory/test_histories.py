@@ -49,10 +49,11 @@ def test_what_lies_around_small_histories_is_accounted_for(load: Load) -> None:
 
 
 @pytest.mark.parametrize("load", OF_THEIR_OWN, ids=name)
-def test_keys_and_ttls_are_accounted_for(load: Load) -> None:
+def test_keys_and_ttls_are_accounted_for_and_little_stays_of_what_is_trimmed(load: Load) -> None:
     held = measure(load)
 
     assert 0.75 * held.resident <= held.accounted <= 1.25 * held.resident
+    assert held.back >= 0.7 * held.each * held.dropped
 
 
 def test_the_garbage_collector_looks_at_no_event() -> None:

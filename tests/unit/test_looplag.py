@@ -144,6 +144,7 @@ async def test_only_a_long_step_is_recorded(
     await step(LONG_STEP_S + 0.01, 0.01, LONG_STEP_S + 0.01)
 
     assert 2 == watch.long_steps == len(records)
+    assert LONG_STEP_S + 0.01 == pytest.approx(watch.longest_step)
 
 
 async def test_what_came_before_the_watch_is_nobodys_step(

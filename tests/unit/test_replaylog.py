@@ -815,7 +815,9 @@ class AgainstAModel(RuleBasedStateMachine):
         assert self.account.bytes == ELSEWHERE + self.log.accounted
         assert len(self.log) <= self.model.max_events
         assert len(self.log._short_lived) <= 2 * self.model.max_events
-        assert self.log._keys == {e.key: e.seq for e in self.model.entries if e.key}
+        keys = {e.key: e.seq for e in self.model.entries if e.key}
+        assert len(self.log._keys) == len(keys)
+        assert keys == {key: self.log.duplicate_of(key) for key in keys}
 
     @invariant()
     def the_figures_are_true(self) -> None:

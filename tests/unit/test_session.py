@@ -154,7 +154,7 @@ async def test_a_key_that_expired_is_new_again(
     "refused",
     [
         pytest.param(draft("x" * 2000), id="an event too large"),
-        pytest.param(draft("x" * 500, key="k" * 256), id="too large with its key"),
+        pytest.param(draft("x" * 700, key="k" * 256), id="too large with its key"),
     ],
 )
 async def test_of_a_publication_with_an_event_that_does_not_fit_nothing_is_accepted(

@@ -162,6 +162,15 @@ class History:
                     return segment.seqs[index]
         return None
 
+    def key_of(self, seq: int) -> str | None:
+        """Return the key of an event; ``None`` if it has none, or is not here."""
+        place = bisect_left(self.segments, seq, key=_last)
+        if place == len(self.segments):
+            return None
+        segment = self.segments[place]
+        index = segment.find(seq)
+        return None if segment.keys is None or index is None else segment.keys[index]
+
     # Giving up
 
     def drop_oldest(self) -> tuple[int, float, str | None]:

@@ -20,10 +20,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 from math import inf
 
+from broadcasterd.core.expiries import Expiries
 from broadcasterd.core.history import History
+from broadcasterd.core.keys import KeyIndex
 from broadcasterd.core.position import ById, First, Last, Now, Since, Start
 from broadcasterd.core.run import Run
 from broadcasterd.core.segment import Entry, Segment, cost_of
@@ -95,8 +96,8 @@ class ReplayLog:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._history = History(account or Account())
-        self._keys: dict[str, int] = {}
-        self._short_lived: list[tuple[float, int]] = []  # a heap of events with their own ttl
+        self._keys = KeyIndex()
+        self._short_lived = Expiries()  # of events with their own ttl
 
     def __len__(self) -> int:
         return self._history.count
@@ -135,7 +136,10 @@ class ReplayLog:
 
     def duplicate_of(self, key: str | None) -> int | None:
         """Return the retained event that has this idempotency key."""
-        return None if key is None else self._keys.get(key)
+        if key is None or not self._keys:
+            return None
+        found = (seq for seq in self._keys.candidates(key) if self._history.key_of(seq) == key)
+        return next(found, None)
 
     def check_fits(self, block: Block, *, ttl: float | None = None, key: str | None = None) -> None:
         """Raise TooLarge for a block that could never be retained."""
@@ -244,8 +248,8 @@ class ReplayLog:
         """
         history = self._history
         before = history.count
-        while self._short_lived and self._short_lived[0][0] <= now:
-            _, seq = heappop(self._short_lived)
+        while self._short_lived.soonest <= now:
+            seq = self._short_lived.pop()
             self._forget_key(history.drop(seq), seq)  # it may have been evicted before
         last_too_old = now - self._max_age * share
         segments = history.segments
@@ -274,7 +278,7 @@ class ReplayLog:
         copy = self._history.adopt(segment)
         for index, seq in enumerate(copy.seqs):
             if copy.keys is not None and (key := copy.keys[index]) is not None:
-                self._keys[key] = seq
+                self._keys.put(key, seq)
             if copy.ttls is not None and (ttl := copy.ttls[index]) != inf:
                 self._remember_short_lived(copy.times[index] + ttl, seq)
         while self._over_bounds():  # the bounds may be tighter now
@@ -294,9 +298,10 @@ class ReplayLog:
         if ttl is not None and ttl >= self._max_age:
             ttl = None
         entry = Entry(seq, frame, appended_at, ttl, key)
-        self._history.add(entry)
         if key is not None:
-            self._keys[key] = seq
+            self._forget_key(key, self.duplicate_of(key))
+            self._keys.put(key, seq)
+        self._history.add(entry)
         if ttl is not None:
             self._remember_short_lived(appended_at + ttl, seq)
         return entry
@@ -305,14 +310,13 @@ class ReplayLog:
         return self._history.count > self._max_events or self._history.bytes > self._max_bytes
 
     def _remember_short_lived(self, expires_at: float, seq: int) -> None:
-        heappush(self._short_lived, (expires_at, seq))
+        self._short_lived.push(expires_at, seq)
         if len(self._short_lived) > 2 * self._max_events:
             self._prune_short_lived()
 
     def _prune_short_lived(self) -> None:
         """Forget the short-lived events that were evicted before their time."""
-        self._short_lived = [item for item in self._short_lived if item[1] > self.floor]
-        heapify(self._short_lived)
+        self._short_lived.keep(lambda seq: seq > self.floor)
 
     def _since(self, moment: float, asked: str) -> Position:
         if self.floor_at >= moment:  # what came then was evicted
@@ -335,16 +339,15 @@ class ReplayLog:
         newest = segment.newest()
         self.floor, self.floor_at = segment.seqs[newest], segment.times[newest]
 
-    def _forget_key(self, key: str | None, seq: int) -> None:
-        if key is not None and self._keys.get(key) == seq:
-            del self._keys[key]
+    def _forget_key(self, key: str | None, seq: int | None) -> None:
+        if key is not None and seq is not None:
+            self._keys.remove(key, seq)
 
     def _give_back(self) -> None:
         """Let go of memory that is kept for nothing."""
         self._history.give_back()
         self._prune_short_lived()
-        if not len(self):
-            self._keys = {}  # an emptied one keeps memory
+        self._keys.compact()
 
 
 def check_block_fits(

@@ -26,24 +26,27 @@ from mmap import MADV_DONTNEED, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, PAG
 import msgspec
 from typing_extensions import override
 
+from broadcasterd.core.keys import GrowingKeyRow, KeyRow
+
 ENTRY_OVERHEAD_BYTES = 32
 """The memory of an event beside its frame: its place in three arrays (20), its share of the room
 for more there, and of what was dropped and is in the buffer still."""
 
-OWN_TTL_OVERHEAD_BYTES = 208
-"""The same for a ttl of its own: an item of an array, and one of a heap (a tuple and two numbers),
-which may be there a while longer than the event."""
+OWN_TTL_OVERHEAD_BYTES = 32
+"""The same for a ttl of its own: an item of an array (8), and one of a heap of those that expire
+(16), which may be there a while longer than the event."""
 
-KEY_OVERHEAD_BYTES = 240
-"""The same for an idempotency key: the string header (up to 76), its dict slot (75, with room to
-grow), the number there (48), an item of a list, and what lies between them in the end."""
+KEY_OVERHEAD_BYTES = 32
+"""The same for an idempotency key, beside its text: where that ends (4), and its slot in the index
+(12 to 24)."""
 
 LARGE_BYTES = 16 * 1024
 """A frame above it has a segment of its own, so that readers who are in the middle of it can keep a
 slice of it, and it is there once. A smaller one they copy."""
 
 _SHARE_OF_FIGURES = 2
-"""A mapping has room for figures as well: 12 bytes for each event, whose frame has 40 or more."""
+"""A mapping has room for figures as well: 12 bytes for each event, whose frame has 40 or more; and
+for ttls and keys, where they are not longer than that."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -78,10 +81,7 @@ def cost_of(frame_bytes: int, *, has_ttl: bool, key: str | None) -> int:
 
 
 def _key_cost(key: str | None) -> int:
-    # The most: one wide character makes the whole text wide.
-    if key is None:
-        return 0
-    return KEY_OVERHEAD_BYTES + len(key) * (1 if key.isascii() else 4)
+    return 0 if key is None else KEY_OVERHEAD_BYTES + len(key.encode())
 
 
 class Segment:
@@ -129,8 +129,8 @@ class Segment:
         seqs: Sequence[int],
         times: Sequence[float],
         *,
-        ttls: array[float] | None = None,
-        keys: list[str | None] | None = None,
+        ttls: Sequence[float] | None = None,
+        keys: KeyRow | None = None,
         mapping: mmap | None = None,
     ) -> None:
         self.buffer = buffer
@@ -261,7 +261,6 @@ class Segment:
             cost += OWN_TTL_OVERHEAD_BYTES
         if keys is not None:
             cost += _key_cost(keys[index])
-            keys[index] = None
         self.cost -= cost
         self.wasted += size
         if index != self.head:
@@ -298,6 +297,8 @@ class Tail(Segment):
     ends: array[int]
     seqs: array[int]
     times: array[float]
+    ttls: array[float] | None
+    keys: GrowingKeyRow | None
 
     def __init__(self, limit: int, *, is_mapped: bool) -> None:
         mapping = _map(limit + limit // _SHARE_OF_FIGURES) if is_mapped else None
@@ -352,6 +353,8 @@ class Tail(Segment):
         is_row = last - first == len(self.seqs) - 1
         times: Sequence[float] = self.times[:]
         ends: Sequence[int] = self.ends[:]
+        ttls: Sequence[float] | None = self.ttls
+        keys: KeyRow | None = self.keys
         buffer = self.buffer
         if isinstance(buffer, bytearray):
             buffer = memoryview(bytes(buffer))
@@ -360,11 +363,15 @@ class Tail(Segment):
             if len(rest) >= 8 * len(times) + 4 * len(ends):
                 times = _placed(self.times, rest).cast("d")
                 ends = _placed(self.ends, rest[8 * len(times) :]).cast("I")
+                rest = rest[8 * len(times) + 4 * (len(ends) + len(ends) % 2) :]
+            if self.ttls is not None and len(rest) >= 8 * len(times):
+                ttls = _placed(self.ttls, rest).cast("d")
+                rest = rest[8 * len(times) :]
+            if self.keys is not None and len(rest) >= self.keys.size_bytes:
+                keys = self.keys.placed(rest)
             buffer = buffer[: self.size]
         seqs = range(first, last + 1) if is_row else self.seqs[:]
-        sealed = Segment(
-            buffer, ends, seqs, times, ttls=self.ttls, keys=self.keys, mapping=self.mapping
-        )
+        sealed = Segment(buffer, ends, seqs, times, ttls=ttls, keys=keys, mapping=self.mapping)
         sealed.cost, sealed.head, sealed.holes = self.cost, self.head, self.holes
         sealed.wasted, sealed.released = self.wasted, self.released
         return sealed
@@ -379,7 +386,7 @@ class Tail(Segment):
         if segment.ttls is not None:
             self._all_ttls(before).extend(segment.ttls[start:end])
         if segment.keys is not None:
-            self._all_keys(before).extend(segment.keys[start:end])
+            self._all_keys(before).extend(map(segment.keys.__getitem__, range(start, end)))
 
     def _write(self, frames: bytes | memoryview) -> None:
         end = self.size + len(frames)
@@ -394,9 +401,9 @@ class Tail(Segment):
             self.ttls = array("d", [inf]) * count
         return self.ttls
 
-    def _all_keys(self, count: int) -> list[str | None]:
+    def _all_keys(self, count: int) -> GrowingKeyRow:
         if self.keys is None:
-            self.keys = [None] * count
+            self.keys = GrowingKeyRow([None] * count)
         return self.keys
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
+from broadcasterd.core.keys import GrowingKeyRow
 from broadcasterd.core.segment import Segment, Tail
 from broadcasterd.handover.format import SEGMENT_BYTES, HandoverError, SealedLeft
 
@@ -31,7 +32,7 @@ def leave(segment: Segment, *, now: float) -> SealedLeft:
         seqs=_packed("Q", segment.seqs),
         ages=_packed("d", [now - at for at in segment.times]),
         ttls=None if segment.ttls is None else _packed("d", segment.ttls),
-        keys=segment.keys,
+        keys=None if segment.keys is None else [*segment.keys],
     )
 
 
@@ -48,12 +49,13 @@ def take(left: SealedLeft, *, now: float) -> Segment:
         ttls = None if left.ttls is None else array("d", bytes(left.ttls))
     except ValueError:
         raise HandoverError("a sealed segment has half a figure") from None
-    others = [seqs, times, *(part for part in (ttls, left.keys) if part is not None)]
+    keys = None if left.keys is None else GrowingKeyRow(left.keys)
+    others = [seqs, times, *(part for part in (ttls, keys) if part is not None)]
     if not ends or any(len(part) != len(ends) for part in others):
         raise HandoverError("a sealed segment has not one figure for each event")
     if ends[-1] != len(left.frames) or not (_is_rising(ends) and _is_rising(seqs)):
         raise HandoverError("a sealed segment has figures that belong to another")
-    return Segment(left.frames, ends, seqs, times, ttls=ttls, keys=left.keys)
+    return Segment(left.frames, ends, seqs, times, ttls=ttls, keys=keys)
 
 
 def _packed(typecode: str, figures: Sequence[int] | Sequence[float]) -> memoryview:

@@ -1,0 +1,98 @@
+"""A segment: events are read, dropped and copied, with their ttls and keys, in any memory."""
+
+from __future__ import annotations
+
+from mmap import PAGESIZE
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broadcasterd.core.segment import Entry, Segment, Tail
+
+KEYS = st.none() | st.text("aé", min_size=1, max_size=40)
+TTLS = st.none() | st.floats(1, 100)
+LISTED = st.lists(st.tuples(st.binary(min_size=1, max_size=60), TTLS, KEYS), min_size=1)
+MAPPED = st.booleans()
+
+
+def tail_of(entries: list[Entry], *, is_mapped: bool, room: int = 0) -> Tail:
+    tail = Tail(max(room, sum(len(entry.frame) for entry in entries)), is_mapped=is_mapped)
+    for entry in entries:
+        assert tail.add(entry) == entry.cost
+    return tail
+
+
+def listed(figures: list[tuple[bytes, float | None, str | None]]) -> list[Entry]:
+    """Return entries whose numbers have gaps, as where some were dropped before."""
+    return [
+        Entry(2 * n + 10, frame, float(n), ttl, key) for n, (frame, ttl, key) in enumerate(figures)
+    ]
+
+
+def left_in(segment: Segment) -> list[Entry]:
+    return [segment.entry(index) for index in segment.following(segment.head)]
+
+
+@given(LISTED, MAPPED)
+def test_what_was_added_is_there_sealed_or_not(
+    figures: list[tuple[bytes, float | None, str | None]],
+    is_mapped: bool,  # noqa: FBT001 (hypothesis passes it)
+) -> None:
+    entries = listed(figures)
+    tail = tail_of(entries, is_mapped=is_mapped)
+
+    for segment in (tail, tail.sealed()):
+        assert left_in(segment) == entries
+        assert segment.cost == sum(entry.cost for entry in entries)
+        assert (len(segment), segment.first, segment.last) == (
+            len(entries), entries[0].seq, entries[-1].seq,
+        )  # fmt: skip
+        assert bytes(segment.read(0, len(entries))) == b"".join(e.frame for e in entries)
+
+
+@given(LISTED, MAPPED, st.data())
+def test_what_was_dropped_is_in_no_copy(
+    figures: list[tuple[bytes, float | None, str | None]],
+    is_mapped: bool,  # noqa: FBT001 (hypothesis passes it)
+    data: st.DataObject,
+) -> None:
+    entries = listed(figures)
+    segment: Segment = tail_of(entries, is_mapped=is_mapped)
+    if data.draw(st.booleans(), "sealed"):
+        assert isinstance(segment, Tail)
+        segment = segment.sealed()
+    gone = data.draw(st.sets(st.sampled_from(range(len(entries))), max_size=len(entries) - 1))
+    for index in gone:
+        assert segment.drop(index) == entries[index].cost
+        assert segment.find(entries[index].seq) is None
+
+    left = [entry for index, entry in enumerate(entries) if index not in gone]
+    copy = Tail.of(segment, segment.left, is_mapped=not is_mapped)
+    for found in (segment, copy, copy.sealed()):
+        assert left_in(found) == left
+        assert found.cost == sum(entry.cost for entry in left)
+    assert segment.left == copy.size == sum(len(entry.frame) for entry in left)
+
+
+def test_stretches_end_where_something_was_dropped_or_bytes_do() -> None:
+    segment = tail_of([Entry(n, b"x" * 10, 0.0) for n in range(1, 11)], is_mapped=False)
+    segment.drop(4)
+
+    assert segment.stretch(0, 1000) == 4
+    assert segment.stretch(0, 25) == 2
+    assert segment.stretch(5, 0) == 6, "one at least"
+    assert (segment.after(4), segment.after(5), segment.after(10)) == (5, 5, 10)
+    assert segment.came_at(1.0) == 10
+
+
+@pytest.mark.parametrize("is_mapped", [True, False])
+def test_pages_before_the_first_event_are_given_back(*, is_mapped: bool) -> None:
+    entries = [Entry(n, b"%d" % n * PAGESIZE, 0.0) for n in range(1, 5)]
+    segment = tail_of(entries, is_mapped=is_mapped).sealed()
+    for index in range(3):
+        segment.drop(index)
+    segment.release()
+
+    assert segment.released == (3 * PAGESIZE if is_mapped else 0)
+    assert left_in(segment) == entries[3:]
