@@ -11,7 +11,6 @@ import trio
 import trio.testing
 
 from broadcasterd.access.grants import EVERYONE, Grant
-from broadcasterd.access.quotas import Upload
 from broadcasterd.access.tickets import MAX_TICKETS, MAX_TICKETS_PER_SUBJECT
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.relief import relieve
@@ -178,6 +177,10 @@ RATES = (
 )  # fmt: skip
 
 
+def a_wait(seconds: float, setting: str) -> object:
+    return (pytest.approx(seconds), setting)
+
+
 @pytest.mark.parametrize(("limits", "setting", "all_at_once"), RATES)
 async def test_a_subject_publishes_at_its_rate(
     limits: Limits,
@@ -188,8 +191,8 @@ async def test_a_subject_publishes_at_its_rate(
     quotas = make_hub(in_force(limits)).quotas
     assert quotas.wait("alice") is None
     assert quotas.take("alice", **all_at_once) is None
-    assert quotas.wait("alice") == (pytest.approx(0.5), setting)
-    assert quotas.take("alice", **all_at_once) == (pytest.approx(2.0), setting)
+    assert quotas.wait("alice") == a_wait(0.5, setting)
+    assert quotas.take("alice", **all_at_once) == a_wait(2.0, setting)
     assert quotas.take("bob", **all_at_once) is None
     await trio.sleep(2)
 
@@ -202,9 +205,9 @@ async def test_a_publication_that_one_rate_refuses_costs_nothing_of_the_other(
     limits = Limits(publish_rate=1, publish_burst=4, publish_rate_bytes=1, publish_burst_bytes=4)
     quotas = make_hub(in_force(limits)).quotas
     assert quotas.take("alice", events=1, size=3) is None
-    assert quotas.take("alice", events=1, size=3) == (pytest.approx(2.0), "publish_rate_bytes")
+    assert quotas.take("alice", events=1, size=3) == a_wait(2.0, "publish_rate_bytes")
     assert quotas.take("alice", events=3, size=0) is None
-    assert quotas.take("alice", events=2, size=1) == (pytest.approx(2.0), "publish_rate")
+    assert quotas.take("alice", events=2, size=1) == a_wait(2.0, "publish_rate")
 
     assert quotas.take("alice", events=0, size=1) is None
 
@@ -230,44 +233,9 @@ async def test_a_reload_forgives_no_debt(
     hub.settings.replace(in_force(twice_as_fast).config)
     await hub.reconfigure(None)
 
-    assert hub.quotas.take("alice", **all_at_once) == (pytest.approx(1.0), setting)
+    assert hub.quotas.take("alice", **all_at_once) == a_wait(1.0, setting)
     await trio.sleep(1)
     assert hub.quotas.take("alice", **all_at_once) is None
-
-
-async def test_requests_that_publish_are_counted_until_they_end() -> None:
-    hub = make_hub(in_force(Limits(max_publishing_per_subject=2)))
-
-    def upload(subject: str | None) -> Upload:
-        return Upload(hub.bodies, hub.quotas, subject)
-
-    with upload("alice"), upload("alice"), upload("bob"), upload(None), upload(None), upload(None):
-        with pytest.raises(TooMany, match="max_publishing_per_subject"), upload("alice"):
-            pytest.fail("there are two already")
-        assert 2 == hub.quotas.publishing_of_subject["alice"]
-    assert 0 == len(hub.quotas.publishing_of_subject)
-    with upload("alice"):
-        pass
-
-
-async def test_the_memory_of_bodies_is_counted_until_they_are_done_with() -> None:
-    hub = make_hub(in_force(Limits(max_pending_bytes_per_subject=100)))
-    with Upload(hub.bodies, hub.quotas, "bob") as of_bob:
-        of_bob.take(100)
-        with (
-            Upload(hub.bodies, hub.quotas, "alice") as one,
-            Upload(hub.bodies, hub.quotas, "alice") as other,
-        ):
-            one.take(60)
-            with pytest.raises(TooMany, match="max_pending_bytes_per_subject"):
-                other.take(41)
-            other.hold(40)
-            one.hold(10)
-            assert 50 == hub.quotas.pending_of_subject["alice"]
-        assert 0 == hub.quotas.pending_of_subject["alice"]
-        assert 100 == hub.bodies.bytes
-    assert 0 == len(hub.quotas.pending_of_subject)
-    assert 0 == hub.bodies.bytes
 
 
 def test_by_default_no_subject_has_all_there_is() -> None:

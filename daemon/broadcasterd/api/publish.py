@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from broadcasterd.access.grants import Grant
-from broadcasterd.access.quotas import Upload, Wait
+from broadcasterd.access.quotas import Wait
 from broadcasterd.api.auth import token_expired
 from broadcasterd.api.bodies import next_piece, whole_body
 from broadcasterd.api.formats import (
@@ -27,6 +27,7 @@ from broadcasterd.api.request import Head
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.publication import EncodedEvent, Receipt
 from broadcasterd.broadcast.slices import for_each
+from broadcasterd.broadcast.upload import Upload
 from broadcasterd.core.event import Event
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import Draining, Problem, ShortOfMemory, TooMany, TooSlow

@@ -9,6 +9,9 @@ from array import array
 from collections.abc import Callable
 from math import inf
 
+_NO_MOMENTS, _NO_EVENTS = array("d"), array("Q")
+"""Of all who have none: most logs never have any. Nothing is added to them."""
+
 
 class Expiries:
     """Moments, in seconds, and the numbers of the events that expire then."""
@@ -16,8 +19,8 @@ class Expiries:
     __slots__ = ("_ats", "_seqs")
 
     def __init__(self) -> None:
-        self._ats = array("d")
-        self._seqs = array("Q")
+        self._ats = _NO_MOMENTS
+        self._seqs = _NO_EVENTS
 
     def __len__(self) -> int:
         return len(self._ats)
@@ -34,6 +37,8 @@ class Expiries:
 
     def push(self, at: float, seq: int) -> None:
         """Add an event that expires at a moment."""
+        if not self._ats:
+            self._ats, self._seqs = array("d"), array("Q")
         ats, seqs = self._ats, self._seqs
         ats.append(at)
         seqs.append(seq)
@@ -62,6 +67,8 @@ class Expiries:
 
     def keep(self, is_wanted: Callable[[int], bool]) -> None:
         """Forget the events that are not wanted any more."""
+        if not self._ats:
+            return
         wanted = [
             (at, seq) for at, seq in zip(self._ats, self._seqs, strict=True) if is_wanted(seq)
         ]

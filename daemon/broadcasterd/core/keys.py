@@ -78,6 +78,8 @@ _SEQ_BITS = 40
 _SEQS = (1 << _SEQ_BITS) - 1
 _MARKS = (1 << 24) - 1
 _SMALLEST = 8
+_NO_SLOTS = array("Q")
+"""Of all indexes without a key: most logs never have any. Nothing is added to it."""
 
 
 class KeyIndex:
@@ -90,7 +92,7 @@ class KeyIndex:
     __slots__ = ("_count", "_slots")
 
     def __init__(self) -> None:
-        self._slots = array("Q")
+        self._slots = _NO_SLOTS
         self._count = 0
 
     def __len__(self) -> int:
@@ -133,7 +135,10 @@ class KeyIndex:
 
     def compact(self) -> None:
         """Let go of the room for more."""
-        self._rebuild()
+        if self._count:
+            self._rebuild()
+        else:
+            self._slots = _NO_SLOTS
 
     def _probe(self, mark: int) -> Iterator[int]:
         """Iterate over the places where a mark may be: as far as they are taken."""
@@ -155,7 +160,7 @@ class KeyIndex:
         before, size = self._slots, _SMALLEST
         while size < 2 * self._count:
             size *= 2
-        self._slots = array("Q", bytes(8 * size)) if self._count or not before else array("Q")
+        self._slots = array("Q", bytes(8 * size))
         for item in before:
             if item:
                 self._insert(item)
