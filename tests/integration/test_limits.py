@@ -477,11 +477,13 @@ async def test_half_a_body_takes_of_its_subjects_share(
             await client.begin("POST", EVENTS, head)
             await client.stream.send_all(body)
 
-        async def is_used_up() -> bool:
-            answer = await ask(daemon, "POST", EVENTS, {**TEXT, **alice}, body * 2)
-            return answer.status == 429 and f"limits.{setting}" in answer.body.decode()
+        async def both_are_there() -> bool:
+            health = json.loads((await ask(daemon, "GET", "/health")).body)
+            return bool(health["memory"]["accounted_mb"] >= 2 * 3 * len(body) / 2**20 - 0.001)
 
-        await eventually(is_used_up)
+        await eventually(both_are_there)
+        refused = await ask(daemon, "POST", EVENTS, {**TEXT, **alice}, body * 2)
+        assert f"limits.{setting}" in problem(refused, 429)
         assert 200 == (await ask(daemon, "POST", EVENTS, {**TEXT, **bob}, body * 2)).status
         await one.stream.send_all(b"x" * 500)
         assert 200 == (await one.answer()).status
