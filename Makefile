@@ -109,15 +109,16 @@ rollback: ## have production go on with the release that it had before
 
 # --- test ------------------------------------------------------------------------------------
 
-# Two workers: on one core it is no slower, and on many the floods of several would be in each
-# other's way. WORKERS=0 for a debugger.
-WORKERS ?= 2
+# Three workers: a third of what the tests take is waiting, so that two cores are busy with three of
+# them; and more than three groups of floods and of the container there are not. WORKERS=0 for a
+# debugger.
+WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 # Where no bytecode is kept, each worker and each command compiles the daemon and the tests anew.
 test test-fast test-unit test-integration test-e2e flake-check: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test test-fast test-unit test-integration test-e2e flake-check
-test: test-ready ## run the whole suite (WORKERS=2)
+test: test-ready ## run the whole suite (WORKERS=3)
 	$(PYTEST) --durations=25
 
 test-fast: test-ready ## run what takes no longer than a second

@@ -14,8 +14,10 @@ from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.forkserver import ForkServer
 
 # How long an example takes says nothing: the machine may be busy. `make test-fast` tries fewer.
-settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("fast", settings.get_profile("whole"), max_examples=25)
+settings.register_profile(
+    "whole", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("fast", settings.get_profile("whole"), max_examples=10)
 settings.load_profile("whole")
 
 pytest_plugins = ["tests.support.scheduling", "tests.support.timelimit"]
@@ -28,11 +30,17 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def launch() -> Iterator[Launch]:
-    """Return what starts a daemon's process: here, what is quickest."""
+def fork_server() -> Iterator[ForkServer]:
+    """Start what starts processes of ``broadcasterd`` quickly."""
     server = ForkServer.start()
-    yield server.fork
+    yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def launch(fork_server: ForkServer) -> Launch:
+    """Return what starts a daemon's process: here, what is quickest."""
+    return fork_server.fork
 
 
 @pytest.fixture
@@ -55,6 +63,15 @@ def start_daemon(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> It
 def daemon(start_daemon: StartDaemon) -> Daemon:
     """Start a daemon with the defaults of tests/support/daemon.py."""
     return start_daemon()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let each HTTP client trust one authority: to read all of the world's takes it 25 ms."""
+    authority = Certificate.make(tmp_path_factory.mktemp("authority")).chain
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("certifi.where", lambda: str(authority))
+        yield
 
 
 @pytest.fixture(scope="session")

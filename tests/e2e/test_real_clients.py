@@ -62,6 +62,7 @@ def test_an_event_that_is_cut_in_two_is_not_lost(follow: Follow, stream: Stream)
     assert stream.proxy.cuts == 1
 
 
+@pytest.mark.slow
 def test_an_ended_session_is_left_alone(follow: Follow, stream: Stream) -> None:
     stream.publish(range(3))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import IO, Protocol
+from typing import Protocol
 
 import httpx
 import pytest
@@ -16,41 +17,31 @@ import pytest
 from broadcasterd import client
 from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, StartDaemon
+from tests.support.forkserver import ForkServer
 from tests.support.lines import Lines
 from tests.support.proxy import CuttingProxy
 
 SOON = 10.0
 """Seconds, for a loaded machine; what is waited for takes milliseconds, and a start of Python."""
 
-COMMAND = [sys.executable, "-m", "broadcasterd"]
-
-
-def run(*argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *argv], input=stdin, capture_output=True, text=True, timeout=30, check=False
-    )
-
 
 class Running:
     """A command that goes on: say lines to it, hear lines from it."""
 
-    def __init__(self, *argv: str) -> None:
-        self.process = subprocess.Popen(
-            [*COMMAND, *argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-        self._stdout = Lines(_pipe(self.process.stdout))
-        self._stderr = Lines(_pipe(self.process.stderr))
+    def __init__(self, server: ForkServer, *argv: str) -> None:
+        stdin, ours = os.pipe()
+        theirs, stderr = os.pipe()
+        with os.fdopen(stdin) as source, os.fdopen(stderr, "w") as aside:
+            self.process, stdout = server.fork(argv, os.environ, aside, source)
+        self._stdin = os.fdopen(ours, "w", buffering=1)
+        self._stdout = Lines(stdout)
+        self._stderr = Lines(os.fdopen(theirs))
 
     def say(self, line: str) -> None:
-        _pipe(self.process.stdin).write(f"{line}\n")
+        self._stdin.write(f"{line}\n")
 
     def no_more(self) -> None:
-        _pipe(self.process.stdin).close()
+        self._stdin.close()
 
     def hear(self) -> str | None:
         return self._stdout.next(within=SOON)
@@ -60,6 +51,12 @@ class Running:
 
     def status(self) -> int:
         return self.process.wait(SOON)
+
+    def outcome(self) -> tuple[int, str, str]:
+        """Say no more; return the exit status, and all that is heard until the end."""
+        self.no_more()
+        out, aside = ("\n".join(iter(hear, None)) for hear in (self.hear, self.hear_aside))
+        return self.status(), out, aside
 
     def close(self) -> None:
         self.process.kill()
@@ -75,17 +72,12 @@ class Start(Protocol):
     def __call__(self, *argv: str) -> Running: ...
 
 
-def _pipe(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None
-    return pipe
-
-
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(fork_server: ForkServer) -> Iterator[Start]:
     with ExitStack() as running:
 
         def start(*argv: str) -> Running:
-            command = Running(*argv)
+            command = Running(fork_server, *argv)
             running.callback(command.close)
             return command
 
@@ -105,11 +97,11 @@ def end(daemon: Daemon) -> None:
 # --- publish ---------------------------------------------------------------------------------
 
 
-def test_publish_prints_the_daemons_answer(daemon: Daemon) -> None:
-    ran = run("publish", "s", "--data", "hej", "--url", daemon.url)
+def test_publish_prints_the_daemons_answer(daemon: Daemon, start: Start) -> None:
+    status, out, aside = start("publish", "s", "--data", "hej", "--url", daemon.url).outcome()
 
-    assert (ran.returncode, ran.stderr) == (0, "")
-    answer = json.loads(ran.stdout)
+    assert (status, aside) == (0, "")
+    answer = json.loads(out)
     assert (answer["session"], answer["accepted"]) == ("s", 1)
     assert answer["first_id"] == answer["last_id"]
 
@@ -128,10 +120,11 @@ def test_line_is_broadcast_while_the_next_one_is_awaited(daemon: Daemon, start: 
     assert publisher.status() == 0
 
 
-@pytest.mark.slow
 def test_ndjson_lines_are_events(daemon: Daemon, start: Start) -> None:
-    lines = '{"data": {"n": 1}, "event": "count"}\n{"data": "two"}'
-    assert run("publish", "s", "-", "--ndjson", "--url", daemon.url, stdin=lines).returncode == 0
+    publisher = start("publish", "s", "-", "--ndjson", "--url", daemon.url)
+    publisher.say('{"data": {"n": 1}, "event": "count"}\n{"data": "two"}')
+    publisher.no_more()
+    assert publisher.status() == 0
 
     tail = start("tail", "s", "--json", "--url", daemon.url)
     first, second = json.loads(tail.hear() or ""), json.loads(tail.hear() or "")
@@ -140,12 +133,13 @@ def test_ndjson_lines_are_events(daemon: Daemon, start: Start) -> None:
     assert (second["event"], second["data"]) == ("message", "two")
 
 
-def test_refused_line_is_told(daemon: Daemon) -> None:
-    ran = run("publish", "s", "-", "--ndjson", "--url", daemon.url, stdin="not json\n")
+def test_refused_line_is_told(daemon: Daemon, start: Start) -> None:
+    publisher = start("publish", "s", "-", "--ndjson", "--url", daemon.url)
+    publisher.say("not json")
+    status, out, aside = publisher.outcome()
 
-    assert ran.returncode == 1
-    assert ran.stdout == ""
-    assert ran.stderr.startswith("Error: 4")
+    assert (status, out) == (1, "")
+    assert aside.startswith("Error: 4")
 
 
 def failure(url: str) -> str:
@@ -158,13 +152,13 @@ def failure(url: str) -> str:
     return why
 
 
-def test_daemon_that_is_not_there_is_told(daemon: Daemon) -> None:
+def test_daemon_that_is_not_there_is_told(daemon: Daemon, start: Start) -> None:
     daemon.stop()
 
-    ran = run("publish", "s", "--data", "x", "--url", daemon.url)
+    status, out, aside = start("publish", "s", "--data", "x", "--url", daemon.url).outcome()
 
-    assert (1, "") == (ran.returncode, ran.stdout)
-    assert f"Error: {daemon.session('s')}: Connection refused\n" == ran.stderr
+    assert (1, "") == (status, out)
+    assert f"Error: {daemon.session('s')}: Connection refused" == aside
     assert "Name or service not known" == failure("http://nobody.invalid")
 
 
@@ -193,7 +187,6 @@ def test_tail_prints_what_is_retained_then_what_comes(daemon: Daemon, start: Sta
     assert tail.hear() == "3"
 
 
-@pytest.mark.slow
 def test_tail_begins_where_it_is_told(daemon: Daemon, start: Start) -> None:
     ids = publish(daemon, "1", "2", "3")
 
@@ -220,16 +213,15 @@ def test_tail_ends_with_the_session(daemon: Daemon, start: Start) -> None:
     assert tail.status() == 0
 
 
-def test_tail_of_an_ended_session_ends_at_once(daemon: Daemon) -> None:
+def test_tail_of_an_ended_session_ends_at_once(daemon: Daemon, start: Start) -> None:
     publish(daemon, "1")
     end(daemon)
 
-    ran = run("tail", "s", "--url", daemon.url)
+    status, out, _ = start("tail", "s", "--url", daemon.url).outcome()
 
-    assert (ran.returncode, ran.stdout) == (0, "")
+    assert (status, out) == (0, "")
 
 
-@pytest.mark.slow
 def test_tail_that_is_cut_off_misses_nothing_and_repeats_nothing(
     start_daemon: StartDaemon, start: Start
 ) -> None:
@@ -254,13 +246,14 @@ def test_gap_is_told_aside(daemon: Daemon, start: Start) -> None:
     assert (tail.hear_aside() or "").startswith("broadcasterd: gap: ")
 
 
-def test_refusal_is_told_and_not_tried_again(daemon: Daemon) -> None:
-    ran = run("tail", "s", "--from", "yesterday", "--url", daemon.url)
+def test_refusal_is_told_and_not_tried_again(daemon: Daemon, start: Start) -> None:
+    status, _, aside = start("tail", "s", "--from", "yesterday", "--url", daemon.url).outcome()
 
-    assert ran.returncode == 1
-    assert ran.stderr.startswith("Error: 400")
+    assert status == 1
+    assert aside.startswith("Error: 400")
 
 
+@pytest.mark.slow
 def test_reader_that_has_had_enough_ends_the_tail_quietly(daemon: Daemon) -> None:
     command = f"{sys.executable} -m broadcasterd tail s --url {daemon.url}"
     with subprocess.Popen(

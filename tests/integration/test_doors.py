@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path as File
 
 import pytest
+import trio
 
 from tests.support.broadcast import drafts
 from tests.support.certificate import Certificate
 from tests.support.http1 import Answer
-from tests.support.paths import Path, serving_on
+from tests.support.paths import Clients, Path, serving_on
 from tests.support.tokens import SECRET, bearer, claims, jwt_mode, sign
 
 EVENTS = "/v1/sessions/news/events"
@@ -115,25 +116,38 @@ CHANCE = re.compile(
 """What is made up anew each time: incarnations, times, tickets, jitter."""
 
 
-async def through(path: Path, certificate: Certificate, directory: File, asked: Asked) -> Answer:
-    """Ask a daemon of its own."""
+Answers = Mapping[str, Answer]
+"""The answers of a daemon, by the name of what it was asked."""
+
+
+async def through(path: Path, certificate: Certificate, directory: File) -> Answers:
+    """Ask a daemon everything, one after the other, each time with the same two sessions."""
     sections: dict[str, Mapping[str, object]] = {
         "server": {"cors_origins": [ORIGIN], "max_body_bytes": 1000},
         "sessions": {"max_sessions": 1},
         "auth": jwt_mode(directory),
     }
+    answers = {}
     async with serving_on(path, certificate, **sections) as (daemon, clients):
-        daemon.hub.open("ended")
-        daemon.hub.end("ended")
-        await daemon.hub.open("news").publish(drafts("a", "b"))
-        headers = {**asked.headers, **(bearer(asked.token) if asked.token else {})}
-        found = await clients.answer(
-            asked.method,
-            asked.target,
-            {name.lower(): value for name, value in headers.items()},
-            asked.body,
-        )
+        for name, asked in TABLE.items():
+            for left in [*daemon.hub.sessions]:
+                daemon.hub.end(left)
+            daemon.hub.open("ended")
+            daemon.hub.end("ended")
+            await daemon.hub.open("news").publish(drafts("a", "b"))
+            answers[name] = await _answer(clients, asked)
         assert 0 == daemon.server.failed_connections + daemon.server.failed_responses
+    return answers
+
+
+async def _answer(clients: Clients, asked: Asked) -> Answer:
+    headers = {**asked.headers, **(bearer(asked.token) if asked.token else {})}
+    found = await clients.answer(
+        asked.method,
+        asked.target,
+        {name.lower(): value for name, value in headers.items()},
+        asked.body,
+    )
     headers = {n: v for n, v in found.headers.items() if n not in OF_THE_CONNECTION}
     body = CHANCE.sub(b"?", found.body)
     if len(body) != len(found.body) or "content-length" not in headers:
@@ -141,13 +155,23 @@ async def through(path: Path, certificate: Certificate, directory: File, asked: 
     return Answer(found.status, headers, body)
 
 
-@pytest.mark.parametrize("name", TABLE)
-async def test_every_door_gives_the_same_answer(
-    name: str, certificate: Certificate, tmp_path: File
-) -> None:
-    plain, tls, http2 = [
-        await through(path, certificate, tmp_path, TABLE[name])
+@pytest.fixture(scope="module")
+def doors(
+    certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Answers, Answers, Answers]:
+    """Ask three daemons, each through a door of its own."""
+    directory = tmp_path_factory.mktemp("doors")
+    plain, tls, http2 = (
+        trio.run(through, path, certificate, directory)
         for path in (Path.PLAIN, Path.TLS, Path.HTTP2)
-    ]
+    )
+    return plain, tls, http2
 
-    assert plain == tls == http2
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_door_gives_the_same_answer(
+    name: str, doors: tuple[Answers, Answers, Answers]
+) -> None:
+    plain, tls, http2 = doors
+
+    assert plain[name] == tls[name] == http2[name]

@@ -144,6 +144,10 @@ async def test_max_connections_per_address(start_daemon: StartDaemon) -> None:
             assert not await is_served(daemon, source=ANOTHER)
     await until_served(daemon, source=STRANGER)
 
+    async def both_are_told() -> bool:
+        return len(records(daemon, "connections are refused")) >= 2
+
+    await eventually(both_are_told)
     refused = records(daemon, "connections are refused")
     assert 2 == len(refused), "one record for each address, not for each connection"
     assert all("limits.max_connections_per_address" in record for record in refused)

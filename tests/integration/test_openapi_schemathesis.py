@@ -23,7 +23,7 @@ from tests.support.tools import ROOT, require
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = 10
+EXAMPLES = 5
 """Requests of each operation that are drawn; those at its boundaries come on top."""
 
 RUN_S = 120.0

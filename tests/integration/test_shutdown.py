@@ -7,18 +7,18 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from tests.support.certificate import Certificate
-from tests.support.daemon import Daemon, StartDaemon
+from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.sse import Event, parse
 
 LONG_S = 300.0
@@ -309,21 +309,21 @@ def test_a_publish_in_progress_is_told_how_much_of_it_was_accepted(
 # --- a start that cannot be ------------------------------------------------------------------
 
 
-def test_a_port_in_use_is_named_and_the_status_is_1(daemon: Daemon) -> None:
-    second = subprocess.run(
-        [sys.executable, "-m", "broadcasterd", "serve"],
-        env={
-            **os.environ,
-            "BROADCASTERD_AUTH__MODE": "none",
-            "BROADCASTERD_SERVER__PORT": str(daemon.port),
-        },
-        capture_output=True,
-        text=True,
-        timeout=AIR_S,
-        check=False,
-    )
+def test_a_port_in_use_is_named_and_the_status_is_1(
+    daemon: Daemon, launch: Launch, tmp_path: Path
+) -> None:
+    environment = {
+        **os.environ,
+        "BROADCASTERD_AUTH__MODE": "none",
+        "BROADCASTERD_SERVER__PORT": str(daemon.port),
+    }
+    with (tmp_path / "stderr").open("w") as stderr:
+        second, stdout = launch(["serve"], environment, stderr)
+    with stdout:
+        status = second.wait(AIR_S)
+    told = (tmp_path / "stderr").read_text()
 
-    assert 1 == second.returncode
+    assert 1 == status
     for part in ("127.0.0.1", str(daemon.port), "Address already in use"):
-        assert part in second.stderr
-    assert "Traceback" not in second.stderr
+        assert part in told
+    assert "Traceback" not in told

@@ -25,6 +25,13 @@ from tests.support.flood import (
 
 LIMIT_MB = 200
 FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "3"))
+EVENTS, EVENT_BYTES = 100, 2048
+"""In each publication of the flood."""
+
+ENOUGH = 2 * LIMIT_MB * MIB // EVENT_BYTES
+"""Events: twice what the limit has room for. Beside other load, the warning may make room as fast
+as publishers come: then nobody need be refused."""
+
 REFUSALS = 500
 
 Confined = Callable[..., tuple[Daemon, MemoryCgroup]]
@@ -75,7 +82,12 @@ async def test_a_flood_is_never_killed_and_never_even_reaches_the_limit(
     async with client_of(daemon) as client, reading(daemon, "live", count=3) as live:
         pid = cgroup.members()
         seen = await flood(
-            daemon, new_sessions(events=24), publishers=8, seconds=FLOOD_S, refusals=REFUSALS
+            daemon,
+            new_sessions(events=EVENTS, size=EVENT_BYTES),
+            publishers=8,
+            seconds=FLOOD_S,
+            refusals=REFUSALS,
+            enough=ENOUGH,
         )
         await client.until_breaker("closed", within=CYCLE_S)
         accepted = await client.publish("live", "afterwards")
@@ -87,7 +99,8 @@ async def test_a_flood_is_never_killed_and_never_even_reaches_the_limit(
     assert cgroup.reached() == 0
     assert cgroup.members() == pid == [daemon.pid]
     assert health["memory"]["used_mb"] < health["memory"]["warning_mb"]
-    assert set(seen.answers) == {200, 503}
+    assert set(seen.answers) <= {200, 503}
+    assert seen.answers[503] or seen.acknowledged >= ENOUGH, "that was no flood"
     assert accepted.status == 200
     for reader in live:
         assert reader.data == ["afterwards"]

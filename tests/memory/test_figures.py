@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import trio
 
@@ -9,8 +12,17 @@ from broadcasterd.broadcast.hub import STREAM_BYTES
 from broadcasterd.memory.policy import SESSION_BYTES
 from tests.support.daemon import Daemon, StartDaemon
 from tests.support.flood import ANSWER_S, MIB, client_of, reading, subscribe
+from tests.support.forkserver import ForkServer
 
 ROUNDED_MB = 0.001
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, fork_server: ForkServer) -> Iterator[Daemon]:
+    """Start a daemon quickly, where what its process takes from the start is no matter."""
+    daemon = Daemon.start(tmp_path, fork_server.fork)
+    yield daemon
+    daemon.stop_cleanly()
 
 
 async def test_the_accounted_bytes_are_the_sum_of_the_parts(daemon: Daemon) -> None:

@@ -25,7 +25,8 @@ STOP_S = 20.0
 SOON_S = 20.0
 """The time for a step that takes a second here, on a loaded machine."""
 
-POLL_S = 0.05
+POLL_S = 0.1
+"""Each look starts a process or two."""
 
 CAP_SYS_ADMIN = 21
 INITIAL_USER_NAMESPACE = ["0", "0", "4294967295"]

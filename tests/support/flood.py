@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import socket
 from collections import Counter
@@ -217,12 +218,14 @@ async def flood(
     publishers: int = 4,
     seconds: float,
     refusals: int = 0,
+    enough: float = math.inf,
     into: Flood | None = None,
     token: str | None = None,
 ) -> Flood:
     """Publish as fast as answers come, whatever they say.
 
-    The flood lasts for so many seconds, and then, up to a minute, until so many more ``refusals``.
+    The flood lasts for so many seconds, and then, up to a minute, until so many more ``refusals``,
+    or until ``enough`` events are accepted.
     """
     result = Flood() if into is None else into
 
@@ -234,7 +237,8 @@ async def flood(
         if now < end:
             refused_in_time = result.answers[503]
         more = result.answers[503] - refused_in_time
-        return now < end or (more < refusals and now < end + PATIENCE_S)
+        is_due = more < refusals and result.acknowledged < enough
+        return now < end or (is_due and now < end + PATIENCE_S)
 
     async def publish() -> None:
         async with client_of(daemon, token) as client:

@@ -9,8 +9,8 @@ first line.
 But it has no memory of its own at the start: a test that measures memory, or charges it to a
 cgroup, starts the real thing.
 
-A request is a packet on a socket: arguments and environment as JSON, with three descriptors, which
-are standard output, standard error, and a socket. On that the server answers with the process id,
+A request is a packet on a socket: arguments and environment as JSON, with four descriptors, which
+are standard input, output and error, and a socket. On that the server answers with the process id,
 and once the process is gone, with its exit status.
 """
 
@@ -33,7 +33,7 @@ from typing import IO
 
 from broadcasterd.host.allocator import VARIABLE
 
-MODULES = ("broadcasterd.cli", "broadcasterd.daemon")
+MODULES = ("broadcasterd.cli", "broadcasterd.client", "broadcasterd.daemon")
 """The modules that the server imports ahead."""
 
 MESSAGE_BYTES = 65536
@@ -96,17 +96,27 @@ class ForkServer:
         return cls(process, ours)
 
     def fork(
-        self, arguments: Sequence[str], environment: Mapping[str, str], stderr: IO[str]
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        stderr: IO[str],
+        stdin: IO[str] | None = None,
     ) -> tuple[Forked, IO[str]]:
-        """Run ``broadcasterd`` with these arguments; return the process and its standard output."""
+        """Run ``broadcasterd`` with these arguments; return the process and its standard output.
+
+        Without ``stdin``, there is nothing for it to read.
+        """
         reader, writer = os.pipe()
+        nothing = os.open(os.devnull, os.O_RDONLY)
         control, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             variables = {VARIABLE: "malloc", **environment}
             message = json.dumps({"arguments": arguments, "environment": variables})
-            descriptors = [writer, stderr.fileno(), its.fileno()]
+            source = stdin.fileno() if stdin else nothing
+            descriptors = [source, writer, stderr.fileno(), its.fileno()]
             socket.send_fds(self.requests, [message.encode()], descriptors)
         os.close(writer)
+        os.close(nothing)
         control.settimeout(START_S)
         pid = int(control.recv(MESSAGE_BYTES))
         return Forked(pid, control), os.fdopen(reader, encoding="utf-8")
@@ -144,18 +154,18 @@ def _serve() -> _Request | None:
                     selector.unregister(key.fd)
                     _tell_the_status(key.fd, *children.pop(key.fd))
                     continue
-                message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 3)
+                message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 4)
                 if not message:
                     for pidfd, (pid, control) in children.items():
                         os.kill(pid, signal.SIGKILL)
                         _tell_the_status(pidfd, pid, control)
                     return None
-                stdout, stderr, control_fd = descriptors
+                *standard, control_fd = descriptors
                 control = socket.socket(fileno=control_fd)
                 if (pid := os.fork()) == 0:
-                    return _Request(**json.loads(message), stdout=stdout, stderr=stderr)
-                os.close(stdout)
-                os.close(stderr)
+                    return _Request(**json.loads(message), standard=standard)
+                for descriptor in standard:
+                    os.close(descriptor)
                 control.send(str(pid).encode())
                 pidfd = os.pidfd_open(pid)
                 children[pidfd] = pid, control
@@ -168,15 +178,13 @@ class _Request:
 
     arguments: list[str]
     environment: dict[str, str]
-    stdout: int
-    stderr: int
+    standard: list[int]
+    """Its standard input, output and error."""
 
 
 def _become(request: _Request) -> None:
     """Take on the properties of the new process, and let go of the server's open files."""
-    for number, descriptor in enumerate(
-        [os.open(os.devnull, os.O_RDONLY), request.stdout, request.stderr]
-    ):
+    for number, descriptor in enumerate(request.standard):
         os.dup2(descriptor, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.environ.clear()

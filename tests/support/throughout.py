@@ -18,8 +18,8 @@ from tests.support.tools import raise_open_files
 
 SUBSCRIBERS = 1000
 SESSIONS = 10
-PUBLISH_S = 0.05
-EVENTS = 10
+PUBLISH_S = 0.2
+EVENTS = 5
 """Events that each subscriber gets before something happens, and between and after."""
 
 CHANGE_S = 60.0

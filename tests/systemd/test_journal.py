@@ -20,9 +20,10 @@ MAY_BE_SILENT = {
     MESSAGE_IDS["log records were dropped"],
     MESSAGE_IDS["a task held up the loop"],
     "BREAKER_STATE=open",
+    "SUBJECT=alice",  # without tokens, nobody has a subject
 }
 
-STALL_S = 6.0
+STALL_S = 4.0
 
 
 def ended(service: Service, stream_id: str) -> dict[str, str]:
@@ -32,7 +33,7 @@ def ended(service: Service, stream_id: str) -> dict[str, str]:
     return record
 
 
-def test_the_end_of_a_stream_is_found_by_its_session(service: Service) -> None:
+def test_the_end_of_a_stream_is_found_by_its_session_and_explained(service: Service) -> None:
     service.start()
     with service.listening("orders") as listener:
         service.publish("orders", "first", "second")
@@ -60,6 +61,11 @@ def test_the_end_of_a_stream_is_found_by_its_session(service: Service) -> None:
     assert int(record["SENT_BYTES"]) > 0
     assert record["MESSAGE"].startswith("stream ended session=orders ")
 
+    explained = service.container.run("journalctl", "-x", f"SUBSCRIBER_ID={listener.stream_id}")
+
+    assert "Subject: A stream of session orders has ended: client_gone" in explained.stdout
+    assert "The subscriber at 127.0.0.1 listened for" in explained.stdout
+
 
 def test_a_change_of_the_breaker_has_its_state_and_the_memory(service: Service) -> None:
     service.configure(memory={"warning_mb": 1})
@@ -86,17 +92,6 @@ def test_events_are_no_records_and_not_in_any(service: Service) -> None:
 
     assert before + 1 == len(records)
     assert "do-not-log" not in str(records)
-
-
-def test_the_catalog_explains_a_record(service: Service) -> None:
-    service.start()
-    with service.listening("orders") as listener:
-        pass
-    ended(service, listener.stream_id)
-    explained = service.container.run("journalctl", "-x", f"SUBSCRIBER_ID={listener.stream_id}")
-
-    assert "Subject: A stream of session orders has ended: client_gone" in explained.stdout
-    assert "The subscriber at 127.0.0.1 listened for" in explained.stdout
 
 
 def test_the_documented_commands_answer(service: Service) -> None:

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
 from tests.support.container import SOON_S
 from tests.support.service import PORT, Service
+
+PAUSE_S = 0.01
+"""Between one connection and the next: the next daemon has to start meanwhile."""
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def connecting(service: Service) -> Iterator[Counter[str]]:
             return "answered" if connection.recv(100).startswith(b"HTTP/1.1 200") else "cut off"
 
     def go_on() -> None:
-        while not stop.is_set():
+        while not stop.wait(PAUSE_S):
             try:
                 outcomes[ask()] += 1
             except ConnectionRefusedError:
@@ -59,27 +60,20 @@ def test_one_that_hangs_is_replaced_by_the_watchdog(service: Service) -> None:
     assert any("Watchdog timeout" in message for message in service.messages("_PID=1"))
 
 
-def test_one_that_is_aborted_says_where_it_was(service: Service) -> None:
-    service.start()
-    pid = service.pid
-    service.kill("ABRT")
-    service.until_restarted(pid)
+def test_one_that_dies_is_replaced_and_nobody_is_refused(service: Service) -> None:
+    """And one that is aborted says where it was."""
+    service.start("RestartSec=100ms\n")
+    for restarts, signal in enumerate(["KILL", "SEGV", "ABRT"], start=1):
+        pid = service.pid
+        with connecting(service) as outcomes:
+            service.kill(signal)
+            service.until_restarted(pid)
 
+            assert 200 == service.get("/health").status_code, signal
+        assert 0 == outcomes["refused"], (signal, outcomes)
+        assert outcomes["answered"], signal
+        assert str(restarts) == service.show("NRestarts"), signal
     told = service.messages("_TRANSPORT=stdout")
 
     assert "Fatal Python error: Aborted" in told
     assert any("trio" in line for line in told)
-
-
-@pytest.mark.parametrize("signal", ["KILL", "ABRT", "SEGV"])
-def test_one_that_dies_is_replaced_and_nobody_is_refused(signal: str, service: Service) -> None:
-    service.start()
-    pid = service.pid
-    with connecting(service) as outcomes:
-        service.kill(signal)
-        service.until_restarted(pid)
-
-        assert 200 == service.get("/health").status_code
-    assert 0 == outcomes["refused"], outcomes
-    assert outcomes["answered"]
-    assert "1" == service.show("NRestarts")

@@ -10,20 +10,30 @@ from tests.support.service import Service
 from tests.support.tokens import bearer, claims, sign
 
 
-def test_it_is_active_when_its_port_answers(service: Service) -> None:
+def test_it_is_active_when_its_port_answers_wherever_that_is(service: Service) -> None:
+    """And says that the address is not its own choice."""
+    service.configure(server={"port": 1})
     service.start()
 
     assert "healthy" == service.get("/health").json()["status"], "asked once, and at once"
     assert "active" == service.show("ActiveState")
     assert "0 sessions, 0 subscribers, breaker closed" == service.show("StatusText")
+    assert any("server.host, .port and .backlog are ignored" in m for m in service.messages())
 
 
-def test_the_status_line_follows(service: Service) -> None:
+def test_the_status_line_follows_and_a_stop_tells_the_subscribers(service: Service) -> None:
     service.start()
     with service.listening("a"), service.listening("b"), service.listening("b"):
         service.until_status("2 sessions, 3 subscribers, breaker closed")
 
     service.until_status("2 sessions, 0 subscribers, breaker closed")
+    with service.listening("s") as listener:
+        service.container.run("systemctl", "stop", service.socket, service.unit)
+
+        assert {"reason": "draining", "reconnect": True} == listener.until_end()
+    assert ("inactive", "success") == (service.show("ActiveState"), service.show("Result"))
+    with pytest.raises(httpx.ConnectError):
+        service.get("/health")
 
 
 def test_a_connection_to_the_socket_starts_it(service: Service) -> None:
@@ -32,25 +42,6 @@ def test_a_connection_to_the_socket_starts_it(service: Service) -> None:
     assert "inactive" == service.show("ActiveState")
     assert 200 == service.get("/health").status_code
     until(lambda: service.show("ActiveState") == "active")  # its answer may overtake its READY=1
-
-
-def test_it_says_that_the_address_is_not_its_own_choice(service: Service) -> None:
-    service.configure(server={"port": 1})
-    service.start()
-
-    assert 200 == service.get("/health").status_code
-    assert any("server.host, .port and .backlog are ignored" in m for m in service.messages())
-
-
-def test_a_stop_tells_the_subscribers(service: Service) -> None:
-    service.start()
-    with service.listening("s") as listener:
-        service.container.run("systemctl", "stop", service.socket, service.unit)
-
-        assert {"reason": "draining", "reconnect": True} == listener.until_end()
-    assert ("inactive", "success") == (service.show("ActiveState"), service.show("Result"))
-    with pytest.raises(httpx.ConnectError):
-        service.get("/health")
 
 
 def test_a_drain_may_take_longer_than_systemd_would_wait(service: Service) -> None:

@@ -14,6 +14,7 @@ from deployment.layout import Layout
 from deployment.releases import DeploymentError, Releases
 
 OTHERS = "0badcafe"
+COMPILED = shutil.ignore_patterns("__pycache__")
 
 
 @pytest.fixture
@@ -22,8 +23,10 @@ def checkout(tmp_path: Path) -> Path:
     copy = tmp_path / "checkout"
     for name in MADE_OF:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        copying = shutil.copytree if (CHECKOUT / name).is_dir() else shutil.copyfile
-        copying(CHECKOUT / name, copy / name)
+        if (CHECKOUT / name).is_dir():
+            shutil.copytree(CHECKOUT / name, copy / name, ignore=COMPILED)
+        else:
+            shutil.copyfile(CHECKOUT / name, copy / name)
     return copy
 
 
