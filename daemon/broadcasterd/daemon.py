@@ -232,6 +232,13 @@ def _prepare(load: Callable[[], Config], kept: bytes | None) -> Start:
             raise error from None
 
 
+def _load(load: Callable[[], Config]) -> Config:
+    """Read settings that a start would take: a restart may come at any time."""
+    config = load()
+    check(config, credentials_directory(os.environ))
+    return config
+
+
 async def serve(
     start: Start,
     restart: Restart,
@@ -254,7 +261,7 @@ async def serve(
             status=daemon.status,
             progress=lambda: daemon.supervisor.steps,
         )
-        reloader = Reloader(config, load=load, apply=daemon.reconfigure)
+        reloader = Reloader(config, load=partial(_load, load), apply=daemon.reconfigure)
         credentials = credentials_directory(os.environ)
         keep = partial(restart.keep_configuration, credentials=credentials)
         async with trio.open_nursery() as root:
