@@ -52,6 +52,7 @@ class Monitor:
             used_bytes=self._bytes_used(reading),
             excused_bytes=hub.pressure.excused,
             accounted_bytes=hub.accounted_bytes,
+            client_bytes=hub.client_bytes,
             cgroup_limit_bytes=reading.cgroup_limit,
             stalled_percent=reading.stalled,
             thresholds=self.thresholds,

@@ -31,7 +31,7 @@ HALF_A_HEAD = b"GET /health HTTP/1.1\r\nHost: a\r\nX-Filler: " + b"x" * 15_000
 KINDS = {
     "silent": (b"", False, 4000),
     "half-a-head": (HALF_A_HEAD, False, 1500),
-    "silent-tls": (b"", True, 1500),
+    "silent-tls": (b"", True, 2500),
 }
 
 

@@ -16,8 +16,10 @@ import psutil
 import pytest
 import trio
 
+from broadcasterd.memory.holdings import CONNECTION_BYTES, REQUEST_BYTES
 from broadcasterd.server.headers import SECURITY_HEADERS
 from tests.support.daemon import Daemon, StartDaemon
+from tests.support.flood import ASKING_BYTES
 from tests.support.http1 import Answer, Http1
 from tests.support.talk import (
     CHUNKED,
@@ -467,7 +469,7 @@ async def test_publish_rate_in_bytes(start_daemon: StartDaemon, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("setting", "limit"),
-    [("max_publishing_per_subject", 2), ("max_pending_bytes_per_subject", 10_000)],
+    [("max_publishing_per_subject", 2), ("max_pending_bytes_per_subject", 7_000)],
 )
 async def test_half_a_body_takes_of_its_subjects_share(
     setting: str, limit: int, start_daemon: StartDaemon, tmp_path: Path
@@ -475,6 +477,7 @@ async def test_half_a_body_takes_of_its_subjects_share(
     daemon = start_daemon(auth=jwt_mode(tmp_path), limits={setting: limit})
     alice, bob = token_of("alice"), token_of("bob")
     body = b"x" * 1000
+    waiting = 2 * (CONNECTION_BYTES + REQUEST_BYTES) + ASKING_BYTES
     async with connected(daemon) as one, connected(daemon) as other:
         for client in (one, other):
             head = {**TEXT, **alice, "Content-Length": "1500"}
@@ -483,7 +486,7 @@ async def test_half_a_body_takes_of_its_subjects_share(
 
         async def both_are_there() -> bool:
             health = json.loads((await ask(daemon, "GET", "/health")).body)
-            return bool(health["memory"]["accounted_mb"] >= 2 * 3 * len(body) / 2**20 - 0.001)
+            return bool(health["memory"]["clients_mb"] >= waiting / 2**20 - 0.001)
 
         await eventually(both_are_there)
         refused = await ask(daemon, "POST", EVENTS, {**TEXT, **alice}, body * 2)

@@ -23,6 +23,10 @@ class Place:
     """Counts how often it was given back."""
 
     given_back = 0
+    bytes = 0
+
+    def take(self, size: int) -> None:
+        self.bytes += size
 
     def give_back(self) -> None:
         self.given_back += 1

@@ -21,11 +21,17 @@ from typing import Any
 
 import trio
 
+from broadcasterd.memory.holdings import CONNECTION_BYTES, FRAMEWORK_BYTES
 from tests.support.daemon import CANARY, Daemon
 from tests.support.http1 import Answer
 from tests.support.sse import Event, parse
 
 MIB = 1024 * 1024
+
+ASKING_BYTES = CONNECTION_BYTES + FRAMEWORK_BYTES
+"""What the connection takes that asks for ``/health``, while it is answered."""
+
+ASKING_MB = round(ASKING_BYTES / MIB, 3)
 
 ANSWER_S = 30.0
 """How long an answer may take on a loaded machine, under a flood."""

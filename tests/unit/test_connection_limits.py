@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcasterd.config import Limits
+from broadcasterd.memory.account import Account
+from broadcasterd.memory.holdings import CONNECTION_BYTES
 from broadcasterd.server import connection_limits
 from broadcasterd.server.connection_limits import RESERVED_DESCRIPTORS, ConnectionLimits, Place
 from tests.support.broadcast import in_force
@@ -48,7 +50,7 @@ def test_there_are_so_many_places() -> None:
     first.give_back()
     assert room.take("c") is not None
     assert room.take("d") is None
-    assert {"max_connections": 2} == room.refused
+    assert {"limits.max_connections": 2} == room.refused
 
 
 def test_a_client_has_so_many_places() -> None:
@@ -59,7 +61,7 @@ def test_a_client_has_so_many_places() -> None:
     assert room.take("192.0.2.2") is not None
     first.give_back()
     assert room.take("192.0.2.1") is not None
-    assert {"max_connections_per_address": 1} == room.refused
+    assert {"limits.max_connections_per_address": 1} == room.refused
 
 
 def test_a_network_of_ipv6_is_one_client() -> None:
@@ -202,3 +204,25 @@ def test_no_order_of_coming_and_going_loses_a_place(run: list[tuple[str, bool]])
             if place is not None:
                 inside[client].append(place)
         assert sum(map(len, inside.values())) == room.taken
+
+
+def test_a_place_counts_what_its_connection_holds_until_it_is_given_back() -> None:
+    account = Account()
+    room = ConnectionLimits(in_force(Limits()), account, clock=lambda: 0.0)
+    place = taken(room, "a")
+    place.take(1000)
+
+    assert CONNECTION_BYTES + 1000 == account.bytes
+    place.give_back()
+    place.take(-1000)  # whoever is still busy with its end
+    assert 0 == account.bytes
+
+
+def test_there_is_no_place_while_clients_take_all_the_memory_that_they_may() -> None:
+    crowded = True
+    room = ConnectionLimits(in_force(Limits()), is_crowded=lambda: crowded, clock=lambda: 0.0)
+
+    assert room.take("a") is None
+    assert {"memory.critical_mb": 1} == room.refused
+    crowded = False
+    assert room.take("a") is not None

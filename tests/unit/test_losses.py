@@ -220,7 +220,7 @@ class Paging:
         query = f"last_event_id={self.ledger.cursor}" if self.ledger.cursor else self._query
         self.ledger.begin()
         found = await page(_head(f"{query}&wait={wait}"), "s", EVERYONE, self._world.hub)
-        assert found is not None
+        assert isinstance(found, dict)
         match found:
             case {"gap": {"asked": str(asked)}}:
                 self.ledger.gap(asked)

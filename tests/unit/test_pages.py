@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+
 import pytest
 import trio
 import trio.testing
 
 from broadcasterd.access.grants import EVERYONE
+from broadcasterd.api.answer import PIECE_BYTES
 from broadcasterd.api.pages import page, wants_page
 from broadcasterd.api.request import Head, parse_query
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import BadRequest, Unavailable
+from broadcasterd.memory.holdings import UNUSED_S
 from tests.support.broadcast import drafts, start_hub
 
 
@@ -33,7 +38,7 @@ async def data(hub: Hub, query: str = "", name: str = "s") -> tuple[str, object]
     """Ask for a page; return the data on it, joined, and the id to go on from."""
     found = await page(head(query), name, EVERYONE, hub)
 
-    assert found is not None
+    assert isinstance(found, dict)
     events = found["events"]
     assert isinstance(events, list)
     return "".join(event["data"] for event in events), found["next"]
@@ -75,7 +80,7 @@ async def test_a_page_has_bounds(hub: Hub, query: str) -> None:
 async def test_a_page_tells_of_a_gap(hub: Hub) -> None:
     found = await page(head("last_event_id=lost-7"), "s", EVERYONE, hub)
 
-    assert found is not None
+    assert isinstance(found, dict)
     assert found["gap"] == {"asked": "lost-7", "oldest": hub.find("s").log.id_of(1)}
 
 
@@ -132,7 +137,7 @@ async def test_a_session_that_is_lost_while_a_page_waits_is_a_gap_of_the_next(
         return
     assert found == {"session": "s", "events": [], "next": session.log.id_of(5)}
     following = await page(head(f"last_event_id={found['next']}"), "s", EVERYONE, hub)
-    assert following is not None
+    assert isinstance(following, dict)
     assert following["gap"] == {"asked": found["next"], "oldest": None}
     last = await page(head(f"last_event_id={following['next']}"), "s", EVERYONE, hub)
     assert last is not None
@@ -152,7 +157,7 @@ async def test_what_is_evicted_while_a_page_waits_is_told(
     nursery.start_soon(publish_too_much)
     found = await page(head("from=now&wait=30"), "s", EVERYONE, hub)
 
-    assert found is not None
+    assert isinstance(found, dict)
     assert found["gap"] == {"asked": session.log.id_of(0), "oldest": session.log.id_of(3)}
 
 
@@ -161,3 +166,52 @@ async def test_waiting_for_a_new_session_needs_room_for_it(hub: Hub) -> None:
 
     with pytest.raises(Unavailable):
         await page(head("wait=1"), "third", EVERYONE, hub)
+
+
+# --- long ones ---------------------------------------------------------------------------------
+
+
+async def pieces_of(hub: Hub, query: str) -> Iterator[bytes]:
+    """Publish a long history, and ask for a page of it."""
+    await hub.open("long").publish(drafts(*[f"{n} ".ljust(5000, "x") for n in range(40)]))
+    found = await page(head(query), "long", EVERYONE, hub)
+
+    assert isinstance(found, Iterator)
+    return found
+
+
+async def test_a_long_page_comes_in_pieces_of_which_none_is_large(hub: Hub) -> None:
+    pieces = [*await pieces_of(hub, "limit=30&last_event_id=lost-1")]
+    found = json.loads(b"".join(pieces))
+
+    assert max(map(len, pieces)) < 2 * PIECE_BYTES
+    assert [*range(30)] == [int(event["data"].split()[0]) for event in found["events"]]
+    assert hub.find("long").log.id_of(30) == found["next"]
+    assert ("long", "lost-1") == (found["session"], found["gap"]["asked"])
+
+
+async def test_a_long_page_ends_where_its_events_are_gone_and_the_next_one_tells(hub: Hub) -> None:
+    pieces = await pieces_of(hub, "limit=40")
+    first = next(pieces)
+    hub.find("long").log.trim(0)
+    found = json.loads(first + b"".join(pieces))
+    following = await page(head(f"last_event_id={found['next']}"), "long", EVERYONE, hub)
+
+    assert 0 < len(found["events"]) < 40
+    assert isinstance(following, dict)
+    assert {"asked": found["next"], "oldest": None} == following["gap"]
+
+
+async def test_a_page_that_waits_is_answered_when_its_memory_is_needed(
+    hub: Hub, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def be_short_of_memory() -> None:
+        await trio.sleep(UNUSED_S)
+        assert 1 == hub.holdings.let_go(1, now=hub.clock.now()).told
+
+    nursery.start_soon(be_short_of_memory)
+    found = await page(head("from=now&wait=30"), "s", EVERYONE, hub)
+
+    assert {"session": "s", "events": [], "next": hub.find("s").log.id_of(5)} == found
+    assert UNUSED_S == trio.current_time()
+    assert (0, 0) == (len(hub.holdings), hub.holdings.bytes)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 
 import pytest
 import structlog
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.typing import EventDict
 
-from broadcasterd.broadcast.hub import STREAM_BYTES, Hub
+from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.relief import FEW, MemoryHost, Relief, relieve
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
@@ -27,6 +28,7 @@ from broadcasterd.core.position import ById
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import SessionEnded, Unavailable
 from broadcasterd.memory.breaker import MIB, SETTLED_S, State, Thresholds
+from broadcasterd.memory.holdings import STREAM_BYTES
 from broadcasterd.memory.policy import (
     MAX_ACTIONS,
     MAX_EVENTS,
@@ -824,6 +826,109 @@ async def test_a_failure_to_look_ends_the_supervisor(
     hub = make_hub(thresholds=T)
     with pytest.raises(OSError, match="no /proc"):
         await Supervisor(hub, MemoryHost(fail, lambda: 0, lambda *, thorough: None, 1.0)).run()
+
+
+# --- what clients hold -------------------------------------------------------------------------
+
+
+class Held:
+    """Something that a client makes the hub hold, of no use since ``since``."""
+
+    def __init__(self, hub: Hub, size: int, since: float = -inf) -> None:
+        self._hub = hub
+        self.holding = hub.holdings.holding()
+        self.holding.hold(size)
+        self.since = since
+        hub.holdings.add(self)
+
+    @property
+    def held_bytes(self) -> int:
+        return self.holding.bytes
+
+    def unused_since(self, now: float) -> float:
+        return self.since
+
+    def let_go(self) -> None:
+        self._hub.holdings.discard(self)
+        self.holding.hold(0)
+
+
+@pytest.mark.parametrize("used", [T.warning, T.critical])
+async def test_what_is_held_for_nothing_is_let_go_of_before_any_history_is_shortened(
+    hub: Hub, host: Host, used: int
+) -> None:
+    session = await filled(hub, "s", events=20)
+    before = session.log.bytes
+    host.used = 60 * MIB
+    relief = Relief(hub, host.memory())
+    look_again(relief)  # so much takes the program itself
+    held = Held(hub, used - 100 * MIB)
+    host.used = used
+    host.giving_back = lambda: setattr(host, "used", 100 * MIB + held.held_bytes)
+    look_again(relief)
+
+    assert 0 == held.held_bytes
+    assert before == session.log.bytes
+
+
+async def test_no_history_pays_for_what_will_be_let_go_of_in_a_moment(hub: Hub, host: Host) -> None:
+    session = await filled(hub, "s", events=20)
+    before = session.log.bytes
+    host.used = 60 * MIB
+    relief = Relief(hub, host.memory())
+    look_again(relief)
+    held = Held(hub, 100 * MIB, since=hub.clock.now())
+    host.used = T.warning
+    look_again(relief)
+
+    assert 100 * MIB == held.held_bytes, "it is too early"
+    assert before == session.log.bytes
+
+
+async def test_a_warning_shortens_no_history_for_what_is_in_use(hub: Hub, host: Host) -> None:
+    session = await filled(hub, "s", events=20)
+    before = session.log.bytes
+    host.used = 60 * MIB
+    relief = Relief(hub, host.memory())
+    look_again(relief)
+    held = Held(hub, T.warning - 60 * MIB, since=inf)
+    host.used = T.warning
+    look_again(relief)
+
+    assert T.warning - 60 * MIB == held.held_bytes
+    assert before == session.log.bytes
+
+
+async def test_where_clients_take_more_than_their_share_the_idle_go_without_a_warning(
+    hub: Hub, host: Host
+) -> None:
+    idle, busy = Held(hub, T.critical // 2), Held(hub, 10 * MIB, since=inf)
+    host.used = T.recover - 1
+
+    assert hub.crowd_bytes > 0
+    look(hub, host)
+    assert (0, 10 * MIB) == (idle.held_bytes, busy.held_bytes)
+    assert hub.crowd_bytes < 0
+
+
+async def test_a_reader_for_whom_bytes_wait_is_ended_before_any_history_is_shortened(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    session = await filled(hub, "s", events=20)
+    before = session.log.bytes
+    host.used = 60 * MIB
+    relief = Relief(hub, host.memory())
+    look_again(relief)
+    stuck, live = behind(session), attach(session)
+    await trio.sleep(LAGGING_S)
+    assert stuck.pending_bytes
+    host.used = T.warning
+    look_again(relief)
+
+    assert stuck.closed
+    assert not live.closed
+    assert before == session.log.bytes
 
 
 # --- the account, all along ------------------------------------------------------------------

@@ -447,7 +447,7 @@ async def a_long_poll_finds_nothing(hub: Hub) -> None:
     hub.open("s")  # for it may have been closed before
     found = await page(head(query=(("wait", "30"),)), "s", EVERYONE, hub)
 
-    assert found is not None
+    assert isinstance(found, dict)
     assert [] == found["events"]
     hub.end("s")
 

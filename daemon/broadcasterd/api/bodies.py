@@ -17,6 +17,7 @@ from broadcasterd.api.request import Head
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.errors import Draining, ShortOfMemory, TooLarge, TooSlow
 from broadcasterd.memory.account import Holding
+from broadcasterd.memory.holdings import REQUEST_BYTES
 
 
 class ClientDisconnected(Exception):  # noqa: N818 (an event, not a mistake of ours)
@@ -32,7 +33,7 @@ class Arriving(AsyncIterator[bytes]):
 
 
 BODY_COPIES = 3
-"""While a body is taken in, its bytes are there as sent, as text, and as encoded for the log."""
+"""While events are made of a body, its bytes are there as sent, as text, and as encoded."""
 
 
 async def whole_body(
@@ -49,7 +50,7 @@ async def whole_body(
     Raises:
         TooLarge: it has more than ``max_body_bytes``.
         TooSlow: it is not there within ``limits.body_timeout``.
-        Problem: as :func:`next_piece`, and 503 when the breaker opens.
+        Problem: as :func:`next_piece`.
 
     """
     length = head.headers.get("content-length", "")
@@ -62,15 +63,18 @@ async def whole_body(
     deadline = trio.current_time() + hub.settings.limits.body_timeout
     whole = bytearray()
     pieces = aiter(body)
-    with hub.interrupts.until_short_of_memory() as wait:
+    with hub.holdings.holding() as request:
+        request.hold(REQUEST_BYTES)
         while piece := await next_piece(pieces, grant, hub, deadline, too_slow):
             whole += piece
-            held.take(BODY_COPIES * len(piece))
+            held.take(len(piece))
+            del piece  # while the next is waited for, it would be there twice
             if hub.pressure.refuses_more():
                 raise ShortOfMemory
             if len(whole) > max_body_bytes:
                 raise _too_large(max_body_bytes)
-    if wait.cancelled_caught:
+    held.hold(BODY_COPIES * len(whole))
+    if hub.pressure.refuses_more():
         raise ShortOfMemory
     return bytes(whole)
 
@@ -83,11 +87,15 @@ async def next_piece(
     Raises:
         Unavailable: the daemon drains, and does not wait for a stream that may last for ever.
         TooSlow: ``too_slow``, if no piece came by the deadline.
-        Problem: 401, the grant has expired.
+        Problem: 401, the grant has expired; or 503, the breaker opens.
 
     """
     piece, expired = None, False
-    with hub.interrupts.until_drain() as waiting, hub.interrupts.until_expired(grant) as granted:
+    with (
+        hub.interrupts.until_drain() as waiting,
+        hub.interrupts.until_short_of_memory() as short,
+        hub.interrupts.until_expired(grant) as granted,
+    ):
         waiting.deadline = deadline
         try:
             piece = await anext(pieces, b"")
@@ -96,6 +104,8 @@ async def next_piece(
             expired = granted.cancel_called  # also where pieces come too fast to wait for any
     if expired:
         raise token_expired()
+    if short.cancelled_caught:
+        raise ShortOfMemory
     if piece is None:
         raise Draining if hub.draining else too_slow
     return piece

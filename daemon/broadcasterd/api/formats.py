@@ -164,11 +164,12 @@ class NdjsonEvents:
 
     def feed(self, piece: bytes) -> Iterator[Event]:
         """Yield the events of the lines that a piece completes."""
-        *lines, rest = piece.split(b"\n")
-        for line in lines:
-            self._keep(line)
+        start = 0
+        while (end := piece.find(b"\n", start)) >= 0:  # one by one: it may be held back meanwhile
+            self._keep(piece[start:end])
             yield from self.finish()
-        self._keep(rest)
+            start = end + 1
+        self._keep(piece[start:])
 
     def finish(self) -> Iterator[Event]:
         """Yield the event of the last line, which needs no line break."""
@@ -244,8 +245,8 @@ class RelayedEvents:
 
     @property
     def kept_bytes(self) -> int:
-        """Characters kept of an event that is not complete."""
-        return self._decoder.kept_chars
+        """Bytes kept of an event that is not complete."""
+        return self._decoder.kept_bytes
 
     @staticmethod
     def _relayed(received: Received) -> Event:

@@ -16,6 +16,7 @@ class Vitals:
     Attributes:
         used_bytes: bytes that count against the thresholds.
         excused_bytes: of those, the ones that nothing can free, and that are held against nobody.
+        client_bytes: of the accounted ones, those of connections, requests and streams.
         breaker: its state; ``None`` where it is switched off.
         trend: megabytes used over the last minutes, oldest first, one a step of 10 s.
         trend_per_minute: the slope of that, in megabytes.
@@ -26,6 +27,7 @@ class Vitals:
     used_bytes: int
     excused_bytes: int
     accounted_bytes: int
+    client_bytes: int
     cgroup_limit_bytes: int | None
     stalled_percent: float | None
     thresholds: Thresholds
@@ -61,6 +63,7 @@ def document(vitals: Vitals) -> dict[str, object]:
         "rss_mb": _mb(vitals.rss_bytes),
         "used_mb": _mb(vitals.used_bytes),
         "accounted_mb": round(vitals.accounted_bytes / MIB, 3),
+        "clients_mb": round(vitals.client_bytes / MIB, 3),
         "warning_mb": _mb(vitals.thresholds.warning),
         "critical_mb": _mb(vitals.thresholds.critical),
         "breaker": "off" if vitals.breaker is None else vitals.breaker.value,

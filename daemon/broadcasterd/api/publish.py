@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import trio
 
@@ -32,9 +33,13 @@ from broadcasterd.core.event import Event
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import Draining, Problem, ShortOfMemory, TooMany, TooSlow
 from broadcasterd.memory.account import Holding
+from broadcasterd.memory.holdings import REQUEST_BYTES
 
 EVENT_BYTES = 512
 """Memory that an event of an array takes beside its data, until it is in the log (measured)."""
+
+DRAFT_BYTES = 112
+"""Memory that an event of a stream takes beside its data, while it is held back (measured)."""
 
 ENCODING_SLICE = 500
 """Events encoded between two checkpoints: some 5 ms."""
@@ -160,33 +165,43 @@ async def _publish_stream(
     idle = hub.settings.limits.stream_idle_timeout
     too_slow = TooSlow("nothing came for too long (limits.stream_idle_timeout)")
 
-    async def accept(parts: Iterable[Iterator[Event]]) -> None:
+    async def accept(some: Iterator[Event], held: Holding) -> None:
         nonlocal session
-        events, problem = await _encode_some(stream, parts, grant, hub)
-        most = hub.settings.limits.publish_burst  # of a piece, however large, no more at once
-        for start in range(0, max(len(events), 1), most):
-            if portion := events[start : start + most]:
-                await _hold_back(portion, grant, hub)
+        # Of a piece, however large, no more at once: what is not encoded yet takes little.
+        most = min(hub.settings.limits.publish_burst, ENCODING_SLICE)
+        is_last = False
+        while not is_last:
+            events, problem = _encode_some(stream, islice(some, most), grant, hub)
+            is_last = len(events) < most
+            await _hold_back(events, grant, hub, held)
             if hub.pressure.refuses_more():
                 raise ShortOfMemory
             if session.ending in {EndReason.SESSION_EXPIRED, EndReason.MEMORY}:
                 # It was forgotten, not closed, while this one was silent.
                 session = hub.open(name, grant.subject)
-            if portion:
-                published.add(await session.publish(portion))
-        if problem is not None:
-            raise problem
+            if events:
+                published.add(await session.publish(events))
+            else:
+                await trio.lowlevel.checkpoint()  # however many parts have none
+            if problem is not None:
+                raise problem
 
     try:
         pieces = aiter(body)
-        with Upload(hub.bodies, hub.quotas, grant.subject) as held:
+        with (
+            hub.holdings.holding() as request,
+            Upload(hub.bodies, hub.quotas, grant.subject) as held,
+        ):
+            request.hold(REQUEST_BYTES)
             while piece := await next_piece(
                 pieces, grant, hub, trio.current_time() + idle, too_slow
             ):
-                starts = range(0, len(piece), PARSING_SLICE)
-                await accept(stream.feed(piece[at : at + PARSING_SLICE]) for at in starts)
+                held.take(len(piece))
+                for at in range(0, len(piece), PARSING_SLICE):
+                    await accept(stream.feed(piece[at : at + PARSING_SLICE]), held)
+                del piece  # while the next is waited for
                 held.hold(stream.kept_bytes)
-            await accept([stream.finish()])
+            await accept(stream.finish(), held)
     except Problem as problem:
         published.subscribers = len(session.subscribers)
         problem.extra |= published.document()
@@ -196,44 +211,38 @@ async def _publish_stream(
     return published
 
 
-async def _encode_some(
-    stream: EventStream, parts: Iterable[Iterable[Event]], grant: Grant, hub: Hub
+def _encode_some(
+    stream: EventStream, events: Iterable[Event], grant: Grant, hub: Hub
 ) -> tuple[list[EncodedEvent], Problem | None]:
-    """Encode events up to the first that is refused; return them, and its problem.
-
-    Other tasks run in between: a part may have thousands of events, or none.
-    """
+    """Encode events up to the first that is refused; return them, and its problem."""
     encoded: list[EncodedEvent] = []
     limits = hub.settings.sessions
-
-    def encode_one(event: Event) -> None:
-        encoded.append(encode(event, limits, grant.subject))
-
     try:
-        for number, events in enumerate(parts):
-            if number:
-                await trio.lowlevel.checkpoint()
-            await for_each(events, encode_one, slice_=ENCODING_SLICE)
+        for event in events:
+            encoded.append(encode(event, limits, grant.subject))  # noqa: PERF401 (it may raise)
     except Problem as problem:
         problem.extra |= stream.where()
         return encoded, problem
     return encoded, None
 
 
-async def _hold_back(events: Sequence[EncodedEvent], grant: Grant, hub: Hub) -> None:
-    """Wait until the grant's subject may publish these events of a stream.
+async def _hold_back(events: Sequence[EncodedEvent], grant: Grant, hub: Hub, held: Holding) -> None:
+    """Wait until the grant's subject may publish these events of a stream; ``held`` counts them.
 
     Raises:
         Problem: 401 or 503, as in the wait for a piece.
 
     """
-    while (wait := _take(events, grant, hub)) is not None:
+    while events and (wait := _take(events, grant, hub)) is not None:
+        before = held.bytes
+        held.take(sum(DRAFT_BYTES + len(event.block) for event in events))
         with (
             hub.interrupts.until_drain(),
             hub.interrupts.until_short_of_memory() as short,
             hub.interrupts.until_expired(grant) as granted,
         ):
             await trio.sleep(wait.seconds)
+        held.hold(before)
         if granted.cancelled_caught:
             raise token_expired()
         if short.cancelled_caught:

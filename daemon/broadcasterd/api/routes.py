@@ -15,7 +15,15 @@ import msgspec
 
 from broadcasterd.access.grants import EVERYONE, Action, Grant
 from broadcasterd.api import grants, health, openapi, pages, sessions
-from broadcasterd.api.answer import NOTHING, Answer, Stream, json_answer
+from broadcasterd.api.answer import (
+    NOTHING,
+    Answer,
+    LongAnswer,
+    Stream,
+    json_answer,
+    long_json_answer,
+    shared_json_answer,
+)
 from broadcasterd.api.auth import Guard
 from broadcasterd.api.bodies import ClientDisconnected
 from broadcasterd.api.problems import from_crash, problem_answer
@@ -23,10 +31,13 @@ from broadcasterd.api.publish import publish
 from broadcasterd.api.request import Head
 from broadcasterd.api.subscribe import STREAM_HEADERS, Over, TurnedAway, admit
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.config import Settings
+from broadcasterd.config import Config, Settings
 from broadcasterd.errors import Problem
 
-_describe = lru_cache(maxsize=1)(openapi.document)
+
+@lru_cache(maxsize=1)
+def _description(config: Config) -> bytes:
+    return msgspec.json.encode(openapi.document(config))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +57,7 @@ class Api:
     settings: Settings
     vitals: Callable[[], health.Vitals]
 
-    async def answer(self, route: Route, call: Call) -> Answer | Stream:
+    async def answer(self, route: Route, call: Call) -> Answer | LongAnswer | Stream:
         """Return the response to a request. A problem is an answer; so is a logged failure."""
         try:
             return await route.handler(self, call, route.admit(self.guard, call))
@@ -75,7 +86,7 @@ class Call(msgspec.Struct, frozen=True):
     until_gone: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
-Handler = Callable[[Api, Call, Grant], Awaitable[Answer | Stream]]
+Handler = Callable[[Api, Call, Grant], Awaitable[Answer | LongAnswer | Stream]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +128,13 @@ class Route:
 # --- handlers --------------------------------------------------------------------------------
 
 
-async def _listen(api: Api, call: Call, grant: Grant) -> Answer | Stream:
+async def _listen(api: Api, call: Call, grant: Grant) -> Answer | LongAnswer | Stream:
     name = call.path["session"]
     if pages.wants_page(call.head):
         found = await pages.page(call.head, name, grant, api.hub, call.until_gone)
-        return NOTHING if found is None else json_answer(found)
+        if found is None:
+            return NOTHING
+        return json_answer(found) if isinstance(found, dict) else long_json_answer(found)
     admission = admit(call.head, name, grant, api.hub)
     if isinstance(admission, Over):
         return NOTHING
@@ -183,8 +196,8 @@ async def _ready(api: Api, _call: Call, _grant: Grant) -> Answer:
     return json_answer({"status": "ready"})
 
 
-async def _describe_api(api: Api, _call: Call, _grant: Grant) -> Answer:
-    return json_answer(_describe(api.settings.config))
+async def _describe_api(api: Api, _call: Call, _grant: Grant) -> LongAnswer:
+    return shared_json_answer(_description(api.settings.config))
 
 
 ANYONE = None

@@ -24,6 +24,7 @@ from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.errors import RETRY_AFTER_S, Draining, NoSuchSession, Unavailable, UsedUp
 from broadcasterd.memory.account import Account
 from broadcasterd.memory.breaker import Thresholds
+from broadcasterd.memory.holdings import STREAM_BYTES, Holdings
 from broadcasterd.memory.policy import SESSION_BYTES
 from broadcasterd.memory.pressure import Pressure
 
@@ -31,9 +32,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
-STREAM_BYTES = 4 * 1024
-"""An idle stream takes a socket and a cursor, 2 KB (measured), and as much in the kernel."""
-
+CROWD_SHARE = 0.5
+"""Share of the critical threshold that connections and streams may take: no more are accepted."""
 
 MAX_FORGOTTEN = 100
 """Unused sessions that make room for one: they are looked for less often."""
@@ -58,6 +58,7 @@ class Hub:
         quotas: what one client or subject has.
         pressure: the breaker.
         logs, bodies: bytes of all logs; of requests that are being read, and what is made of them.
+        holdings: what connections, requests and answers take beside.
 
     """
 
@@ -78,6 +79,7 @@ class Hub:
         self.poller = Poller()
         self.logs = Account()
         self.bodies = Account()
+        self.holdings = Holdings()
         self.pressure = Pressure(
             thresholds, counted=lambda: self.counted_bytes, clock=self.clock.now
         )
@@ -102,14 +104,33 @@ class Hub:
             self.poller.close()  # after the sessions: they take their sockets back from it
 
     @property
+    def history_bytes(self) -> int:
+        """Bytes taken by sessions and their logs: all that policy can free of them."""
+        return self.logs.bytes + len(self.sessions) * SESSION_BYTES
+
+    @property
+    def client_bytes(self) -> int:
+        """Bytes taken by connections, by requests and their answers, and by streams."""
+        return self.holdings.bytes + len(self.subscribers) * STREAM_BYTES
+
+    @property
     def counted_bytes(self) -> int:
-        """Bytes taken by logs, bodies, sessions and streams; cheap enough for every request."""
+        """Bytes taken by all that is counted; cheap enough for every request."""
         return (
             self.logs.bytes
             + self.bodies.bytes
+            + self.holdings.bytes
             + len(self.sessions) * SESSION_BYTES
             + len(self.subscribers) * STREAM_BYTES
         )
+
+    @property
+    def crowd_bytes(self) -> int:
+        """Bytes that clients take beyond their share of memory; below 0 where there is room."""
+        thresholds = self.pressure.thresholds
+        if thresholds is None:
+            return -1
+        return self.client_bytes - int(thresholds.critical * CROWD_SHARE)
 
     @property
     def accounted_bytes(self) -> int:

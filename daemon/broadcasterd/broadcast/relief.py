@@ -1,5 +1,8 @@
 """Relief: what the supervisor does about memory, look by look, and the record of the breaker.
 
+Whoever holds memory for nothing lets go of it first: connections that nobody uses, answers that
+nobody reads. No history pays for what is held so, nor for what clients have in use.
+
 In warning and half-open it goes step by step, for the resident set lags behind what was freed: free
 what the excess needs, give it back to the kernel, measure, and only then the next. An open breaker
 has no time for that: it goes on until enough is freed by the daemon's own account.
@@ -9,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 import structlog
 
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.memory.breaker import MIB, State, Transition
+from broadcasterd.memory.breaker import MIB, State, Thresholds, Transition
+from broadcasterd.memory.holdings import LetGo
 from broadcasterd.memory.policy import (
     DisconnectLaggards,
     ExpireEarly,
@@ -25,15 +30,18 @@ from broadcasterd.memory.policy import (
     Trim,
     plan,
 )
-from broadcasterd.memory.ration import Ration
+from broadcasterd.memory.ration import MARGIN_SHARE, Ration
 from broadcasterd.memory.reclaim import ReleaseRule
 from broadcasterd.memory.residue import Residue
 
 log = structlog.stdlib.get_logger(__name__)
 
 FEW = 1000
-"""With no more sessions and streams, memory is given back thoroughly: some 20 ms more. It would be
-200 ms with ten thousand."""
+"""With no more sessions, streams and connections, memory is given back thoroughly: some 20 ms
+more. It would be 200 ms with ten thousand."""
+
+LAG_S = 5.0
+"""What clients were told to let go of takes a while to be back: no history pays meanwhile."""
 
 OPEN_TARGET = 0.9
 """Share of ``recover`` that an open breaker brings memory down to, so that it surely closes."""
@@ -81,6 +89,7 @@ class Relief:
         self._residue = Residue()
         self._has_released = False  # and not looked since
         self._rest = 0  # bytes of a step that are still to be freed
+        self._told_at = -inf  # when clients were told last to let go
         hub.pressure.watchers.append(self._note_transition)
 
     def look(self) -> bool:
@@ -99,23 +108,68 @@ class Relief:
             log.warning("memory that nothing can free", mb=round(self._residue.excused / MIB, 1))
         self._has_released = False
         pressure.sample(used, excused=self._residue.excused)
-        state, is_held_up = pressure.state, self._residue.exceeds(thresholds.recover)
+        state = pressure.state
         if self._release.is_due(
-            counted=counted, state=state, now=hub.clock.now(), is_puzzling=is_held_up
+            counted=counted,
+            state=state,
+            now=hub.clock.now(),
+            is_puzzling=self._residue.exceeds(thresholds.recover),
         ):
-            self._memory.release(thorough=len(hub.sessions) + len(hub.subscribers) <= FEW)
+            much = len(hub.sessions) + len(hub.subscribers) + len(hub.holdings)
+            self._memory.release(thorough=much <= FEW)
             self._has_released = True
             return False  # what that has changed is looked at next, when others have had their turn
-        if state is None or is_held_up:
-            return True  # whatever histories gave up, it would not be enough
-        used = settled - self._residue.excused
-        if state is State.OPEN:
-            return self._act(state, used - int(thresholds.recover * OPEN_TARGET))
-        if not self._rest and not self._release.is_wanted:
-            self._rest = self._ration.step(used - thresholds.recover, counted - hub.bodies.bytes)
-        return self._take_step(state)
+        if state is None:
+            return True
+        return self._relieve(state, settled - self._residue.excused, thresholds)
 
-    def _take_step(self, state: State) -> bool:
+    def _relieve(self, state: State, used: int, thresholds: Thresholds) -> bool:
+        """Have memory given up, by whoever has it for nothing first."""
+        goal = self._goal(state, thresholds)
+        unused = self._let_go(used - goal, state)
+        if unused.told:
+            return False  # they have their turn, and what that has changed is looked at
+        if self._residue.exceeds(thresholds.recover):
+            return True  # whatever histories gave up, it would not be enough
+        excess = used - unused.bytes - goal
+        if state is State.OPEN:
+            return self._act(state, excess)
+        return self._step(state, excess, thresholds)
+
+    def _goal(self, state: State, thresholds: Thresholds) -> int:
+        """Return the bytes to come down to; an open breaker goes for what histories can bring."""
+        if state is not State.OPEN:
+            return thresholds.recover
+        can_recover = not self._residue.exceeds(thresholds.recover, besides=self._in_use())
+        return int((thresholds.recover if can_recover else thresholds.critical) * OPEN_TARGET)
+
+    def _in_use(self) -> int:
+        """Return the bytes that are counted, and no history's."""
+        return self._hub.counted_bytes - self._hub.history_bytes
+
+    def _let_go(self, excess: int, state: State) -> LetGo:
+        """Have clients let go of so much that is of no use; of more, where they take too much."""
+        hub, now = self._hub, self._hub.clock.now()
+        crowd = hub.crowd_bytes
+        wanted = 0 if state is State.CLOSED else excess + excess // MARGIN_SHARE
+        if crowd >= 0:
+            wanted = max(wanted, crowd + hub.client_bytes // MARGIN_SHARE)
+        if wanted <= 0:
+            return LetGo(0, 0)
+        unused = hub.holdings.let_go(wanted, now=now, besides=hub.subscribers.behind())
+        if unused.told:
+            self._told_at, self._release.is_wanted = now, True
+        return unused
+
+    def _step(self, state: State, excess: int, thresholds: Thresholds) -> bool:
+        """Take the next step of a warning; it waits for what others have just let go of."""
+        if self._hub.clock.now() - self._told_at < LAG_S:
+            self._release.is_wanted |= excess >= 0
+            return True
+        if self._residue.exceeds(thresholds.recover, besides=self._in_use()):
+            return True  # it is in use by those who may
+        if not self._rest and not self._release.is_wanted:
+            self._rest = self._ration.step(excess, self._hub.history_bytes)
         before = self._hub.counted_bytes
         is_whole = self._act(state, self._rest)
         freed = before - self._hub.counted_bytes

@@ -78,7 +78,7 @@ class ResponseSubscriber(Subscriber):
     @override
     def is_behind(self) -> bool:
         waited = self.feed.now() - self._took_at
-        return not self._with_us and waited >= LAGGING_S and self.cursor < self.feed.log.last
+        return not self._with_us and not self._is_cut and waited >= LAGGING_S
 
     @override
     def open(self) -> None:

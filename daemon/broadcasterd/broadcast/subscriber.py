@@ -160,7 +160,7 @@ class Subscriber(ABC):
     @property
     @abstractmethod
     def is_behind(self) -> bool:
-        """Whether events wait for it and its client has taken nothing for ``LAGGING_S``."""
+        """Whether bytes wait for it and its client has taken nothing for ``LAGGING_S``."""
 
     def _is_up_to_date(self) -> None:
         """Note that it has all events: from now on the ordinary limit holds."""

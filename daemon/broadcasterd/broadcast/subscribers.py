@@ -11,7 +11,7 @@ import trio
 from broadcasterd.access.quotas import Quotas
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.slices import for_each
-from broadcasterd.broadcast.subscriber import Subscriber
+from broadcasterd.broadcast.subscriber import LAGGING_S, Subscriber
 from broadcasterd.config import Settings
 from broadcasterd.core.event import MAX_RETRY_MS
 from broadcasterd.core.reasons import EndReason
@@ -20,6 +20,27 @@ log = structlog.stdlib.get_logger(__name__)
 
 UNREAD_S = 1.0
 """How long a daemon that stops waits for a subscriber who reads nothing of what it is owed."""
+
+
+class Laggard:
+    """A reader that takes nothing of what is written for it: it resumes by id."""
+
+    def __init__(self, stream: Subscriber, retry_ms: int) -> None:
+        self._stream = stream
+        self._retry_ms = retry_ms
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that wait for it."""
+        return self._stream.pending_bytes
+
+    def unused_since(self, now: float) -> float:
+        """Return when it was last known to read."""
+        return now - LAGGING_S
+
+    def let_go(self) -> None:
+        """Tell it to come back."""
+        self._stream.disconnect(EndReason.MEMORY, retry_ms=self._retry_ms)
 
 
 class Subscribers:
@@ -52,6 +73,14 @@ class Subscribers:
     def pending_bytes(self) -> int:
         """Bytes left of writes that were cut short."""
         return sum(subscriber.pending_bytes for subscriber in self.by_id.values())
+
+    def behind(self) -> list[Laggard]:
+        """Return the readers for whom bytes wait that they do not take."""
+        return [
+            Laggard(stream, self.jittered_retry_ms())
+            for stream in self.by_id.values()
+            if stream.pending_bytes and stream.is_behind
+        ]
 
     @property
     def are_full(self) -> bool:

@@ -44,13 +44,14 @@ class StreamDecoder:
         self.replaced = 0
         self._text = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._before = b""  # the last two bytes: an encoded U+FFFD may be cut
-        self._rest: list[str] = []  # an unfinished line, as it came
-        self._rest_size = 0
+        # What is kept is UTF-8: of small strings, each takes many times its characters.
+        self._rest = bytearray()  # an unfinished line
+        self._rest_size = 0  # its characters
         self._after_cr = False  # a LF that follows belongs to the CR
         self._at_start = True  # a BOM is dropped only there
         self._size = 0  # characters of the unfinished event, in whole lines
         self._last_event_id = ""
-        self._data: list[str] = []
+        self._data = bytearray()  # each line with its line break
         self._event = ""
         self._retry: int | None = None
 
@@ -97,29 +98,30 @@ class StreamDecoder:
         if self._after_cr:
             text = text.removeprefix("\n")
         self._after_cr = text.endswith("\r")
-        first, *more = LINE_BREAK.split(text)
-        self._keep(first)  # neither copy nor search the kept part: pieces may be tiny
-        if not more:
-            return
-        *lines, rest = "".join(self._rest), *more
-        self._rest, self._rest_size = [], 0
-        for line in lines:
+        start = 0
+        for found in LINE_BREAK.finditer(text):  # one by one: their reader may wait in between
+            line = text[start : found.start()]
+            start = found.end()
+            if self._rest:
+                self._keep(line)  # neither copy nor search the kept part: pieces may be tiny
+                line = self._rest.decode()
+                self._rest, self._rest_size = bytearray(), 0
             self._check_size(len(line))
             if not line.startswith(":"):  # a comment holds nothing
                 self._size += len(line) + 1
             yield line
-        self._keep(rest)
+        self._keep(text[start:])
 
     def _keep(self, rest: str) -> None:
         if rest:
-            self._rest.append(rest)
+            self._rest += rest.encode()
             self._rest_size += len(rest)
             self._check_size(self._rest_size)
 
     @property
-    def kept_chars(self) -> int:
-        """Characters kept of an event that is not complete."""
-        return self._size + self._rest_size
+    def kept_bytes(self) -> int:
+        """Bytes kept of an event that is not complete."""
+        return len(self._rest) + len(self._data) + len(self._event) + len(self._last_event_id)
 
     def _check_size(self, line_size: int) -> None:
         if self._size + line_size > self._max_event_chars:
@@ -131,7 +133,8 @@ class StreamDecoder:
         value = value.removeprefix(" ")
         match name:
             case "data":
-                self._data.append(value)
+                self._data += value.encode()
+                self._data += b"\n"
             case "event":
                 self._event = value
             case "id" if "\0" not in value:
@@ -144,11 +147,11 @@ class StreamDecoder:
         self._forget_event()
         if not data:
             return None
-        return Received("\n".join(data), event or "message", self._last_event_id, retry)
+        return Received(data[:-1].decode(), event or "message", self._last_event_id, retry)
 
     def _forget_event(self) -> None:
         self._size = 0
-        self._data = []
+        self._data = bytearray()
         self._event = ""
         self._retry = None
 

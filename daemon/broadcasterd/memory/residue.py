@@ -49,9 +49,13 @@ class Residue:
             self._least = self.bytes
         self.excused = max(0, min(self.excused, self.unexplained))
 
-    def exceeds(self, recover: int) -> bool:
-        """Whether memory would not be back if all that is counted were freed."""
-        return self.unexplained >= MUCH_BYTES and self.bytes - self.excused >= recover
+    def exceeds(self, recover: int, *, besides: int = 0) -> bool:
+        """Whether memory would not be back if all that is counted were freed.
+
+        ``besides`` are bytes that are counted, and in use.
+        """
+        is_much = self.unexplained + besides >= MUCH_BYTES
+        return is_much and self.bytes + besides - self.excused >= recover
 
     def was_released(self, recover: int) -> bool:
         """Look what giving back has brought; return whether more is excused from now on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from urllib.parse import unquote
 
@@ -11,7 +12,7 @@ from quart.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from broadcasterd.api.answer import NOTHING, Answer, Stream
+from broadcasterd.api.answer import NOTHING, Answer, LongAnswer, Stream
 from broadcasterd.api.cors import is_preflight, shared_with
 from broadcasterd.api.problems import from_crash, problem_answer
 from broadcasterd.api.request import Head, join_fields, parse_query
@@ -53,7 +54,7 @@ def _add_route(app: Application, api: Api, route: Route) -> None:
         answer = await api.answer(route, Call(head, request.body, decoded))
         if isinstance(answer, Stream):
             return _stream(answer, head)
-        return _response(answer)
+        return _long_response(answer) if isinstance(answer, LongAnswer) else _response(answer)
 
     endpoint = f"{route.method} {route.path}"
     app.add_url_rule(
@@ -79,6 +80,14 @@ def _stream(stream: Stream, head: Head) -> Response:
     response = Response(body, headers=dict(stream.headers))
     response.timeout = None  # the default would end the stream after a minute
     return response
+
+
+def _long_response(answer: LongAnswer) -> Response:
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in answer.pieces:
+            yield piece
+
+    return Response(pieces(), answer.status, dict(answer.headers))
 
 
 def _add_errors(app: Application) -> None:

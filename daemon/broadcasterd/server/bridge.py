@@ -18,6 +18,7 @@ from hypercorn.typing import (
 from broadcasterd.api.bodies import ClientDisconnected
 from broadcasterd.api.problems import FAILED
 from broadcasterd.errors import Problem
+from broadcasterd.memory.holdings import FRAMEWORK_BYTES
 from broadcasterd.server.http1 import Exchange, Watch
 from broadcasterd.server.requests import RequestHead
 
@@ -43,9 +44,12 @@ class Bridge:
             Problem: the body was malformed, or the application failed: the connection is to end.
 
         """
+        stream = self._exchange.connection.stream
+        stream.hold(FRAMEWORK_BYTES)
         try:
             await app(scope, self._receive, self._send)
         finally:
+            stream.hold(-FRAMEWORK_BYTES)
             if self._watch is not None:
                 self._watch.end()
         if isinstance(self._problem, ClientDisconnected):

@@ -13,6 +13,7 @@ from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 
 import structlog
 import trio
+from typing_extensions import override
 
 from broadcasterd.access.client_address import (
     client_address,
@@ -23,6 +24,8 @@ from broadcasterd.access.client_address import (
 from broadcasterd.access.ratelimit import RateLimiter
 from broadcasterd.access.tally import Tally
 from broadcasterd.config import Settings
+from broadcasterd.memory.account import Account, Holding
+from broadcasterd.memory.holdings import CONNECTION_BYTES
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -37,18 +40,26 @@ MAX_RECORDED = 1000
 """Clients of whom it is known when they were recorded last."""
 
 
-class Place:
-    """A connection's place."""
+class Place(Holding):
+    """A connection's place, and the bytes that the connection makes us hold."""
 
     __slots__ = ("_group", "_places")
 
-    def __init__(self, places: ConnectionLimits, group: str | None) -> None:
+    def __init__(self, places: ConnectionLimits, group: str | None, account: Account) -> None:
+        super().__init__(account)
         self._places: ConnectionLimits | None = places
         self._group = group
 
-    def give_back(self) -> None:
-        """Let somebody else have it. Idempotent."""
+    @override
+    def take(self, size: int) -> None:
+        """Take ``size`` bytes more; nothing, where the connection is gone already."""
         if self._places is not None:
+            super().take(size)
+
+    def give_back(self) -> None:
+        """Let somebody else have it, and the memory. Idempotent."""
+        if self._places is not None:
+            self.hold(0)
             self._places.gave_back(self._group)
             self._places = None
 
@@ -58,12 +69,23 @@ class ConnectionLimits:
 
     Args:
         settings: those in force; who has a place keeps it, whatever they become.
+        account: has the bytes of all connections.
+        is_crowded: whether clients take all the memory that they may.
         clock: seconds on a monotonic clock.
 
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        account: Account | None = None,
+        *,
+        is_crowded: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
         self._settings = settings
+        self._account = Account() if account is None else account
+        self._is_crowded = is_crowded
         self._of_client = Tally()
         self._fitting = inf  # places that the open files allow
         self._records = RateLimiter(RECORDS_PER_S, 1, max_keys=MAX_RECORDED, clock=clock)
@@ -104,15 +126,20 @@ class ConnectionLimits:
         group = self._group_of(address)
         limits = self._settings.limits
         if self.taken >= min(limits.max_connections, self._fitting):
-            self._refuse("max_connections", peer=address)
+            self._refuse("limits.max_connections", peer=address)
+            return None
+        if self._is_crowded():
+            self._refuse("memory.critical_mb", peer=address)
             return None
         if self._of_client[group] >= limits.max_connections_per_address:
-            self._refuse("max_connections_per_address", peer=address, key=group or "")
+            self._refuse("limits.max_connections_per_address", peer=address, key=group or "")
             return None
-        return self._place(group)
+        place = self._place(group)
+        place.hold(CONNECTION_BYTES)
+        return place
 
     def keep(self, address: str) -> Place:
-        """Return a place for a connection that had one in the process before, whatever there is."""
+        """Return a place for a stream that had one in the process before, whatever there is."""
         return self._place(self._group_of(address))
 
     def _group_of(self, address: str) -> str | None:
@@ -121,7 +148,7 @@ class ConnectionLimits:
     def _place(self, group: str | None) -> Place:
         self.taken += 1
         self._of_client.add(group)
-        return Place(self, group)
+        return Place(self, group, self._account)
 
     def gave_back(self, group: str | None) -> None:
         """Note that a place is free again. Only places call this, once each."""
@@ -139,7 +166,7 @@ class ConnectionLimits:
         if self._records.take(f"{limit} {key}") == 0.0:
             log.warning(
                 "connections are refused",
-                limit=f"limits.{limit}",
+                limit=limit,
                 peer=client_address(peer, {}, ()),  # as an operator writes it: no ::ffff:192.0.2.7
                 now=self.taken,
                 refused=self.refused[limit],

@@ -14,7 +14,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from broadcasterd.api.answer import Answer, Stream
+from broadcasterd.api.answer import PIECE_BYTES, Answer, LongAnswer, Stream
 from broadcasterd.api.bodies import ClientDisconnected
 from broadcasterd.api.cors import shared_with
 from broadcasterd.api.problems import problem_answer
@@ -65,7 +65,7 @@ async def respond(api: Api, found: Found, exchange: Exchange, peer: str) -> None
     """
     head = exchange.head
     path, _, query = head.target.partition("?")
-    answer: Answer | Stream
+    answer: Answer | LongAnswer | Stream
     try:
         fields = parse_query(query.encode()) if query else ()
     except Problem as problem:
@@ -85,6 +85,13 @@ async def respond(api: Api, found: Found, exchange: Exchange, peer: str) -> None
         headers = {**headers, **shared_with(head.method, head.headers, server)}
     if isinstance(answer, Stream):
         _detach(answer, encode(headers), exchange, api.hub.poller, peer)
+    elif isinstance(answer, LongAnswer):
+        exchange.connection.stream.hold(PIECE_BYTES)  # beside the bytes that are being sent
+        await exchange.begin(answer.status, encode(headers), b"")
+        for piece in answer.pieces:
+            await exchange.go_on(piece, more=True)
+        await exchange.go_on(b"", more=False)
+        exchange.connection.stream.hold(-PIECE_BYTES)
     else:
         await exchange.answer(answer.status, encode(headers), answer.body)
 

@@ -23,10 +23,11 @@ from broadcasterd.api.problems import PROBLEM_TYPE, problem_document
 from broadcasterd.broadcast.poller import Poller
 from broadcasterd.config import Settings
 from broadcasterd.errors import Problem
+from broadcasterd.memory.holdings import TLS_BYTES, UNUSED_S
 from broadcasterd.server.headers import RawHeaders
 from broadcasterd.server.requests import RequestHead, RequestReader, refusal
 from broadcasterd.server.responses import CLOSE, CONTINUE, LAST_CHUNK, encode_head, has_no_body
-from broadcasterd.server.sockets import ConnectionSocket, SocketStream
+from broadcasterd.server.sockets import ConnectionSocket, SocketStream, TlsSocket
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -85,7 +86,10 @@ class Http1:
         self._scope = trio.CancelScope()
         self._is_aborted = False
         self._phase = Phase.IDLE
-        self._idle_since = trio.current_time()
+        self._since = (
+            trio.current_time()
+        )  # of the phase; while it writes, when its reader took some
+        self._buffered = 0  # bytes in buffers, as far as they are counted: where it waits
         self._requests = 0
         self._asked: RequestHead | None = None  # what is being served
 
@@ -100,7 +104,7 @@ class Http1:
         try:
             with self._scope:
                 speaks_http2 = await self._serve_all()
-            if self._scope.cancelled_caught and self._phase is Phase.HEAD:
+            if self._scope.cancelled_caught and self._phase is Phase.HEAD and not self._is_aborted:
                 with trio.move_on_after(DRAIN_S if self.draining else LINGER_S):
                     await self._refuse(refusal(HTTPStatus.REQUEST_TIMEOUT))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -117,7 +121,10 @@ class Http1:
     def detach(self) -> ConnectionSocket:
         """Return the socket: the connection is somebody else's from now on."""
         self.detached = True
-        return self.stream.socket
+        sock = self.stream.socket
+        if sock.place is not None:  # what a stream takes is counted by the hub
+            sock.place.hold(TLS_BYTES if isinstance(sock, TlsSocket) else 0)
+        return sock
 
     def abort(self) -> None:
         """Reset the connection, and end what it was serving."""
@@ -143,9 +150,35 @@ class Http1:
         """
         if (
             self._phase is Phase.IDLE
-            and now - self._idle_since >= self._settings.server.keep_alive_timeout
+            and now - self._since >= self._settings.server.keep_alive_timeout
         ):
             self._scope.cancel()
+
+    # For whoever needs its memory
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that it holds."""
+        return self.stream.held_bytes
+
+    def unused_since(self, now: float) -> float:
+        """Return since when nothing is under way, or nothing of an answer was taken."""
+        if self._phase is Phase.SERVING:
+            return inf
+        is_read = self._phase is Phase.WRITING and now - self._since < UNUSED_S
+        return inf if is_read else self._since
+
+    def let_go(self) -> None:
+        """Close the connection; reset it where something is half there."""
+        if self._phase is Phase.IDLE:
+            self._scope.cancel()
+        else:
+            self.abort()
+
+    def _buffers(self, size: int) -> None:
+        """Count what is in buffers; called where the client is waited for."""
+        self.stream.hold(size - self._buffered)
+        self._buffered = size
 
     # Reading
 
@@ -188,7 +221,9 @@ class Http1:
                     return None
                 elif self._phase is not Phase.IDLE:
                     self._phase = Phase.IDLE
-                    self._idle_since = trio.current_time()
+                    self._since = trio.current_time()
+            if self._phase is Phase.HEAD:
+                self._buffers(len(self.reader.rest))
             data = await self.stream.receive_some()
             if data:
                 self.reader.feed(data)
@@ -196,12 +231,15 @@ class Http1:
                 raise refusal(HTTPStatus.BAD_REQUEST)
             else:
                 return None
+        if self._buffered:
+            self._buffers(0)
         return head
 
     def _enter(self, phase: Phase, seconds: float) -> None:
         """Go on to another phase, which has so much time from now on."""
         self._phase = phase
-        self._scope.deadline = trio.current_time() + seconds
+        self._since = trio.current_time()
+        self._scope.deadline = self._since + seconds
         if self.draining:
             self._hurry()
 
@@ -217,15 +255,19 @@ class Http1:
         sent = self.stream.send_some(data)
         if sent < len(data):
             self._enter(Phase.WRITING, WRITE_TIMEOUT_S)
+            self._buffers(len(data) + len(self.reader.rest))
             ends_at = trio.current_time() + WRITE_TIMEOUT_S
             view = memoryview(data)[sent:]
             while view:
                 await self.stream.wait_send_all_might_not_block()
-                view = view[self.stream.send_some(view) :]
+                if taken := self.stream.send_some(view):
+                    view = view[taken:]
+                    self._since = trio.current_time()
                 if self.draining:  # it reads: it may go on
                     self._scope.deadline = ends_at
                     self._hurry()
             self._enter(Phase.SERVING, inf)
+            self._buffers(0)
 
     async def _refuse(self, problem: Problem) -> None:
         """Answer what is no request; nothing can follow it."""
@@ -250,7 +292,7 @@ class Http1:
 
     def watch(self, on_gone: Callable[[], None]) -> Watch:
         """Look from now on whether the client leaves, or says that it will send no more."""
-        return Watch(self.stream.socket, self.reader, self._poller, on_gone)
+        return Watch(self.stream.socket, self.reader, self._poller, on_gone, self._buffers)
 
     @contextmanager
     def until_gone(self) -> Iterator[None]:
@@ -380,7 +422,9 @@ class Watch:
         reader: RequestReader,
         poller: Poller,
         on_gone: Callable[[], None],
+        buffers: Callable[[int], None],
     ) -> None:
+        self._buffers = buffers
         self._socket = sock
         self._reader = reader
         self._poller = poller
@@ -400,6 +444,7 @@ class Watch:
         except OSError:
             data = b""
         self._reader.feed(data)
+        self._buffers(len(self._reader.rest))
         if not data or len(self._reader.rest) > MAX_AHEAD_BYTES:
             self.end()
         if not data:

@@ -10,8 +10,9 @@ Pinned to Hypercorn 0.18: what is overridden here is not its public interface.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from math import inf
 
@@ -34,6 +35,7 @@ from hypercorn.protocol.h2 import (
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
+from hypercorn.typing import Event as IOEvent
 from hyperframe.frame import (
     ContinuationFrame,
     GoAwayFrame,
@@ -45,6 +47,13 @@ from priority.priority import MissingStreamError
 from typing_extensions import override
 
 from broadcasterd.config import Settings
+from broadcasterd.memory.account import Holding
+from broadcasterd.memory.holdings import (
+    HTTP2_BYTES,
+    HTTP2_REQUEST_BYTES,
+    UNUSED_S,
+    Holdings,
+)
 from broadcasterd.server import http1
 from broadcasterd.server.headers import RawHeaders, is_host, secure
 from broadcasterd.server.http1 import Phase
@@ -70,13 +79,56 @@ class Buffer(StreamBuffer):
     Upstream, the writer goes on whenever little could be taken out, so that a reader who asks
     for nothing at all gets a buffer without a bound. And a response counts as sent when the
     buffer is empty: a drained connection closed before the last of it was written.
+
+    It counts what the request holds, until its answer is sent: the request itself, what came of its
+    body and was not taken, and what is in the buffer.
+
+    Args:
+        event_class: Hypercorn's.
+        holdings: has the account, and may want it let go of.
+        cut: gives the request up.
+
     """
+
+    def __init__(
+        self, event_class: type[IOEvent], holdings: Holdings, cut: Callable[[], None]
+    ) -> None:
+        super().__init__(event_class)
+        self._holdings = holdings
+        self._cut = cut
+        self._took_at = trio.current_time()
+        self.held = Holding(holdings)
+        self.held.hold(HTTP2_REQUEST_BYTES)
+        holdings.add(self)
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that the request holds."""
+        return self.held.bytes
+
+    def unused_since(self, now: float) -> float:
+        """Return since when its reader has asked for nothing of what is there."""
+        return self._took_at if self.buffer and now - self._took_at >= UNUSED_S else inf
+
+    def let_go(self) -> None:
+        """Give the request up."""
+        self._cut()
+
+    @override
+    async def close(self) -> None:
+        """Let go of it, and of whoever waits to write."""
+        self._holdings.discard(self)
+        self.held.hold(0)
+        await super().close()
 
     @override
     async def push(self, data: bytes) -> None:
         """Add ``data``; wait until there is room for more."""
         if self._complete:
             raise BufferCompleteError
+        if not self.buffer:
+            self._took_at = trio.current_time()
+        self.held.take(len(data))
         self.buffer.extend(data)
         while len(self.buffer) >= BUFFER_HIGH_WATER and not self._complete:
             await self._paused.clear()
@@ -87,6 +139,9 @@ class Buffer(StreamBuffer):
         """Take up to ``max_length`` bytes out."""
         data = bytes(self.buffer[:max_length])
         del self.buffer[:max_length]
+        if data:
+            self._took_at = trio.current_time()
+            self.held.take(-len(data))
         if len(self.buffer) < BUFFER_LOW_WATER:
             await self._paused.set()
         return data
@@ -97,6 +152,8 @@ class Http2(H2Protocol):
 
     connection: Frames
 
+    holdings: Holdings
+    stream_buffers: dict[int, Buffer]  # type: ignore[assignment] # all of them are ours
     _batches: Batches
     _calm: Calm
     _untold: Counter[int]  # bytes of bodies that were taken, by stream
@@ -104,7 +161,12 @@ class Http2(H2Protocol):
     @property
     def has_begun_a_head(self) -> bool:
         """Whether part of a frame, or of a request's head, is there."""
-        return bool(self.connection.incoming_buffer._data or self._header_blocks)  # noqa: SLF001
+        return bool(self.head_bytes)
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of a frame, and of a request's head, that are there in part."""
+        return len(self.connection.incoming_buffer._data) + self._header_block_bytes  # noqa: SLF001
 
     @property
     def has_unread_answers(self) -> bool:
@@ -176,6 +238,14 @@ class Http2(H2Protocol):
         A publisher who is held back stops its own stream so. The connection's window is another
         matter, and opens at once: the other streams share it.
         """
+        self._count(stream_id, -size)
+        await self._tell(stream_id, size)
+
+    def _count(self, stream_id: int, size: int) -> None:
+        if (buffer := self.stream_buffers.get(stream_id)) is not None:
+            buffer.held.take(size)
+
+    async def _tell(self, stream_id: int, size: int) -> None:
         self._untold[stream_id] += size
         if self._untold[stream_id] >= TOLD_BYTES:
             with suppress(h2.exceptions.ProtocolError, KeyError):  # it is over
@@ -194,9 +264,21 @@ class Http2(H2Protocol):
         elif isinstance(event, StreamClosed):
             self._untold.pop(event.stream_id, None)
             await self._reset_unless_complete(event.stream_id)
+        elif isinstance(event, Body):
+            await self._send_body(event)
+            return
         await super().stream_send(event)
         if isinstance(event, StreamClosed):
             await self._rest_if_idle()
+
+    async def _send_body(self, event: Body) -> None:
+        """Send a piece of an answer, which is held meanwhile, and copied as it is asked for."""
+        data = memoryview(event.data)
+        self._count(event.stream_id, len(data))
+        for start in range(0, len(data), BUFFER_HIGH_WATER):
+            piece = Body(event.stream_id, data[start : start + BUFFER_HIGH_WATER])  # type: ignore[arg-type]
+            await super().stream_send(piece)
+        self._count(event.stream_id, -len(data))
 
     @property
     def _header_blocks(self) -> Sequence[HeaderFrame]:
@@ -261,6 +343,15 @@ class Http2(H2Protocol):
             self.priority.remove_stream(stream_id)
         await self._reset(stream_id, h2.errors.ErrorCodes.CANCEL)
 
+    def cut(self, stream_id: int) -> None:
+        """Give up a request whose answer nobody reads."""
+        self.task_group.spawn(self._cut, stream_id)
+
+    async def _cut(self, stream_id: int) -> None:
+        await self._reset_unless_complete(stream_id)
+        await self._close_stream(stream_id)
+        await self._rest_if_idle()
+
     async def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
         with suppress(h2.exceptions.ProtocolError):  # it is closed
             self.connection.reset_stream(stream_id, code)
@@ -283,7 +374,9 @@ class Http2(H2Protocol):
         await super()._create_stream(request)
         # There was no checkpoint: nothing has been written to the one that upstream made.
         if request.stream_id in self.stream_buffers:
-            self.stream_buffers[request.stream_id] = Buffer(self.context.event_class)
+            self.stream_buffers[request.stream_id] = Buffer(
+                self.context.event_class, self.holdings, partial(self.cut, request.stream_id)
+            )
 
     @override
     async def _handle_events(self, events: Sequence[h2.events.Event]) -> None:
@@ -327,7 +420,8 @@ class Http2(H2Protocol):
         data = event.data or b""
         self._open_window(event.flow_controlled_length or 0)
         if padding := (event.flow_controlled_length or 0) - len(data):
-            await self.body_taken(event.stream_id, padding)
+            await self._tell(event.stream_id, padding)
+        self._count(event.stream_id, len(data))
         await self.streams[event.stream_id].handle(Body(stream_id=event.stream_id, data=data))
 
     def _open_window(self, size: int) -> None:
@@ -374,6 +468,7 @@ class Http2Connection(TCPServer):
         sock: the connection. It is closed in the end.
         client: its address and port.
         settings: those in force: what it may take.
+        holdings: count what it holds, and may want it let go of.
         begun: what was read of it before, the preface first.
 
     """
@@ -390,14 +485,19 @@ class Http2Connection(TCPServer):
         *,
         client: tuple[str, int],
         settings: Settings,
+        holdings: Holdings,
         begun: bytes,
     ) -> None:
         super().__init__(app, config, context, LifespanState(), SocketStream(sock))  # type: ignore[arg-type]
         self._client = client
         self._settings = settings
+        self._holdings = holdings
         self._begun = begun
         self._reading = trio.CancelScope()
         self._phase = Phase.IDLE
+        self._since = trio.current_time()  # of the phase
+        self._writing_since = inf
+        self._head_bytes = 0  # that are counted
         self._writes: set[trio.CancelScope] = set()
         self._sent_bytes = 0
         self._hurries = False
@@ -422,6 +522,8 @@ class Http2Connection(TCPServer):
                     self.protocol_send,
                 )
                 tasks.on_taken = self.protocol.body_taken
+                self.protocol.holdings = self._holdings
+                self.stream.hold(HTTP2_BYTES)
                 try:
                     await self.protocol.initiate()
                     await self._read_data()
@@ -447,6 +549,27 @@ class Http2Connection(TCPServer):
             self.protocol.task_group.spawn(self._end_unless_read)
         for write in self._writes:
             write.deadline = min(write.deadline, trio.current_time() + http1.DRAIN_S)
+
+    # For whoever needs its memory
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that it holds, without its requests."""
+        return self.stream.held_bytes
+
+    def unused_since(self, now: float) -> float:
+        """Return since when no request is under way, or its client has read nothing."""
+        if self._phase is not Phase.SERVING:
+            return self._since
+        return self._writing_since if now - self._writing_since >= UNUSED_S else inf
+
+    def let_go(self) -> None:
+        """End the connection, and wait for nobody."""
+        if self._phase is Phase.SERVING:
+            self.abort()
+        else:
+            self._hurries = True
+            self._reading.cancel()
 
     async def _end_unless_read(self) -> None:
         """Reset the connection when of answers that wait nothing was taken for a while."""
@@ -479,14 +602,16 @@ class Http2Connection(TCPServer):
         # handler that is cancelled. It does not outlive its deadline.
         sent = False
         draining = self.context.terminated.is_set()
-        timeout = http1.DRAIN_S if draining else http1.WRITE_TIMEOUT_S
+        timeout = http1.DRAIN_S if draining or self._hurries else http1.WRITE_TIMEOUT_S
         with (
             suppress(trio.BrokenResourceError, trio.ClosedResourceError),
             trio.move_on_after(timeout, shield=True) as write,
         ):
             self._writes.add(write)
             async with self.send_lock:
+                self._writing_since = trio.current_time()
                 await self.stream.send_all(data)
+                self._writing_since = inf
                 self._sent_bytes += len(data)
                 sent = True
         self._writes.discard(write)
@@ -500,6 +625,9 @@ class Http2Connection(TCPServer):
             data = self._begun or await self.stream.receive_some()
             while True:
                 await self.protocol.handle(RawData(data))
+                if (size := self.protocol.head_bytes) != self._head_bytes:
+                    self.stream.hold(size - self._head_bytes)
+                    self._head_bytes = size
                 if self._phase is Phase.IDLE and self.protocol.has_begun_a_head:
                     self._enter(Phase.HEAD)  # however it goes on, byte by byte or not at all
                 if not data:
@@ -516,6 +644,7 @@ class Http2Connection(TCPServer):
     def _enter(self, phase: Phase) -> None:
         """Go on to another phase, which has its time from now on."""
         self._phase = phase
+        self._since = trio.current_time()
         timeout = inf
         if phase is Phase.HEAD:
             timeout = self._settings.limits.head_timeout
@@ -523,4 +652,4 @@ class Http2Connection(TCPServer):
             timeout = self._settings.server.keep_alive_timeout
             if self.context.terminated.is_set():
                 timeout = 0.0
-        self._reading.deadline = trio.current_time() + timeout
+        self._reading.deadline = self._since + timeout

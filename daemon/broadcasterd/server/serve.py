@@ -70,11 +70,14 @@ class HttpServer:
         self._hypercorn = _hypercorn_config(self._settings.server, self._settings.limits)
         self._context = WorkerContext(None)
         self._tls = _tls_context(self._hypercorn)
-        self._handshakes = Handshakes()
+        self._holdings = api.hub.holdings
+        self._handshakes = Handshakes(self._holdings)
         self._accepting = trio.CancelScope()
         self._trusted = parse_networks(self._settings.limits.trusted_proxies)
         self._connections: set[Http1 | Http2Connection] = set()
-        self.connection_limits = ConnectionLimits(self._settings)
+        self.connection_limits = ConnectionLimits(
+            self._settings, self._holdings, is_crowded=lambda: api.hub.crowd_bytes >= 0
+        )
         self.failed_connections = 0
         self.failed_responses = 0
 
@@ -205,6 +208,7 @@ class HttpServer:
                 sock,
                 client=client,
                 settings=self._settings,
+                holdings=self._holdings,
                 begun=begun,
             )
         )
@@ -213,10 +217,12 @@ class HttpServer:
         if self._context.terminated.is_set():
             connection.end_if_idle()
         self._connections.add(connection)
+        self._holdings.add(connection)
         try:
             return await connection.run()
         finally:
             self._connections.discard(connection)
+            self._holdings.discard(connection)
 
     # Requests
 

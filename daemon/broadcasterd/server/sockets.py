@@ -16,6 +16,12 @@ from typing import TYPE_CHECKING
 import trio
 from typing_extensions import override
 
+from broadcasterd.memory.holdings import (
+    HANDSHAKE_BYTES,
+    SILENT_TLS_BYTES,
+    TLS_BYTES,
+    Holdings,
+)
 from broadcasterd.server.connection_limits import Place
 
 if TYPE_CHECKING:
@@ -140,21 +146,49 @@ def reset(sock: socket.socket) -> None:
 ConnectionSocket = PlainSocket | TlsSocket
 
 
-class Handshakes:
-    """TLS handshakes: not too many at a time, so that they cost nobody else anything."""
+class Handshake:
+    """One that is under way: it is of no use to anybody."""
 
-    def __init__(self) -> None:
+    def __init__(self, scope: trio.CancelScope, place: Place | None) -> None:
+        self.scope = scope
+        self._place = place
+        self._began_at = trio.current_time()
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that it holds."""
+        return 0 if self._place is None else self._place.bytes
+
+    def unused_since(self, _now: float) -> float:
+        """Return when it began."""
+        return self._began_at
+
+    def let_go(self) -> None:
+        """Give it up."""
+        self.scope.cancel()
+
+
+class Handshakes:
+    """TLS handshakes: not too many at a time, so that they cost nobody else anything.
+
+    Args:
+        holdings: knows of those that are under way.
+
+    """
+
+    def __init__(self, holdings: Holdings | None = None) -> None:
+        self._holdings = Holdings() if holdings is None else holdings
         self._free, self._turns = trio.open_memory_channel[None](HANDSHAKES_AT_ONCE)
         for _ in range(HANDSHAKES_AT_ONCE):
             self._free.send_nowait(None)
-        self._under_way: set[trio.CancelScope] = set()
+        self._under_way: set[Handshake] = set()
         self._timeout = HANDSHAKE_TIMEOUT_S
 
     def give_up_after(self, seconds: float) -> None:
         """Wait no longer for those that are under way, and those that begin yet."""
         self._timeout = seconds
-        for scope in self._under_way:
-            scope.deadline = min(scope.deadline, trio.current_time() + seconds)
+        for each in self._under_way:
+            each.scope.deadline = min(each.scope.deadline, trio.current_time() + seconds)
 
     async def secured(self, plain: PlainSocket, context: ssl.SSLContext) -> TlsSocket:
         """Do the handshake on a connection; ``plain`` lets go of it. Close it where that fails.
@@ -173,15 +207,25 @@ class Handshakes:
         assert isinstance(tls, TlsSocket)  # noqa: S101 (it was asked for)
         tls.place = place
         with trio.move_on_after(self._timeout) as scope:
-            self._under_way.add(scope)
+            handshake = Handshake(scope, place)
+            self._under_way.add(handshake)
+            self._holdings.add(handshake)
+            if place is not None:
+                place.take(SILENT_TLS_BYTES)
             try:
+                await trio.lowlevel.wait_readable(tls)
+                if place is not None:
+                    place.take(HANDSHAKE_BYTES - SILENT_TLS_BYTES)
                 while not await self._step(tls):
                     pass
             except BaseException:
                 tls.close()
                 raise
             finally:
-                self._under_way.discard(scope)
+                self._under_way.discard(handshake)
+                self._holdings.discard(handshake)
+            if place is not None:
+                place.take(TLS_BYTES - HANDSHAKE_BYTES)
         if scope.cancelled_caught:
             raise trio.TooSlowError
         return tls
@@ -272,6 +316,16 @@ class SocketStream(trio.abc.HalfCloseableStream):
         if self.socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self.socket)
         reset(self.socket)
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that the connection holds."""
+        return 0 if self.socket.place is None else self.socket.place.bytes
+
+    def hold(self, size: int) -> None:
+        """Count so many bytes more, or fewer, among those that the connection holds."""
+        if (place := self.socket.place) is not None:
+            place.take(size)
 
     def _receive(self, max_bytes: int) -> bytes | None:
         try:
