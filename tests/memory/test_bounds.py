@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from broadcasterd.core.history import MAPPING_BYTES, MIN_SEGMENT_BYTES
 from broadcasterd.memory.policy import SESSION_BYTES
 from tests.support.daemon import Launch, StartDaemon
 from tests.support.flood import (
@@ -126,7 +127,9 @@ async def test_publishing_to_unknown_names_takes_no_more_bytes_than_they_may_hav
 
     most = limits["max_sessions"] * (limits["max_history_bytes"] + SESSION_BYTES)
     retained = sum(session["retained_bytes"] for session in listed.values())
-    assert health["memory"]["accounted_mb"] * 2**20 <= most + ASKING_BYTES + 1024
+    segments = limits["max_history_bytes"] // MIN_SEGMENT_BYTES + 1
+    mappings = limits["max_sessions"] * segments * MAPPING_BYTES
+    assert health["memory"]["accounted_mb"] * 2**20 <= most + mappings + ASKING_BYTES + 1024
     assert most * 0.9 < retained + 20 * SESSION_BYTES <= most
 
 
