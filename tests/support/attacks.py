@@ -15,7 +15,7 @@ from random import Random
 
 import trio
 
-from tests.support.fuzz import all_of, mutated
+from tests.support.fuzz import all_of, client_hello, mutated
 from tests.support.heads import odd_heads, over_http1, over_http2
 from tests.support.http2_frames import FLOODS, PREFACE, rapid_resets
 from tests.support.talk import target as events_of
@@ -40,10 +40,24 @@ def hostile(dice: Random) -> tuple[str, dict[str, str]]:
 # --- connections ---------------------------------------------------------------------------------
 
 
+async def silent_connections(target: Target, dice: Random) -> None:
+    """Connect, and say nothing."""
+    async with target.held(1800):
+        await target.pressed()
+
+
 async def half_heads(target: Target, dice: Random) -> None:
     """Begin a head, and leave it at that."""
     filler = b"x" * dice.randint(13_000, 15_000)
     async with target.held(1200, b"GET /health HTTP/1.1\r\nHost: a\r\nX-Filler: " + filler):
+        await target.pressed()
+
+
+async def half_handshakes(target: Target, dice: Random) -> None:
+    """Begin a handshake of TLS, and leave it at that."""
+    assert target.certificate is not None
+    hello = client_hello(target.certificate.client_context())
+    async with target.held(600, hello[: dice.randrange(len(hello))]):
         await target.pressed()
 
 
@@ -61,7 +75,36 @@ async def unread_pages(target: Target, dice: Random) -> None:
         await target.pressed()
 
 
+async def long_polls(target: Target, dice: Random) -> None:
+    """Wait for news that never come, many times."""
+    session, token = hostile(dice)
+    asked = request("GET", events_of(session, "wait=30"), token | PAGE)
+    async with target.held(1000, asked):
+        await target.pressed()
+
+
 # --- publications --------------------------------------------------------------------------------
+
+
+def chunked(dice: Random, kind: str, piece: bytes) -> bytes:
+    """Return a publication whose body has come in part."""
+    session, token = hostile(dice)
+    fields = {"Content-Type": kind, "Transfer-Encoding": "chunked"} | token
+    return request("POST", events_of(session), fields) + b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+async def publications_held_back_by_a_rate(target: Target, dice: Random) -> None:
+    """Stream more tiny events than a subject may publish: what came waits for its turn."""
+    lines = b'{"data":1}\n' * 6000
+    async with target.held(64, chunked(dice, "application/x-ndjson", lines)):
+        await target.pressed()
+
+
+async def half_lines(target: Target, dice: Random) -> None:
+    """Relay a line that has no end; one wide character makes each of it take four bytes."""
+    line = "data: 😀".encode() + b"x" * dice.randint(600_000, 900_000)
+    async with target.held(32, chunked(dice, "text/event-stream", line)):
+        await target.pressed()
 
 
 async def heavy_bodies(target: Target, dice: Random) -> None:
@@ -163,8 +206,13 @@ class Attack:
 
 
 ATTACKS = (
+    Attack(silent_connections, presses=True),
     Attack(half_heads, presses=True),
+    Attack(half_handshakes, presses=True, over_tls=True),
     Attack(unread_pages, presses=True),
+    Attack(long_polls, presses=True),
+    Attack(publications_held_back_by_a_rate, presses=True),
+    Attack(half_lines, presses=True),
     Attack(heavy_bodies),
     Attack(floods_of_frames),
     Attack(resets_over_many_connections),
