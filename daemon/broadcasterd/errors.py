@@ -109,7 +109,10 @@ class Unavailable(Problem):
 
 
 RETRY_AFTER_S = 5
-"""Seconds after which a client may come back that found no room, or a daemon that drains."""
+"""Seconds after which a client may come back that found no room."""
+
+RESTART_S = 1
+"""The same of a daemon that drains: the next one is there, or the socket waits for it."""
 
 PRESSURE_RETRY_AFTER_S = 6
 """The wait in seconds for a publisher: the breaker does not close within less."""
@@ -119,7 +122,7 @@ class Draining(Unavailable):
     """503: the daemon drains."""
 
     def __init__(self) -> None:
-        super().__init__("the daemon is restarting", retry_after=RETRY_AFTER_S)
+        super().__init__("the daemon is restarting", retry_after=RESTART_S)
 
 
 class ShortOfMemory(Unavailable):

@@ -19,6 +19,9 @@ from tests.support.paths import Path, serving_on
 EVENTS = "/v1/sessions/news/events"
 TEXT = {"Content-Type": "text/plain"}
 
+FOR_EVER_S = 1000.0
+"""More than any test may take."""
+
 on_http1 = pytest.mark.parametrize(
     "path", [Path.PLAIN, Path.TLS], ids=lambda path: path.name.lower()
 )
@@ -324,6 +327,40 @@ async def test_a_stop_closes_what_is_idle_and_lets_the_rest_go_on(certificate: C
         assert [200] == statuses(received)
         assert b"\r\nconnection: close\r\n" in received
         await until(lambda: not daemon.server._connections)
+
+
+@pytest.mark.parametrize("sends_on", [False, True], ids=["silent", "sends on"])
+@on_http1
+async def test_a_stop_waits_for_no_publisher_whose_machine_has_the_answer(
+    path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch, *, sends_on: bool
+) -> None:
+    monkeypatch.setattr(http1, "DRAIN_S", FOR_EVER_S)
+    monkeypatch.setattr(http1, "LINGER_S", FOR_EVER_S)
+    line = b'{"data": "x"}\n'
+    chunk = b"%x\r\n%b\r\n" % (len(line), line)
+    fields = {"Content-Type": "application/x-ndjson", "Transfer-Encoding": "chunked"}
+    async with serving_on(path, certificate) as (daemon, clients):
+        publisher = await clients.http1()
+        await publisher.begin("POST", EVENTS, fields)
+        await publisher.stream.send_all(chunk)
+        await until(lambda: daemon.hub.sessions and daemon.session("news").log.last)
+
+        async def send_on() -> None:
+            with suppress(trio.BrokenResourceError):
+                while True:
+                    await publisher.stream.send_all(chunk)
+                    await trio.sleep(http1.GLANCE_S / 10)
+
+        async with trio.open_nursery() as nursery:
+            if sends_on:
+                nursery.start_soon(send_on)
+            with trio.fail_after(SOON):
+                await daemon.daemon.drain()  # the client has neither read nor closed anything
+            nursery.cancel_scope.cancel()
+        received = await all_of(publisher.stream)
+
+    assert [503] == statuses(received)
+    assert b'"accepted":' in received
 
 
 async def test_a_reader_that_takes_nothing_of_an_answer_is_given_up(

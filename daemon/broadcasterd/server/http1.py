@@ -41,6 +41,10 @@ LINGER_S = 2.0
 """How long a client may go on to send what nobody reads: closing at once would reset the
 connection, and with it the answer that says why."""
 
+GLANCE_S = 0.05
+"""Where the daemon stops: between two looks whether a client's machine has its last answer. No
+longer is lingered then, whatever the client goes on to send: a restart would wait for it."""
+
 MAX_AHEAD_BYTES = 64 * 1024
 """Bytes that a client may send ahead while it is watched for its leaving."""
 
@@ -285,8 +289,13 @@ class Http1:
             return
         self._enter(Phase.LINGERING, LINGER_S)
         await self.stream.send_eof()
-        while await self.stream.receive_some():
-            pass
+        while True:
+            with trio.move_on_after(GLANCE_S):
+                while await self.stream.receive_some():
+                    pass
+                return
+            if self.draining and self.stream.was_delivered():
+                return
 
     # The client
 

@@ -7,9 +7,11 @@ is written as a plain one is, and neither needs a task.
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import ssl
 import struct
+import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -298,6 +300,11 @@ class SocketStream(trio.abc.HalfCloseableStream):
         with suppress(OSError):  # the client is gone
             self.socket.shutdown(socket.SHUT_WR)
         await trio.lowlevel.checkpoint()
+
+    def was_delivered(self) -> bool:
+        """Whether the client's machine has all that was sent, as far as is known (tcp(7))."""
+        unacknowledged = fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4))
+        return not any(unacknowledged)
 
     @override
     async def aclose(self) -> None:
