@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, cast
 from urllib.parse import urlsplit
 
 import click
@@ -29,6 +29,7 @@ from broadcasterd.core.session_name import check_session_name
 from broadcasterd.errors import BadRequest
 from broadcasterd.host.allocator import use_allocator_that_gives_back
 from broadcasterd.observe.printable import printable, printable_lines
+from broadcasterd.quantities import SECONDS, quantity
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 EXAMPLE_TTL = 24 * 3600  # seconds that a printed example works: a day's tinkering
@@ -227,12 +228,32 @@ def _print_examples(urls: list[str], token: str | None) -> None:
 # --- its clients -----------------------------------------------------------------------------
 
 
+def _seconds(_: click.Context, __: click.Parameter, value: str) -> float:
+    seconds = quantity(value if value[-1:].isalpha() else f"{value}s", SECONDS)
+    if seconds is None:
+        raise click.BadParameter(f"{value!r}: expected seconds, or a duration like 10m")
+    return seconds
+
+
+def _tell(text: str) -> None:
+    click.echo(f"broadcasterd: {printable(text)}", err=True)
+
+
 @commands.command()
 @click.argument("session", callback=_session_name)
 @click.argument("stdin", required=False, type=click.Choice(["-"]), metavar="[-]")
 @click.option("--data", help='What to broadcast; "-" is the same as the argument "-".')
 @click.option("--event", help="The events' name; without it they are plain messages.")
 @click.option("--ndjson", is_flag=True, help="The lines of standard input are events in JSON.")
+@click.option(
+    "--retry-for",
+    metavar="DURATION",
+    default="60s",
+    show_default=True,
+    callback=_seconds,
+    help="How long to send again what is not acknowledged: seconds, or 10m and the like; 0 is"
+    " never. Less than sessions.event_ttl, or events may be broadcast twice.",
+)
 @_daemon_options
 def publish(
     *,
@@ -241,11 +262,15 @@ def publish(
     data: str | None,
     event: str | None,
     ndjson: bool,
+    retry_for: float,
     url: str,
     token: str | None,
     proxy: str | None,
 ) -> None:
-    """Broadcast an event to SESSION, or with "-" each line of standard input as it arrives."""
+    """Broadcast an event to SESSION, or with "-" each line of standard input as it arrives.
+
+    Each is sent until the daemon has it, also through restarts, and is broadcast once and in order.
+    """
     from broadcasterd import client
 
     streams = stdin is not None or data == "-"
@@ -255,39 +280,24 @@ def publish(
         raise click.UsageError('--ndjson reads standard input: say "-".')
     if ndjson and event is not None:
         raise click.UsageError("--ndjson lines name their events themselves: leave --event out.")
-
-    body: bytes | Iterator[bytes]
-    if streams:
-        body = _lines_of_stdin() if ndjson else _events_of_stdin(event)
-    elif data is not None:
-        body = _encode(data, event)
-    else:
+    if not streams and data is None:
         raise click.UsageError('Say --data TEXT, or "-" to read standard input.')
-    kind = "application/x-ndjson" if streams else "application/json"
     try:
-        answer = client.publish(
-            client.events_url(url, session), body, content_type=kind, token=token, proxy=proxy
-        )
+        with client.Publisher(
+            client.events_url(url, session),
+            retry_for=retry_for,
+            token=token,
+            proxy=proxy,
+            notify=_tell,
+        ) as publisher:
+            if streams:
+                source = cast("client.Source", sys.stdin.buffer)  # of more than its type says
+                publisher.publish_lines(source, event=event, ndjson=ndjson)
+            else:
+                publisher.publish({"data": data} | ({} if event is None else {"event": event}))
     except client.RequestFailed as error:
         raise click.ClickException(str(error)) from error
-    click.echo(answer.strip())
-
-
-def _lines_of_stdin() -> Iterator[bytes]:
-    for line in sys.stdin.buffer:
-        yield line if line.endswith(b"\n") else line + b"\n"
-
-
-def _events_of_stdin(event: str | None) -> Iterator[bytes]:
-    for line in _lines_of_stdin():
-        text = line.decode(errors="replace").removesuffix("\n").removesuffix("\r")
-        yield _encode(text, event) + b"\n"
-
-
-def _encode(data: str, event: str | None) -> bytes:
-    fields = {"data": data} if event is None else {"data": data, "event": event}
-    # ASCII only: an argument that is not UTF-8 holds lone surrogates, which nothing else encodes.
-    return json.dumps(fields).encode()
+    click.echo(publisher.receipt.as_json())
 
 
 @commands.command()
@@ -317,9 +327,6 @@ def tail(
     """
     from broadcasterd import client
 
-    def tell(text: str) -> None:
-        click.echo(f"broadcasterd: {printable(text)}", err=True)
-
     def show(text: str) -> None:
         # Bytes, so that the terminal's locale has no say; flushed by click each time.
         click.echo((printable_lines(text) if sys.stdout.isatty() else text).encode())
@@ -330,12 +337,12 @@ def tail(
         last_event_id=last_event_id,
         token=token,
         proxy=proxy,
-        notify=tell,
+        notify=_tell,
     )
     try:
         for event in events:
             if event.by_daemon:
-                tell(f"{event.event.removeprefix(client.OWN_PREFIX)}: {event.data}")
+                _tell(f"{event.event.removeprefix(client.OWN_PREFIX)}: {event.data}")
             else:
                 show(event.as_json() if as_json else event.data)
     except client.RequestFailed as error:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain, count
 from typing import Protocol
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from broadcasterd import client
 from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, StartDaemon
 from tests.support.forkserver import ForkServer
 from tests.support.lines import Lines
-from tests.support.proxy import CuttingProxy
+from tests.support.proxy import Cut, CuttingProxy
+from tests.unit.test_publisher import Pieces
 
 SOON = 10.0
 """Seconds, for a loaded machine; what is waited for takes milliseconds, and a start of Python."""
@@ -48,6 +53,10 @@ class Running:
 
     def hear_aside(self) -> str | None:
         return self._stderr.next(within=SOON)
+
+    def rest_aside(self) -> Iterator[str]:
+        while (line := self.hear_aside()) is not None:
+            yield line
 
     def status(self) -> int:
         return self.process.wait(SOON)
@@ -135,17 +144,21 @@ def test_ndjson_lines_are_events(daemon: Daemon, start: Start) -> None:
 
 def test_refused_line_is_told(daemon: Daemon, start: Start) -> None:
     publisher = start("publish", "s", "-", "--ndjson", "--url", daemon.url)
-    publisher.say("not json")
+    publisher.say('{"data": 1}\n\nnot json\n{"data": 2}')
     status, out, aside = publisher.outcome()
 
     assert (status, out) == (1, "")
-    assert aside.startswith("Error: 4")
+    assert aside.startswith("Error: 400 ")
+    assert aside.endswith("; line 3, 1 accepted before it")
 
 
 def failure(url: str) -> str:
     """Return what publishing in this process says, the address left out."""
-    with pytest.raises(client.RequestFailed) as failed:
-        client.publish(client.events_url(url, "s"), b"x", content_type="text/plain")
+    with (
+        pytest.raises(client.RequestFailed) as failed,
+        client.Publisher(client.events_url(url, "s"), retry_for=0) as publisher,
+    ):
+        publisher.publish({"data": "x"})
     where, _, why = str(failed.value).partition(": ")
 
     assert f"{url}/v1/sessions/s/events" == where
@@ -155,7 +168,8 @@ def failure(url: str) -> str:
 def test_daemon_that_is_not_there_is_told(daemon: Daemon, start: Start) -> None:
     daemon.stop()
 
-    status, out, aside = start("publish", "s", "--data", "x", "--url", daemon.url).outcome()
+    publisher = start("publish", "s", "--data", "x", "--retry-for", "0", "--url", daemon.url)
+    status, out, aside = publisher.outcome()
 
     assert (1, "") == (status, out)
     assert f"Error: {daemon.session('s')}: Connection refused" == aside
@@ -172,6 +186,78 @@ def test_the_wrong_scheme_is_told(
         daemon.url.replace("http:", "https:")
     )
     assert failure(secured.url).endswith("(is it https:// ?)")
+
+
+# --- publish, through what fails -------------------------------------------------------------
+
+SIZES = st.lists(st.integers(0, 3000), max_size=4)
+
+
+@pytest.mark.slow
+def test_however_it_is_cut_every_line_arrives_once_and_in_order(daemon: Daemon) -> None:
+    names = (f"cut-{number}" for number in count())
+
+    @settings(max_examples=25)
+    @given(
+        pieces=st.lists(st.lists(st.text("aå ", max_size=9), max_size=30), max_size=4),
+        up=SIZES,
+        down=SIZES,
+        how=st.sampled_from(Cut),
+    )
+    def arrives(pieces: list[list[str]], up: list[int], down: list[int], how: Cut) -> None:
+        name = next(names)
+        lines = [f"{n} {text}" for n, text in enumerate(chain.from_iterable(pieces))]
+        numbered = iter(lines)
+        source = Pieces(
+            *["".join(f"{next(numbered)}\n" for _ in piece).encode() for piece in pieces if piece]
+        )
+        with (
+            CuttingProxy(daemon.port) as proxy,
+            client.Publisher(proxy.session(name), sleep=lambda _: None) as publisher,
+        ):
+            proxy.cut_after_requests_of(*up, how=how)
+            proxy.cut_after(*down, how=how)
+            receipt = publisher.publish_lines(source)
+
+        page = reader.get(daemon.session(name), params={"limit": 1000})
+        assert lines == [event["data"] for event in page.json()["events"]]
+        assert (len(lines), 0) == (receipt.accepted, receipt.duplicates)
+
+    with httpx.Client(headers={"Accept": "application/json"}) as reader:
+        arrives()
+
+
+def test_a_publisher_waits_for_a_daemon_that_is_away_and_says_so(
+    daemon: Daemon, start_daemon: StartDaemon, start: Start
+) -> None:
+    with CuttingProxy(daemon.port) as proxy:
+        publisher = start("publish", "s", "-", "--url", proxy.url)
+        publisher.say("1")
+        assert start("tail", "s", "--url", daemon.url).hear() == "1"
+        daemon.stop()
+        publisher.say("2")
+        publisher.say("3")
+        publisher.no_more()
+        assert "next attempt in" in (publisher.hear_aside() or "")
+
+        successor = start_daemon()
+        proxy.lead_to(successor.port)
+        answer = json.loads(publisher.hear() or "")
+        tail = start("tail", "s", "--url", successor.url)
+
+        assert (answer["accepted"], publisher.status()) == (3, 0)
+        assert [tail.hear(), tail.hear()] == ["2", "3"]
+
+
+def test_sigint_ends_a_publisher_that_waits(daemon: Daemon, start: Start) -> None:
+    daemon.stop()
+    publisher = start("publish", "s", "-", "--url", daemon.url)
+    publisher.say("1")
+    assert "next attempt in" in (publisher.hear_aside() or "")
+    publisher.process.send_signal(signal.SIGINT)
+
+    assert publisher.status() == 130
+    assert "Traceback" not in "".join(publisher.rest_aside())
 
 
 # --- tail ------------------------------------------------------------------------------------

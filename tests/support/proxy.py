@@ -49,7 +49,7 @@ class Request:
 class CuttingProxy:
     """A context: inside it the proxy listens on ``url``, and after it all is cut.
 
-    Only requests without a body can pass: bytes after a head are taken for the next head.
+    A request's body has to have its length said.
 
     Args:
         upstream: the port of the daemon, on loopback.
@@ -61,7 +61,8 @@ class CuttingProxy:
         self.requests: list[Request] = []
         self.cuts = 0
         self._upstream = upstream
-        self._budgets: deque[tuple[int, Cut]] = deque()
+        self._down: deque[tuple[int, Cut]] = deque()
+        self._up: deque[tuple[int, Cut]] = deque()
         self._clients: set[trio.SocketStream] = set()
         self._news = threading.Condition()  # of self.requests
         self._ready: queue.Queue[int] = queue.Queue()
@@ -95,7 +96,11 @@ class CuttingProxy:
 
     def cut_after(self, *sizes: int, how: Cut = Cut.RST) -> None:
         """Cut the connections that come next, each when it has brought so many bytes."""
-        self._in_its_thread(lambda: self._budgets.extend((size, how) for size in sizes))
+        self._in_its_thread(lambda: self._down.extend((size, how) for size in sizes))
+
+    def cut_after_requests_of(self, *sizes: int, how: Cut = Cut.RST) -> None:
+        """Cut the connections that come next, each when it has taken up so many bytes."""
+        self._in_its_thread(lambda: self._up.extend((size, how) for size in sizes))
 
     def cursors(self) -> list[str]:
         """Return the cursor of each GET so far."""
@@ -134,31 +139,22 @@ class CuttingProxy:
                     await carry()
                 nursery.cancel_scope.cancel()
 
-            nursery.start_soon(until_it_ends, lambda: self._carry_up(client, upstream))
-            nursery.start_soon(until_it_ends, lambda: self._carry_down(client, upstream))
+            def cut(how: Cut) -> None:
+                self._cut(client, how)
 
-    async def _carry_up(self, client: trio.SocketStream, upstream: trio.SocketStream) -> None:
-        unread = b""
-        async for data in client:
-            *heads, unread = (unread + data).split(b"\r\n\r\n")
-            with self._news:
-                self.requests.extend(map(_parse, heads))
-                self._news.notify_all()
-            await upstream.send_all(data)
+            heads = _Heads()
+            nursery.start_soon(
+                until_it_ends,
+                lambda: _forward(
+                    client, upstream, self._up, cut, lambda data: self._note(heads.feed(data))
+                ),
+            )
+            nursery.start_soon(until_it_ends, lambda: _forward(upstream, client, self._down, cut))
 
-    async def _carry_down(self, client: trio.SocketStream, upstream: trio.SocketStream) -> None:
-        budget: tuple[int, Cut] | None = None
-        carried = 0
-        async for data in upstream:
-            if budget is None and self._budgets:
-                budget = self._budgets.popleft()
-            if budget is None or carried + len(data) < budget[0]:
-                await client.send_all(data)
-                carried += len(data)
-            else:
-                await client.send_all(data[: budget[0] - carried])
-                self._cut(client, budget[1])
-                return
+    def _note(self, requests: list[Request]) -> None:
+        with self._news:
+            self.requests += requests
+            self._news.notify_all()
 
     def _cut_all(self, how: Cut) -> None:
         for client in list(self._clients):
@@ -172,6 +168,51 @@ class CuttingProxy:
         client.socket.close()
         self._clients.discard(client)
         self.cuts += 1
+
+
+async def _forward(
+    source: trio.SocketStream,
+    sink: trio.SocketStream,
+    budgets: deque[tuple[int, Cut]],
+    cut: Callable[[Cut], None],
+    note: Callable[[bytes], None] = lambda _: None,
+) -> None:
+    """Send on what comes, until the next budget is used up; then cut."""
+    budget: tuple[int, Cut] | None = None
+    carried = 0
+    async for data in source:
+        if budget is None and budgets:
+            budget = budgets.popleft()
+        part = bytes(data if budget is None else data[: budget[0] - carried])
+        note(part)
+        await sink.send_all(part)
+        carried += len(data)
+        if budget is not None and carried >= budget[0]:
+            cut(budget[1])
+            return
+
+
+class _Heads:
+    """Finds the heads of requests in what a client sends."""
+
+    def __init__(self) -> None:
+        self._unread = b""
+        self._body_left = 0
+
+    def feed(self, data: bytes) -> list[Request]:
+        """Return the requests that begin with heads which end here."""
+        found: list[Request] = []
+        self._unread += data
+        while True:
+            passed = min(self._body_left, len(self._unread))
+            self._unread = self._unread[passed:]
+            self._body_left -= passed
+            head, end, rest = self._unread.partition(b"\r\n\r\n")
+            if self._body_left or not end:
+                return found
+            self._unread = rest
+            found.append(_parse(head))
+            self._body_left = int(found[-1].headers.get("content-length", "0"))
 
 
 def _parse(head: bytes) -> Request:

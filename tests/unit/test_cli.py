@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import jwt
 import pytest
@@ -92,6 +91,8 @@ def test_module_is_the_command() -> None:
         ["publish", "s", "-", "--data", "x"],
         ["publish", "s", "--data", "x", "--ndjson"],
         ["publish", "s", "-", "--ndjson", "--event", "x"],
+        ["publish", "s", "--data", "x", "--retry-for", "soon"],
+        ["publish", "s", "--data", "x", "--retry-for", "-1"],
         ["token"],
         ["token", "--subscribe", "*", "--ttl", "0"],
         ["token", "--subscribe", "a/b"],
@@ -312,35 +313,52 @@ def test_daemon_that_cannot_listen_is_status_1_and_says_why(
 # --- publish and tail ------------------------------------------------------------------------
 
 
+RECEIPT = client.Receipt(session="s", accepted=1)
+
+
 class Published:
-    """Stands in for the client's publish, and keeps what it was given."""
+    """Stands in for the client's publisher, and keeps what it was given."""
+
+    receipt = RECEIPT
 
     def __init__(self) -> None:
         self.url = ""
-        self.kind = ""
         self.token: str | None = None
         self.proxy: str | None = None
+        self.retry_for = 0.0
         self.events: list[object] = []
+        self.lines: tuple[bytes, str | None, bool] | None = None
 
     def __call__(
         self,
         url: str,
-        body: bytes | Iterator[bytes],
         *,
-        content_type: str,
+        retry_for: float,
         token: str | None,
         proxy: str | None,
-    ) -> str:
-        self.url, self.kind, self.token, self.proxy = url, content_type, token, proxy
-        parts = [body] if isinstance(body, bytes) else body
-        self.events = [json.loads(part) for part in parts]
-        return '{"accepted": 1}\n'
+        notify: Callable[[str], None],
+    ) -> Self:
+        self.url, self.retry_for, self.token, self.proxy = url, retry_for, token, proxy
+        notify("told aside")
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def publish(self, *events: object) -> None:
+        self.events += events
+
+    def publish_lines(self, source: io.BytesIO, *, event: str | None, ndjson: bool) -> None:
+        self.lines = source.read(), event, ndjson
 
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> Published:
     published = Published()
-    monkeypatch.setattr(client, "publish", published)
+    monkeypatch.setattr(client, "Publisher", published)
     return published
 
 
@@ -356,31 +374,37 @@ def test_publish_sends_data_and_prints_the_answer(published: Published, capsys: 
     assert run("publish", "s", "--data", "hej", "--event", "greeting") == 0
 
     assert published.url == "http://127.0.0.1:8000/v1/sessions/s/events"
-    assert published.kind == "application/json"
     assert published.events == [{"data": "hej", "event": "greeting"}]
-    assert capsys.readouterr().out == '{"accepted": 1}\n'
+    assert capsys.readouterr() == (f"{RECEIPT.as_json()}\n", "broadcasterd: told aside\n")
 
 
 @pytest.mark.parametrize("dash", [["-"], ["--data", "-"], ["-", "--data", "-"]])
-def test_publish_streams_lines(
+def test_publish_reads_lines(
     dash: list[str], published: Published, stdin: Callable[[bytes], None]
 ) -> None:
-    stdin("ett\r\n\ntv\u00e5".encode())
+    stdin(b"ett\n")
 
-    assert run("publish", "s", *dash) == 0
-
-    assert published.kind == "application/x-ndjson"
-    assert published.events == [{"data": "ett"}, {"data": ""}, {"data": "tv\u00e5"}]
+    assert run("publish", "s", *dash, "--event", "line") == 0
+    assert published.lines == (b"ett\n", "line", False)
 
 
-def test_publish_passes_ndjson_as_it_is(
-    published: Published, stdin: Callable[[bytes], None]
-) -> None:
-    stdin(b'{"data": 1}\n{"data": {"a": 2}}')
+def test_publish_reads_ndjson(published: Published, stdin: Callable[[bytes], None]) -> None:
+    stdin(b'{"data": 1}')
 
     assert run("publish", "s", "-", "--ndjson") == 0
+    assert published.lines == (b'{"data": 1}', None, True)
 
-    assert published.events == [{"data": 1}, {"data": {"a": 2}}]
+
+@pytest.mark.parametrize(
+    ("told", "seconds"), [([], 60), (["0"], 0), (["2.5"], 2.5), (["10m"], 600), (["1h30m"], 5400)]
+)
+def test_how_long_to_retry_is_seconds_or_a_duration(
+    told: list[str], seconds: float, published: Published
+) -> None:
+    options = [f"--retry-for={text}" for text in told]
+
+    assert run("publish", "s", "--data", "x", *options) == 0
+    assert published.retry_for == seconds
 
 
 def test_address_and_token_come_from_the_environment(
@@ -396,15 +420,27 @@ def test_address_and_token_come_from_the_environment(
 
 
 def test_refused_publish_is_status_1_with_the_reason(
-    monkeypatch: pytest.MonkeyPatch, capsys: Output
+    published: Published, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    def refuse(*_: object, **__: object) -> str:
+    def refuse(*_: object) -> None:
         raise client.RequestFailed("403 Forbidden: not yours")
 
-    monkeypatch.setattr(client, "publish", refuse)
+    monkeypatch.setattr(published, "publish", refuse)
 
     assert run("publish", "s", "--data", "x") == 1
-    assert capsys.readouterr().err == "Error: 403 Forbidden: not yours\n"
+    assert capsys.readouterr().err.endswith("Error: 403 Forbidden: not yours\n")
+
+
+def test_interrupted_publish_is_status_130_without_a_traceback(
+    published: Published, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(published, "publish", interrupt)
+
+    assert run("publish", "s", "--data", "x") == 130
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_the_proxy_that_is_told_is_asked(published: Published) -> None:

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from broadcasterd import client
 from broadcasterd.access.ratelimit import RateLimiter
 from broadcasterd.api.formats import RelayedEvents, encode
 from broadcasterd.api.posted import parse_json
 from broadcasterd.broadcast.hub import Hub
+from broadcasterd.client import connection
 from broadcasterd.config import ConfigError, Sessions, from_mapping
 from broadcasterd.core.event import MAX_RETRY_MS, Event
 from broadcasterd.errors import MAX_RETRY_AFTER_S, TooMany, Unavailable
@@ -118,11 +118,11 @@ def test_a_rate_limit_never_has_to_be_waited_for_for_ever(
 def test_tail_waits_as_long_as_it_was_told_within_bounds(
     retry: float, failures: int, at_least: float
 ) -> None:
-    seconds = client.backoff(retry, failures, at_least=at_least)
+    seconds = connection.backoff(retry, failures, at_least=at_least)
 
-    assert client.MIN_WAIT <= seconds <= client.MAX_WAIT
-    assert seconds >= min(max(retry, at_least), client.MAX_WAIT)
-    assert seconds <= max(retry, at_least, client.MAX_BACKOFF)
+    assert connection.MIN_WAIT <= seconds <= connection.MAX_WAIT
+    assert seconds >= min(max(retry, at_least), connection.MAX_WAIT)
+    assert seconds <= max(retry, at_least, connection.MAX_BACKOFF)
 
 
 @pytest.mark.parametrize("hint", ["0", "86400000", "9" * 30, "9" * 500, "9" * 5000])
@@ -134,4 +134,4 @@ def test_tail_survives_every_hint_of_a_server(hint: str) -> None:
     )
 
     assert len(waits) == 2
-    assert all(client.MIN_WAIT <= wait <= client.MAX_WAIT for wait in waits)
+    assert all(connection.MIN_WAIT <= wait <= connection.MAX_WAIT for wait in waits)
