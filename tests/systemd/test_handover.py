@@ -6,11 +6,20 @@ begins.
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import count
 
 from broadcasterd.observe.messages import MESSAGE_IDS
+from tests.support.container import SOON_S
 from tests.support.service import Service
 from tests.support.throughout import SUBSCRIBERS, unnoticed
+
+LINE_S = 0.01
+"""Between two lines of a publisher."""
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +32,40 @@ async def test_a_restart_closes_no_connection_and_loses_no_event(service: Servic
     log.info("the longest silence of %d subscribers was %.2f s", SUBSCRIBERS, silence)
     assert [(str(SUBSCRIBERS), "0")] == [(m["STREAMS"], m["LOST_STREAMS"]) for m in moved]
     assert "1" == service.show("NFileDescriptorStore"), "only the configuration stays"
+
+
+def test_a_publisher_goes_on_through_restarts(service: Service) -> None:
+    service.start()
+    command = [sys.executable, "-m", "broadcasterd", "publish", "s", "-", "--url", service.url]
+    numbers = count()
+    with (
+        service.listening("s") as listener,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        ) as publisher,
+        ThreadPoolExecutor(1) as operator,
+    ):
+        assert publisher.stdin is not None
+
+        def say() -> str:
+            line = str(next(numbers))
+            print(line, file=publisher.stdin)
+            return line
+
+        listener.until(say())
+        for _ in range(2):
+            restart = operator.submit(service.restart)
+            while not restart.done():
+                say()
+                wait([restart], timeout=LINE_S)
+            restart.result()
+            listener.until(say())
+        receipt = json.loads(publisher.communicate(timeout=SOON_S)[0])
+        lines = [str(number) for number in range(next(numbers))]
+
+        assert lines == [event.data for event in listener.events]
+        assert (len(lines), 0) == (receipt["accepted"], publisher.returncode)
+        assert "duplicates" not in receipt
 
 
 def test_without_a_descriptor_store_clients_come_back_to_the_log_that_was_left(
