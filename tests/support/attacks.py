@@ -14,10 +14,11 @@ from functools import partial
 from random import Random
 
 import trio
+from hyperframe.frame import SettingsFrame
 
 from tests.support.fuzz import all_of, client_hello, mutated
 from tests.support.heads import odd_heads, over_http1, over_http2
-from tests.support.http2_frames import FLOODS, PREFACE, rapid_resets
+from tests.support.http2_frames import FLOODS, PREFACE, head, rapid_resets
 from tests.support.talk import target as events_of
 from tests.support.target import MAX_SESSIONS, Target, request, token_of
 from tests.support.tokens import SECRET, bearer, claims, sign
@@ -62,6 +63,14 @@ async def half_handshakes(target: Target, dice: Random) -> None:
 
 
 # --- answers -------------------------------------------------------------------------------------
+
+
+async def unread_streams_of_http2(target: Target, dice: Random) -> None:
+    """Ask for a large document on many streams of HTTP/2, and read none."""
+    nothing = SettingsFrame(settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}).serialize()
+    asked = b"".join(head(stream, path="/openapi.json") for stream in range(1, 200, 2))
+    async with target.held(12, PREFACE + nothing + asked):
+        await target.pressed()
 
 
 async def unread_pages(target: Target, dice: Random) -> None:
@@ -209,6 +218,7 @@ ATTACKS = (
     Attack(silent_connections, presses=True),
     Attack(half_heads, presses=True),
     Attack(half_handshakes, presses=True, over_tls=True),
+    Attack(unread_streams_of_http2, presses=True),
     Attack(unread_pages, presses=True),
     Attack(long_polls, presses=True),
     Attack(publications_held_back_by_a_rate, presses=True),

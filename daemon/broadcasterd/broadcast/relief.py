@@ -90,6 +90,7 @@ class Relief:
         self._has_released = False  # and not looked since
         self._rest = 0  # bytes of a step that are still to be freed
         self._told_at = -inf  # when clients were told last to let go
+        self._told_bytes = 0  # what those had who were of no use then
         hub.pressure.watchers.append(self._note_transition)
 
     def look(self) -> bool:
@@ -133,6 +134,9 @@ class Relief:
             return True  # whatever histories gave up, it would not be enough
         excess = used - unused.bytes - goal
         if state is State.OPEN:
+            if self._residue.exceeds(goal, besides=self._in_use()) or self._is_coming_back(excess):
+                self._release.is_wanted = True
+                return True  # it is clients who have to give something up, or have
             return self._act(state, excess)
         return self._step(state, excess, thresholds)
 
@@ -158,8 +162,19 @@ class Relief:
             return LetGo(0, 0)
         unused = hub.holdings.let_go(wanted, now=now, besides=hub.subscribers.behind())
         if unused.told:
-            self._told_at, self._release.is_wanted = now, True
+            is_more = now - self._told_at < LAG_S
+            self._told_bytes = max(unused.bytes, self._told_bytes if is_more else 0)
+            self._told_at = now
+            self._release.is_wanted = True
         return unused
+
+    def _is_coming_back(self, excess: int) -> bool:
+        """Whether clients have just let go of about as much: they may have had more than counts.
+
+        An open breaker waits for no less than that, or a stranger would hold it up bit by bit.
+        """
+        is_recent = self._hub.clock.now() - self._told_at < LAG_S
+        return is_recent and excess <= 2 * self._told_bytes
 
     def _step(self, state: State, excess: int, thresholds: Thresholds) -> bool:
         """Take the next step of a warning; it waits for what others have just let go of."""

@@ -106,9 +106,9 @@ class Buffer(StreamBuffer):
         """The bytes that the request holds."""
         return self.held.bytes
 
-    def unused_since(self, now: float) -> float:
+    def unused_since(self, _now: float) -> float:
         """Return since when its reader has asked for nothing of what is there."""
-        return self._took_at if self.buffer and now - self._took_at >= UNUSED_S else inf
+        return self._took_at if self.buffer else inf
 
     def let_go(self) -> None:
         """Give the request up."""
