@@ -6,6 +6,7 @@ Where things are, for a reader (imports run one way, top to bottom):
 ``cli.py``      argv and exit statuses; ``client.py`` is its HTTP client
 ``daemon.py``   the whole put together: in what order all starts, reloads and stops
 ``reload.py``   what SIGHUP does; ``monitor.py`` the figures that /health shows
+``meter.py``    reads all that is counted, for /stats and ``metrics.py`` (Prometheus)
 ``server/``     HTTP on the wire: the only importers of Quart and Hypercorn
 ``handover/``   what is restored from the process before, and left to the next
 ``api/``        what requests mean, as plain functions
@@ -14,6 +15,7 @@ Where things are, for a reader (imports run one way, top to bottom):
 ``access/``     tokens, tickets, quotas and rate limits
 ``core/``       pure: events, the wire format, the replay log; knows no I/O
 ``config.py``   every setting, typed and checked; ``errors.py`` what is answered
+``figures/``    what every part counts in: counts, histograms, rates
 ``host/``       the machine: memory, the allocator, systemd
 ``observe/``    logging (to the journal, or standard error), and a watch on the loop
 =============== ==================================================================

@@ -145,6 +145,7 @@ class Auth(Section, frozen=True, kw_only=True):
     cookie: Token = "broadcaster_token"
     allow_query_token: bool = False
     leeway: Leeway = 30.0
+    metrics_from_loopback: bool = False
     i_know_this_is_open: bool = False
 
 

@@ -26,12 +26,15 @@ import trio
 
 from broadcasterd import __version__
 from broadcasterd.access.tokens import KeyRing, credentials_directory
+from broadcasterd.api.answer import Answer
 from broadcasterd.api.auth import Guard
 from broadcasterd.api.routes import Api
+from broadcasterd.api.stats import Stats
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import Supervisor
 from broadcasterd.config import Config, ConfigError, Settings, check_exposure
 from broadcasterd.core.reasons import EndReason
+from broadcasterd.figures.counts import Counts
 from broadcasterd.handover.kept_configuration import unpack
 from broadcasterd.handover.restart import Restart
 from broadcasterd.handover.transfer import Adopt
@@ -40,6 +43,8 @@ from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.host.service import Service
 from broadcasterd.host.systemd import HandedOver, Notifier, take_listen_fds, watchdog_period
 from broadcasterd.memory.breaker import Thresholds
+from broadcasterd.meter import Meter
+from broadcasterd.metrics import exposition
 from broadcasterd.monitor import Monitor
 from broadcasterd.observe.log import logging_as, set_level
 from broadcasterd.reload import Reloader
@@ -74,6 +79,7 @@ class Daemon:
         config: all settings.
         keys: verify tokens.
         sockets: to listen on; closed by :meth:`run`.
+        counts: what it counts in; the log's may be in it already.
 
     Attributes:
         settings: those in force.
@@ -85,16 +91,25 @@ class Daemon:
         config: Config,
         keys: KeyRing,
         sockets: Sequence[ListeningSocket],
+        counts: Counts | None = None,
     ) -> None:
         self._sockets = sockets
         self.settings = Settings(config)
         self.monitor = Monitor(config.memory, MemoryProbe())
-        self.hub = Hub(self.settings, thresholds=self._thresholds())
+        self.hub = Hub(self.settings, thresholds=self._thresholds(), counts=counts)
         self.supervisor = Supervisor(self.hub, self.monitor.memory_host())
         self.guard = Guard(self.settings, keys, self.hub.clock, self.hub.revocations)
-        self.api = Api(self.hub, self.guard, self.settings, lambda: self.monitor.vitals(self.hub))
+        self.api = Api(
+            self.hub,
+            self.guard,
+            self.settings,
+            vitals=lambda: self.monitor.vitals(self.hub),
+            stats=self._stats,
+            metrics=self._metrics,
+        )
         self.app = create_app(self.api)
         self.server = HttpServer(self.app, self.api, sockets)
+        self.meter = Meter(self.api, self.server, self.monitor)
         self._served = trio.Event()
 
     async def run(
@@ -115,6 +130,7 @@ class Daemon:
             await restore(self.hub, self.server.adopt)
             urls: list[str] = await root.start(self._serve)
             root.start_soon(self.monitor.loop.run)
+            root.start_soon(self.meter.run)
             root.start_soon(self.supervisor.run)
             task_status.started(urls)
 
@@ -165,6 +181,12 @@ class Daemon:
         line = f"{counts}, breaker {self.hub.pressure.state or 'off'}"
         return f"draining: {line}" if self.hub.draining else line
 
+    def _stats(self) -> Stats:
+        return self.meter.stats()
+
+    def _metrics(self, accept: str) -> Answer:
+        return exposition(self.meter.stats(), accept)
+
     def _thresholds(self) -> Thresholds | None:
         return self.monitor.thresholds if self.settings.config.memory.breaker else None
 
@@ -196,8 +218,11 @@ def main(load: Callable[[], Config], *, on_ready: OnReady | None = None) -> None
     failed = FailedStarts(restart.runtime_directory)
     try:
         start = _prepare(load, restart.configuration)
-        with logging_as(start.config.log):
-            run = partial(serve, start, restart, notifier, failed, load=load, on_ready=on_ready)
+        counts = Counts()
+        with logging_as(start.config.log, counts):
+            run = partial(
+                serve, start, restart, notifier, failed, counts, load=load, on_ready=on_ready
+            )
             try:
                 trio.run(run, strict_exception_groups=True)
             except ExceptionGroup as error:
@@ -244,6 +269,7 @@ async def serve(
     restart: Restart,
     notifier: Notifier,
     failed: FailedStarts,
+    counts: Counts,
     *,
     load: Callable[[], Config],
     on_ready: OnReady | None,
@@ -254,7 +280,7 @@ async def serve(
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as stops,
         trio.open_signal_receiver(signal.SIGHUP) as hangups,
     ):
-        daemon = Daemon(config, start.keys, listen(config, restart.others))
+        daemon = Daemon(config, start.keys, listen(config, restart.others), counts)
         service = Service(
             notifier,
             watchdog=watchdog_period(os.environ),

@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from broadcasterd.figures.counts import Cause
+
 
 class Problem(Exception):  # noqa: N818 (RFC 9457's word for it)
     """A request that cannot be served, and why.
@@ -21,7 +23,12 @@ class Problem(Exception):  # noqa: N818 (RFC 9457's word for it)
         headers: response headers to add (``Allow``, ``Retry-After``).
         extra: members to add to the problem document.
 
+    Attributes:
+        cause: what it is counted as, where it is no fault of the request.
+
     """
+
+    cause: Cause | None = None
 
     def __init__(
         self,
@@ -50,6 +57,12 @@ class BadRequest(Problem):
         super().__init__(HTTPStatus.BAD_REQUEST, detail, extra=extra)
 
 
+class Denied(Problem):
+    """401, 403 or 421: there is no token, or none that allows this."""
+
+    cause = Cause.TOKEN
+
+
 class InvalidEvent(Problem):
     """422 (or 400 for a forbidden character): well-formed, but not an event."""
 
@@ -59,6 +72,8 @@ class InvalidEvent(Problem):
 
 class TooLarge(Problem):
     """413: more bytes than a setting allows."""
+
+    cause = Cause.LIMITS
 
     def __init__(self, detail: str) -> None:
         super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
@@ -81,6 +96,8 @@ class SessionEnded(Problem):
 class TooSlow(Problem):
     """408: the request took longer than a setting allows."""
 
+    cause = Cause.LIMITS
+
     def __init__(self, detail: str) -> None:
         super().__init__(HTTPStatus.REQUEST_TIMEOUT, detail)
 
@@ -97,6 +114,8 @@ def _retry_after(seconds: float) -> dict[str, str]:
 class TooMany(Problem):
     """429 with ``Retry-After``: more than one client or subject may have."""
 
+    cause = Cause.RATE
+
     def __init__(self, detail: str, *, retry_after: float) -> None:
         super().__init__(HTTPStatus.TOO_MANY_REQUESTS, detail, headers=_retry_after(retry_after))
 
@@ -104,8 +123,11 @@ class TooMany(Problem):
 class Unavailable(Problem):
     """503 with ``Retry-After``: a bad moment, not a bad request."""
 
-    def __init__(self, detail: str, *, retry_after: float) -> None:
+    def __init__(
+        self, detail: str, *, retry_after: float, cause: Cause | None = Cause.LIMITS
+    ) -> None:
         super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=_retry_after(retry_after))
+        self.cause = cause
 
 
 RETRY_AFTER_S = 5
@@ -122,18 +144,24 @@ class Draining(Unavailable):
     """503: the daemon drains."""
 
     def __init__(self) -> None:
-        super().__init__("the daemon is restarting", retry_after=RESTART_S)
+        super().__init__("the daemon is restarting", retry_after=RESTART_S, cause=Cause.DRAINING)
 
 
 class ShortOfMemory(Unavailable):
     """503: the breaker is open, and a publisher comes."""
 
     def __init__(self) -> None:
-        super().__init__("the daemon is short of memory", retry_after=PRESSURE_RETRY_AFTER_S)
+        super().__init__(
+            "the daemon is short of memory",
+            retry_after=PRESSURE_RETRY_AFTER_S,
+            cause=Cause.BREAKER,
+        )
 
 
 class UsedUp(TooMany):
     """429: a client or a subject has used up its quota; ``setting`` says which."""
+
+    cause = Cause.LIMITS
 
     def __init__(self, setting: str) -> None:
         detail = f"no more of these for you now (limits.{setting})"

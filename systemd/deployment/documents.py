@@ -7,7 +7,14 @@ import re
 from pathlib import Path, PurePosixPath
 
 DOCUMENTS = "docs"
-BESIDE = ("CHANGELOG.md", "SECURITY.md", "config/broadcasterd.toml")
+BESIDE = (
+    *("CHANGELOG.md", "SECURITY.md", "config/broadcasterd.toml"),
+    *(
+        "config/prometheus/scrape.yml",
+        "config/prometheus/alerts.yml",
+        "config/grafana/dashboard.json",
+    ),
+)
 """Files that are no documents of their own, and that documents lead to."""
 
 _LINK = re.compile(r"\[([^]]*)\]\((?!\w+:)([^)#]+)(#[^)]*)?\)")

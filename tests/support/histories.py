@@ -17,6 +17,7 @@ import psutil
 from broadcasterd.core.event import Event
 from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.core.wire import encode_block
+from broadcasterd.figures.counts import Counts
 from broadcasterd.host.allocator import VARIABLE
 from broadcasterd.memory.account import Account
 
@@ -109,6 +110,7 @@ def _fill(load: Load) -> Held:
 def _logs(
     load: Load, block: bytes, *, count: int, account: Account | None = None
 ) -> list[ReplayLog]:
+    counts = Counts()  # one for all, as in a daemon
     logs = [
         ReplayLog(
             incarnation=f"{number:08x}",
@@ -116,6 +118,7 @@ def _logs(
             max_bytes=1 << 40,
             max_age=600,
             account=account,
+            counts=counts,
         )
         for number in range(count)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,8 +18,10 @@ from broadcasterd.api.auth import Guard
 from broadcasterd.api.bodies import ClientDisconnected
 from broadcasterd.api.request import Head
 from broadcasterd.api.routes import ROUTES, Api, Call, Route
+from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import Auth, Config, Settings
 from broadcasterd.errors import Problem
+from broadcasterd.figures.counts import Requests
 from tests.support.broadcast import make_hub, start_hub
 from tests.support.following import Pieces
 
@@ -33,14 +35,22 @@ def call(method: str = "GET", *, path: dict[str, str] | None = None, **headers: 
     return Call(head, Pieces(nothing), path or {})
 
 
-def no_vitals() -> NoReturn:
+def not_asked_for(*_: str) -> NoReturn:
     raise AssertionError("nobody asked for them")
 
 
-def api_of(settings: Settings, keys: KeyRing | None = None) -> Api:
-    hub = make_hub(settings)
+def api_of(settings: Settings, keys: KeyRing | None = None, hub: Hub | None = None) -> Api:
+    hub = hub or make_hub(settings)
     ring = keys or KeyRing((), None, None, 0.0)
-    return Api(hub, Guard(settings, ring, hub.clock), settings, no_vitals)
+    return Api(
+        hub,
+        Guard(settings, ring, hub.clock),
+        settings,
+        vitals=not_asked_for,
+        stats=not_asked_for,
+        metrics=not_asked_for,
+        requests=defaultdict(Requests),
+    )
 
 
 @pytest.fixture
@@ -135,8 +145,7 @@ async def _status(api: Api, route: Route) -> int:
 async def test_a_subscription_is_a_stream_that_begins_where_it_asks(nursery: trio.Nursery) -> None:
     settings = Settings(Config(auth=Auth(mode="none")))
     hub = await start_hub(nursery, make_hub(settings))
-    keys = KeyRing((), None, None, 0.0)
-    api = Api(hub, Guard(settings, keys, hub.clock), settings, no_vitals)
+    api = api_of(settings, hub=hub)
     [listen] = [route for route in ROUTES if route.path == "/agent_network_sse/{session}"]
     answer = await api.answer(listen, call(path={"session": "s"}))
 

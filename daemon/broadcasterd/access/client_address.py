@@ -86,6 +86,12 @@ def client_address(peer: str, headers: Mapping[str, str], trusted: Networks) -> 
     return str(found.pop() if len(found) == 1 else address)
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address is of this machine itself."""
+    found = _parse(address)
+    return found is not None and found.is_loopback
+
+
 def client_group(address: str) -> str:
     """Return the group that limits count as one client: an IPv4 address, or a /64 of IPv6."""
     if ":" not in address:

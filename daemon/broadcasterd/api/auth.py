@@ -22,7 +22,7 @@ from http import HTTPStatus
 
 import structlog
 
-from broadcasterd.access.client_address import client_group
+from broadcasterd.access.client_address import client_group, is_loopback
 from broadcasterd.access.grants import EVERYONE, Action, Grant
 from broadcasterd.access.hosts import is_local, is_ours
 from broadcasterd.access.ratelimit import RateLimiter
@@ -36,7 +36,7 @@ from broadcasterd.api.request import Head
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.config import Settings
 from broadcasterd.core.session_name import check_session_name
-from broadcasterd.errors import Problem, TooMany
+from broadcasterd.errors import Denied, Problem, TooMany
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -49,6 +49,7 @@ STREAM_TYPE = "text/event-stream"
 BAD_TICKET = "the ticket is unknown, has expired, was used, or is for another session"
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_OF_ANOTHER = frozenset({"origin", "forwarded", "x-forwarded-for", "x-real-ip", "via"})
 
 
 class Guard:
@@ -134,6 +135,18 @@ class Guard:
             raise self._refused(head, TokenFault.EXPIRED)
         return grant
 
+    def trusts_machine(self, head: Head) -> bool:
+        """Whether a request needs no token because this machine itself makes it.
+
+        Not a page that somebody looks at here, nor a proxy that says for whom it asks.
+        """
+        return (
+            self._settings.auth.metrics_from_loopback
+            and is_loopback(head.peer)
+            and is_ours(head.headers.get("host", ""), ())
+            and not head.headers.keys() & _OF_ANOTHER
+        )
+
     def authenticate(self, head: Head) -> Grant:
         """Return the grant of the request's token.
 
@@ -205,7 +218,7 @@ class Guard:
         if is_allowed(origin, self._settings.server.cors_origins):
             return
         if not is_of_host(origin, head.headers.get("host", "")):
-            raise Problem(
+            raise Denied(
                 HTTPStatus.FORBIDDEN,
                 "a token in a cookie changes something only for pages of this host and of"
                 " server.cors_origins: the Origin of this request is neither",
@@ -220,7 +233,7 @@ class Guard:
                 f"auth.mode is none, and server.allowed_hosts does not name {host!r}: any page can"
                 " make its own name point here"
             )
-            problem = Problem(HTTPStatus.MISDIRECTED_REQUEST, why)
+            problem = Denied(HTTPStatus.MISDIRECTED_REQUEST, why)
         elif (
             origin is None
             or origin.partition("://")[2].lower() == host.lower()
@@ -234,7 +247,7 @@ class Guard:
                 "auth.mode is none: the Origin of this request is neither this host, nor this"
                 " machine, nor in server.cors_origins"
             )
-            problem = Problem(HTTPStatus.FORBIDDEN, why)
+            problem = Denied(HTTPStatus.FORBIDDEN, why)
         log.info("a page of another site was refused", peer=head.peer, status=problem.status)
         raise problem
 
@@ -263,14 +276,14 @@ def require(grant: Grant, *actions: Action, session: str | None = None) -> None:
             return
     where = "" if session is None else f" on session {session}"
     why = f"the token does not cover {' or '.join(actions)}{where}"
-    raise Problem(HTTPStatus.FORBIDDEN, why, headers=_challenge("insufficient_scope", why))
+    raise Denied(HTTPStatus.FORBIDDEN, why, headers=_challenge("insufficient_scope", why))
 
 
 def unauthorized(why: str | None) -> Problem:
     """Return the answer to a request with a bad token, or without one where ``why`` is ``None``."""
     if why is None:
-        return Problem(HTTPStatus.UNAUTHORIZED, "this needs a token", headers=_challenge())
-    return Problem(HTTPStatus.UNAUTHORIZED, why, headers=_challenge("invalid_token", why))
+        return Denied(HTTPStatus.UNAUTHORIZED, "this needs a token", headers=_challenge())
+    return Denied(HTTPStatus.UNAUTHORIZED, why, headers=_challenge("invalid_token", why))
 
 
 def token_expired() -> Problem:

@@ -29,6 +29,7 @@ from broadcasterd.core.event import Event
 from broadcasterd.core.replaylog import check_block_fits
 from broadcasterd.core.wire import encode_block
 from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
+from broadcasterd.figures.counts import Format
 
 BYTES_PER_LINE = 5
 """What each line break adds at least: ``data:`` and a space, less the CR of a CRLF."""
@@ -39,6 +40,24 @@ STREAM_TYPE = "text/event-stream"
 
 _EXPECTED = "expected application/json, application/x-ndjson, text/event-stream or text/plain"
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+
+
+_FORMATS = {
+    JSON_TYPE: Format.JSON,
+    NDJSON_TYPE: Format.NDJSON,
+    STREAM_TYPE: Format.EVENT_STREAM,
+    "text/plain": Format.TEXT,
+}
+
+
+def format_of(head: Head) -> Format:
+    """Return what a body is counted as, whether it is taken or not."""
+    field = head.headers.get("content-type", "")
+    if found := _FORMATS.get(field):
+        return found
+    media_type = field.partition(";")[0].strip().lower()
+    other = Format.TEXT if media_type.startswith("text/") else Format.OTHER
+    return _FORMATS.get(media_type, other)
 
 
 def media_type_of(head: Head) -> str:

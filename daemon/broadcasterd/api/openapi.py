@@ -85,6 +85,8 @@ def _paths(config: Config) -> dict[str, Schema]:
         "/health/ready": {
             "get": _state("ready", "Whether the daemon takes requests", "ready", not_yet="draining")
         },
+        "/stats": {"get": _stats()},
+        "/metrics": {"get": _metrics()},
         "/openapi.json": {"get": _description()},
     }
 
@@ -236,6 +238,35 @@ def _state(name: str, summary: str, yes: str, *, not_yet: str | None = None) -> 
     if not_yet:
         responses["503"] = _json("it does not", record({"status": {"const": not_yet}}))
     return _operation(name, summary, responses=responses)
+
+
+def _stats() -> Schema:
+    return _operation(
+        "stats",
+        "Everything that is counted, and how it performs",
+        needs=[Action.ADMIN],
+        responses={"200": _json("the figures of this moment", reference("Stats"))},
+    )
+
+
+def _metrics() -> Schema:
+    return _operation(
+        "metrics",
+        "The same figures for Prometheus",
+        description="In OpenMetrics where `Accept` asks for it. Where `auth.metrics_from_loopback`"
+        " is set, programs on the daemon's own machine need no token.",
+        needs=[Action.ADMIN],
+        responses={
+            "200": {
+                "description": "families of metrics",
+                "headers": _NO_STORE,
+                "content": {
+                    "text/plain": {"schema": TEXT},
+                    "application/openmetrics-text": {"schema": TEXT},
+                },
+            }
+        },
+    )
 
 
 def _description() -> Schema:

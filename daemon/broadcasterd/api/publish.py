@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from time import perf_counter
 
 import trio
 
@@ -120,12 +121,14 @@ async def publish(
             max_body_bytes=hub.settings.server.max_body_bytes,
             held=held,
         )
+        began = perf_counter()
         parsed = parse_json(whole) if media_type == JSON_TYPE else [parse_text(whole, head)]
         events = await _encode_all(parsed, grant, hub, held)
         _check_rate(_take(events, grant, hub))
         published = Published(name)
         session = hub.open(name, grant.subject)
         published.add(await session.publish(events))
+        hub.counts.published.record(perf_counter() - began)
         published.subscribers = len(session.subscribers)
     return published
 
@@ -180,7 +183,9 @@ async def _publish_stream(
                 # It was forgotten, not closed, while this one was silent.
                 session = hub.open(name, grant.subject)
             if events:
+                began = perf_counter()
                 published.add(await session.publish(events))
+                hub.counts.published.record(perf_counter() - began)
             else:
                 await trio.lowlevel.checkpoint()  # however many parts have none
             if problem is not None:

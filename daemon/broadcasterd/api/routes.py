@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
+from time import perf_counter
 
 import msgspec
 
 from broadcasterd.access.grants import EVERYONE, Action, Grant
-from broadcasterd.api import grants, health, openapi, pages, sessions
+from broadcasterd.api import grants, health, openapi, pages, sessions, stats
 from broadcasterd.api.answer import (
     NOTHING,
     Answer,
@@ -26,6 +27,7 @@ from broadcasterd.api.answer import (
 )
 from broadcasterd.api.auth import Guard
 from broadcasterd.api.bodies import ClientDisconnected
+from broadcasterd.api.formats import format_of
 from broadcasterd.api.problems import from_crash, problem_answer
 from broadcasterd.api.publish import publish
 from broadcasterd.api.request import Head
@@ -33,6 +35,10 @@ from broadcasterd.api.subscribe import STREAM_HEADERS, Over, TurnedAway, admit
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import Config, Settings
 from broadcasterd.errors import Problem
+from broadcasterd.figures.counts import Requests
+
+CLIENT_GONE = 499
+"""The status that a request is counted under whose client left, as nginx does."""
 
 
 @lru_cache(maxsize=1)
@@ -49,6 +55,9 @@ class Api:
         guard: asked first, by every route that is not open to everyone.
         settings: those in force.
         vitals: returns the daemon's figures of this moment.
+        stats: returns more of them.
+        metrics: returns those for Prometheus, in a format that ``Accept`` takes.
+        requests: those that were answered, by route; publishes are in the hub's counts.
 
     """
 
@@ -56,17 +65,36 @@ class Api:
     guard: Guard
     settings: Settings
     vitals: Callable[[], health.Vitals]
+    stats: Callable[[], stats.Stats]
+    metrics: Callable[[str], Answer]
+    requests: Mapping[Route, Requests] = field(
+        default_factory=lambda: {r: Requests() for r in ROUTES if r.handler is not _publish}
+    )
 
     async def answer(self, route: Route, call: Call) -> Answer | LongAnswer | Stream:
         """Return the response to a request. A problem is an answer; so is a logged failure."""
+        began = perf_counter()
+        answer: Answer | LongAnswer | Stream
         try:
-            return await route.handler(self, call, route.admit(self.guard, call))
+            answer = await route.handler(self, call, route.admit(self.guard, call))
+            status = HTTPStatus.OK if isinstance(answer, Stream) else answer.status
         except Problem as problem:
-            return problem_answer(problem)
+            self.hub.counts.turned_away(problem.cause)
+            answer, status = problem_answer(problem), problem.status
         except ClientDisconnected:
-            return NOTHING  # nobody is there to read it
+            answer, status = NOTHING, CLIENT_GONE  # nobody is there to read it
         except Exception as error:  # noqa: BLE001 (one request's failure is its own)
-            return problem_answer(from_crash(error))
+            self.hub.counts.failed_requests += 1
+            answer = problem_answer(from_crash(error))
+            status = answer.status
+        if route.handler is _publish:
+            by_status = self.hub.counts.publishes[format_of(call.head)]
+        else:
+            requests = self.requests[route]
+            requests.durations.record(perf_counter() - began)
+            by_status = requests.by_status
+        by_status[status] = by_status.get(status, 0) + 1
+        return answer
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -89,7 +117,7 @@ class Call(msgspec.Struct, frozen=True):
 Handler = Callable[[Api, Call, Grant], Awaitable[Answer | LongAnswer | Stream]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """One method of one path.
 
@@ -99,6 +127,7 @@ class Route:
         needs: a token has to cover one of these, on the session that ``{session}`` names.
             ``None``: open to everyone, and no token is looked at. Empty: any good token.
         takes_ticket: whether a ticket serves as well as a token.
+        is_local: whether this machine's own requests need no token, where a setting says so.
 
     """
 
@@ -107,6 +136,7 @@ class Route:
     handler: Handler
     needs: tuple[Action, ...] | None
     takes_ticket: bool = False
+    is_local: bool = False
 
     def admit(self, guard: Guard, call: Call) -> Grant:
         """Return the grant that lets a request in.
@@ -115,7 +145,7 @@ class Route:
             Problem: there is none.
 
         """
-        if self.needs is None:
+        if self.needs is None or (self.is_local and guard.trusts_machine(call.head)):
             return EVERYONE
         session = call.path.get("session")
         if self.takes_ticket and session is not None:
@@ -196,6 +226,14 @@ async def _ready(api: Api, _call: Call, _grant: Grant) -> Answer:
     return json_answer({"status": "ready"})
 
 
+async def _stats(api: Api, _call: Call, _grant: Grant) -> Answer:
+    return json_answer(stats.document(api.stats()))
+
+
+async def _metrics(api: Api, call: Call, _grant: Grant) -> Answer:
+    return api.metrics(call.head.headers.get("accept", ""))
+
+
 async def _describe_api(api: Api, _call: Call, _grant: Grant) -> LongAnswer:
     return shared_json_answer(_description(api.settings.config))
 
@@ -204,7 +242,7 @@ ANYONE = None
 ANY_TOKEN: tuple[Action, ...] = ()
 SUBSCRIBE, PUBLISH, ADMIN = (Action.SUBSCRIBE,), (Action.PUBLISH,), (Action.ADMIN,)
 
-ROUTES = (
+ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/sessions/{session}/events", _listen, SUBSCRIBE, takes_ticket=True),
     Route("GET", "/agent_network_sse/{session}", _listen, SUBSCRIBE, takes_ticket=True),
     Route("POST", "/v1/sessions/{session}/events", _publish, PUBLISH),
@@ -219,5 +257,7 @@ ROUTES = (
     Route("GET", "/health", _health, ANYONE),
     Route("GET", "/health/live", _live, ANYONE),
     Route("GET", "/health/ready", _ready, ANYONE),
+    Route("GET", "/stats", _stats, ADMIN),
+    Route("GET", "/metrics", _metrics, ADMIN, is_local=True),
     Route("GET", "/openapi.json", _describe_api, ANYONE),
 )

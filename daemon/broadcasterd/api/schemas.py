@@ -45,6 +45,7 @@ NUMBER: Schema = {"type": "number"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 SECONDS: Schema = {"type": "number", "minimum": 0}
 MEGABYTES: Schema = {"type": "number", "minimum": 0}
+MILLISECONDS: Schema = {"type": "number", "minimum": 0}
 TIME: Schema = {"type": "string", "format": "date-time"}
 ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{8}-[0-9]+$"}
 
@@ -66,6 +67,32 @@ _PROGRESS: Schema = {
 
 # Of a relayed stream: whether its last event was cut off, how often something was no UTF-8.
 _REMARKS: Schema = {"incomplete": {"const": True}, "replaced": COUNT}
+
+_STATUS: Schema = {"enum": ["healthy", "degraded", "unhealthy"]}
+_BREAKER: Schema = {"enum": ["off", *(state.value for state in State)]}
+_MEMORY = record(
+    {
+        "rss_mb": MEGABYTES,
+        "used_mb": MEGABYTES,
+        "accounted_mb": MEGABYTES,
+        "clients_mb": MEGABYTES,
+        "warning_mb": MEGABYTES,
+        "critical_mb": MEGABYTES,
+        "breaker": _BREAKER,
+        "trend": record({"used_mb": array(MEGABYTES), "mb_per_minute": NUMBER}),
+    },
+    {"cgroup_limit_mb": MEGABYTES, "stalled_percent": NUMBER, "unfreeable_mb": MEGABYTES},
+)
+_LOOP = record({"lag_ms": NUMBER, "max_lag_ms": NUMBER, "long_steps": COUNT})
+_COUNTS: Schema = {"type": "object", "additionalProperties": COUNT}
+_QUANTILES = record({"count": COUNT, **dict.fromkeys(("p50", "p95", "p99", "max"), MILLISECONDS)})
+_CHANGE = record({"time": TIME, "from": _BREAKER, "to": _BREAKER, "used_mb": MEGABYTES})
+
+
+def _of_windows(schema: Schema) -> Schema:
+    """Return the schema of a figure over the last 10 s, minute and 10 min."""
+    return record(dict.fromkeys(("10s", "1m", "10m"), schema))
+
 
 _NAMED: dict[str, Schema] = {
     "Answer": record(_PROGRESS, {"duplicates": COUNT, **_REMARKS}),
@@ -98,29 +125,48 @@ _NAMED: dict[str, Schema] = {
     "Revocation": record({"subject": TEXT, "ended": COUNT}),
     "Health": record(
         {
-            "status": {"enum": ["healthy", "degraded", "unhealthy"]},
-            "memory": record(
-                {
-                    "rss_mb": MEGABYTES,
-                    "used_mb": MEGABYTES,
-                    "accounted_mb": MEGABYTES,
-                    "clients_mb": MEGABYTES,
-                    "warning_mb": MEGABYTES,
-                    "critical_mb": MEGABYTES,
-                    "breaker": {"enum": ["off", *(state.value for state in State)]},
-                    "trend": record({"used_mb": array(MEGABYTES), "mb_per_minute": NUMBER}),
-                },
-                {
-                    "cgroup_limit_mb": MEGABYTES,
-                    "stalled_percent": NUMBER,
-                    "unfreeable_mb": MEGABYTES,
-                },
-            ),
-            "loop": record({"lag_ms": NUMBER, "max_lag_ms": NUMBER, "long_steps": COUNT}),
+            "status": _STATUS,
+            "memory": _MEMORY,
+            "loop": _LOOP,
             "sessions": COUNT,
             "subscribers": COUNT,
             "uptime_s": SECONDS,
             "version": TEXT,
+        }
+    ),
+    "Stats": record(
+        {
+            "status": _STATUS,
+            "uptime_s": SECONDS,
+            "version": TEXT,
+            "sessions": COUNT,
+            "streams": COUNT,
+            "connections": COUNT,
+            "counters": record(
+                {
+                    **dict.fromkeys(("events", "duplicates", "deliveries", "gaps"), COUNT),
+                    **dict.fromkeys(("delivered_bytes", "streams_opened"), COUNT),
+                    "publishes": {"type": "object", "additionalProperties": _COUNTS},
+                    **dict.fromkeys(("streams_ended", "refused", "failures"), _COUNTS),
+                    **dict.fromkeys(("log_records", "breaker_transitions", "expired"), _COUNTS),
+                }
+            ),
+            "performance": record(
+                {
+                    "rates": _of_windows({"type": "object", "additionalProperties": NUMBER}),
+                    "error_rate": _of_windows({"type": "number", "minimum": 0, "maximum": 1}),
+                    "latency_ms": record(
+                        {
+                            **dict.fromkeys(("publish", "fan_out", "loop_lag"), _QUANTILES),
+                            "requests": {"type": "object", "additionalProperties": _QUANTILES},
+                        }
+                    ),
+                    "errors": _COUNTS,
+                    "loop": _LOOP,
+                    "memory": _MEMORY,
+                    "breaker": record({"state": _BREAKER, "history": array(_CHANGE)}),
+                }
+            ),
         }
     ),
     # RFC 9457, and the members that say how far a publisher came.

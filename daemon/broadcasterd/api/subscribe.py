@@ -21,6 +21,7 @@ from broadcasterd.core.wire import (
     encode_priming,
 )
 from broadcasterd.errors import RETRY_AFTER_S, BadRequest, Problem, Unavailable, UsedUp
+from broadcasterd.figures.counts import Cause
 
 STREAM_HEADERS = {
     # By the standard it is UTF-8 anyway; but clients that know only HTTP take text for Latin-1.
@@ -79,6 +80,7 @@ def admit(head: Head, name: str, grant: Grant, hub: Hub) -> Admission | TurnedAw
     if isinstance(session, NoRoom):
         if head.parameter("overload") == "status":
             raise session.problem
+        hub.counts.turned_away(session.problem.cause)
         return TurnedAway(encode_end(session.reason, retry_ms=hub.subscribers.jittered_retry_ms()))
     position = session.resolve(start)
     stream_id = new_stream_id()
@@ -109,9 +111,9 @@ class NoRoom:
 def find_room(head: Head, name: str, grant: Grant, hub: Hub) -> Session | NoRoom:
     """Return the session if it has room for a stream, or for a page that waits like one."""
     if hub.draining:
-        return _no_room(EndReason.DRAINING)
+        return _no_room(EndReason.DRAINING, Cause.DRAINING)
     if hub.pressure.refuses_subscriber():
-        return _no_room(EndReason.MEMORY)
+        return _no_room(EndReason.MEMORY, Cause.BREAKER)
     quotas, is_new = hub.quotas, name not in hub.sessions
     if (setting := quotas.used_up_by_streams(head.peer, grant.subject)) or (
         is_new and (setting := quotas.used_up_by_sessions(grant.subject))
@@ -125,9 +127,9 @@ def find_room(head: Head, name: str, grant: Grant, hub: Hub) -> Session | NoRoom
     return session
 
 
-def _no_room(reason: EndReason) -> NoRoom:
+def _no_room(reason: EndReason, cause: Cause = Cause.LIMITS) -> NoRoom:
     msg = f"no stream can be opened now ({reason})"
-    return NoRoom(reason, Unavailable(msg, retry_after=RETRY_AFTER_S))
+    return NoRoom(reason, Unavailable(msg, retry_after=RETRY_AFTER_S, cause=cause))
 
 
 def start_of(head: Head) -> Start:

@@ -22,6 +22,7 @@ from broadcasterd.config import Settings
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.errors import RETRY_AFTER_S, Draining, NoSuchSession, Unavailable, UsedUp
+from broadcasterd.figures.counts import Counts
 from broadcasterd.memory.account import Account
 from broadcasterd.memory.breaker import Thresholds
 from broadcasterd.memory.holdings import STREAM_BYTES, Holdings
@@ -49,6 +50,7 @@ class Hub:
         settings: those in force.
         clock: the daemon's.
         thresholds: the memory breaker's; ``None`` switches it off.
+        counts: what the daemon counts.
 
     Attributes:
         sessions: those that are open, by name.
@@ -68,12 +70,14 @@ class Hub:
         *,
         clock: Clock | None = None,
         thresholds: Thresholds | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self.settings = settings
+        self.counts = counts or Counts()
         self.clock = clock or Clock()
         self.sessions: dict[str, Session] = {}
         self.quotas = Quotas(settings, self.clock.now)
-        self.subscribers = Subscribers(settings, self.quotas, self.clock)
+        self.subscribers = Subscribers(settings, self.quotas, self.clock, self.counts)
         self.interrupts = Interrupts(self.clock)
         self.revocations = Revocations(self.clock.unix_now)
         self.poller = Poller()
@@ -204,6 +208,7 @@ class Hub:
             max_bytes=limits.max_history_bytes,
             max_age=limits.event_ttl,
             account=self.logs,
+            counts=self.counts,
         )
         return Session(
             name,
@@ -308,6 +313,7 @@ class Hub:
         now = self.clock.now()
         session.log.expire(now)
         if session.has_expired(now) and self.sessions.get(session.name) is session:
+            self.counts.expired_sessions += 1
             self.drop(session, EndReason.SESSION_EXPIRED)
 
     async def end_expired(self) -> None:
@@ -335,6 +341,7 @@ class Hub:
         try:
             await session.run()
         except Exception:
+            self.counts.failed_sessions += 1
             log.exception("a session failed", session=session.name)
         finally:
             self._remove(session)

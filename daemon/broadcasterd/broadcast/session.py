@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import structlog
 import trio
@@ -27,6 +28,7 @@ from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import LogStatistics, Position, ReplayLog
 from broadcasterd.core.segment import Entry
 from broadcasterd.errors import Problem, SessionEnded, Unavailable
+from broadcasterd.figures.counts import Counts
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -56,15 +58,17 @@ class Fresh:
 
     Attributes:
         offered: the last event before the publications that they are from.
+        since: when the first of them was logged, on the clock of durations.
 
     """
 
-    __slots__ = ("entries", "offered", "size")
+    __slots__ = ("entries", "offered", "since", "size")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.size = 0
         self.offered = 0
+        self.since = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,11 @@ class Session:
         """Return the moment: seconds on a monotonic clock."""
         return self._clock.now()
 
+    @property
+    def counts(self) -> Counts:
+        """What the daemon counts."""
+        return self._registry.counts
+
     def statistics(self) -> SessionStatistics:
         """Return a snapshot."""
         now = self.now()
@@ -162,7 +171,7 @@ class Session:
     def _refusal(self) -> Problem:
         if self.ending is EndReason.SESSION_CLOSED:
             return SessionEnded(self.name)
-        return Unavailable("the session was lost: publish again", retry_after=1)
+        return Unavailable("the session was lost: publish again", retry_after=1, cause=None)
 
     # Subscribing
 
@@ -207,6 +216,7 @@ class Session:
 
     def failed(self, subscriber: Subscriber, error: Exception) -> None:
         """Record the failure of one stream and close it; the others go on."""
+        self.counts.failed_streams += 1
         log.error("a stream failed", session=self.name, stream=subscriber.stream_id, exc_info=error)
         subscriber.close(EndReason.CRASHED)
 
@@ -310,6 +320,8 @@ class Session:
             for count, event in enumerate(publication.events, start=1):
                 entry = self._append(event, receipt)
                 if entry is not None:
+                    if not fresh.entries:
+                        fresh.since = perf_counter()
                     fresh.entries.append(entry)
                     fresh.size += len(entry.frame)
                 if (
@@ -322,6 +334,7 @@ class Session:
                     for _ in range(TURNS):
                         await trio.lowlevel.checkpoint()
             outcome = receipt.issue()
+            self.counts.duplicates += outcome.duplicates
         except Problem as problem:
             outcome = problem
         finally:
@@ -347,8 +360,10 @@ class Session:
         self._written_at = self.now()
         batch = Batch(fresh.entries, fresh.offered)
         fresh.entries, fresh.size = [], 0
+        self.counts.events += batch.count
+        subscribers = tuple(self.subscribers)
         # The loop of `for_each`, without a call of its own for each of all deliveries.
-        for count, subscriber in enumerate(tuple(self.subscribers), start=1):
+        for count, subscriber in enumerate(subscribers, start=1):
             if not subscriber.closed:
                 try:
                     subscriber.deliver(batch)
@@ -356,6 +371,8 @@ class Session:
                     self.failed(subscriber, error)
             if count % SLICE == 0:
                 await trio.lowlevel.checkpoint()
+        if subscribers:
+            self.counts.fan_out.record(perf_counter() - fresh.since)
 
     async def _heartbeat(self) -> None:
         self._written_at = self.now()

@@ -24,6 +24,7 @@ from broadcasterd.config import Sessions
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position, ReplayLog
 from broadcasterd.core.wire import encode_end, encode_gap, encode_priming
+from broadcasterd.figures.counts import Counts
 
 LAGGING_S = 2.0
 """A client that takes nothing for so long, though there is something, lags."""
@@ -56,6 +57,10 @@ class Feed(Protocol):
     @property
     def limits(self) -> Sessions:
         """The ``[sessions]`` settings in force."""
+
+    @property
+    def counts(self) -> Counts:
+        """What the daemon counts."""
 
     def now(self) -> float:
         """Return seconds on a monotonic clock."""
@@ -193,6 +198,7 @@ class Subscriber(ABC):
         gap, self._gap = self._gap, None
         if gap is None:
             return b""
+        self.feed.counts.gaps += 1
         log = self.feed.log
         self.cursor = max(self.cursor, log.floor)  # more may have left the log meanwhile
         gap = log.gap(gap.asked, after=self.cursor)

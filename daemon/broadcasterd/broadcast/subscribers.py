@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -15,6 +16,7 @@ from broadcasterd.broadcast.subscriber import LAGGING_S, Subscriber
 from broadcasterd.config import Settings
 from broadcasterd.core.event import MAX_RETRY_MS
 from broadcasterd.core.reasons import EndReason
+from broadcasterd.figures.counts import Counts
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -43,6 +45,13 @@ class Laggard:
         self._stream.disconnect(EndReason.MEMORY, retry_ms=self._retry_ms)
 
 
+class Sent(NamedTuple):
+    """Events and bytes that were sent on streams."""
+
+    events: int
+    bytes: int
+
+
 class Subscribers:
     """All streams of the daemon. Sessions tell it of each that opens, ends or moves away.
 
@@ -50,6 +59,7 @@ class Subscribers:
         settings: those in force.
         quotas: counts the streams of a client and of a subject.
         clock: tells when a grant has expired.
+        counts: what the daemon counts.
 
     Attributes:
         by_id: the open streams.
@@ -57,12 +67,16 @@ class Subscribers:
 
     """
 
-    def __init__(self, settings: Settings, quotas: Quotas, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, quotas: Quotas, clock: Clock, counts: Counts | None = None
+    ) -> None:
         self._settings = settings
         self._quotas = quotas
         self._clock = clock
+        self.counts = counts or Counts()
         self.by_id: dict[str, Subscriber] = {}
         self.ended_by_reason: Counter[EndReason] = Counter()
+        self._sent_before = Sent(0, 0)  # on streams that are no longer open
         self._to_drain: set[str] = set()
         self._drained = trio.Event()  # set when none of these streams is left
 
@@ -81,6 +95,15 @@ class Subscribers:
             for stream in self.by_id.values()
             if stream.pending_bytes and stream.is_behind
         ]
+
+    @property
+    def sent(self) -> Sent:
+        """All that was sent on streams by this process, exactly; it is summed up when asked for."""
+        events, size = self._sent_before
+        for subscriber in self.by_id.values():
+            events += subscriber.sent_events
+            size += subscriber.sent_bytes
+        return Sent(events, size)
 
     @property
     def are_full(self) -> bool:
@@ -102,6 +125,8 @@ class Subscribers:
         used_up = self._quotas.used_up_by_streams(subscriber.peer, subscriber.subject)
         had_room = used_up is None and not self.are_full
         self.by_id[subscriber.stream_id] = subscriber
+        self.counts.streams_opened += 1
+        self._count_sent(subscriber, -1)  # by an earlier process
         self._quotas.stream_opened(subscriber.peer, subscriber.subject)
         return had_room
 
@@ -126,9 +151,16 @@ class Subscribers:
         """Stop counting a stream, without a record: it goes on in another process."""
         if self.by_id.pop(subscriber.stream_id, None) is not None:
             self._quotas.stream_ended(subscriber.peer, subscriber.subject)
+            self._count_sent(subscriber, 1)
         self._to_drain.discard(subscriber.stream_id)
         if not self._to_drain:
             self._drained.set()
+
+    def _count_sent(self, subscriber: Subscriber, sign: int) -> None:
+        events, size = self._sent_before
+        self._sent_before = Sent(
+            events + sign * subscriber.sent_events, size + sign * subscriber.sent_bytes
+        )
 
     # Ending many
 

@@ -30,6 +30,7 @@ from broadcasterd.core.run import Run
 from broadcasterd.core.segment import Entry, Segment, cost_of
 from broadcasterd.core.wire import encode_frame
 from broadcasterd.errors import TooLarge
+from broadcasterd.figures.counts import Counts
 from broadcasterd.memory.account import Account
 
 _ID_ROOM_BYTES = 64
@@ -76,6 +77,7 @@ class ReplayLog:
         max_bytes: bytes accounted at most.
         max_age: seconds that an event is retained at most.
         account: counts the bytes of all logs together.
+        counts: what the daemon counts.
 
     """
 
@@ -87,6 +89,7 @@ class ReplayLog:
         max_bytes: int,
         max_age: float,
         account: Account | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self.incarnation = incarnation
         self.floor = 0
@@ -96,6 +99,7 @@ class ReplayLog:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._history = History(account or Account())
+        self._counts = counts or Counts()
         self._keys = KeyIndex()
         self._short_lived = Expiries()  # of events with their own ttl
 
@@ -260,7 +264,9 @@ class ReplayLog:
                 self._evict_oldest()
         if share < 1 or (before and not history.count):
             self._give_back()
-        return before - history.count
+        if expired := before - history.count:
+            self._counts.expired_events += expired
+        return expired
 
     # Handing over
 

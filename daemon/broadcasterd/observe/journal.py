@@ -17,6 +17,7 @@ import structlog
 from logging_journald import JournaldTransport
 from typing_extensions import override
 
+from broadcasterd.figures.counts import Counts
 from broadcasterd.observe.messages import MESSAGE_IDS
 
 SOCKET = Path("/run/systemd/journal/socket")
@@ -45,11 +46,13 @@ class JournalHandler(logging.Handler):
 
     Args:
         path: journald's socket.
+        counts: what the daemon counts.
 
     """
 
-    def __init__(self, path: Path = SOCKET) -> None:
+    def __init__(self, path: Path = SOCKET, counts: Counts | None = None) -> None:
         super().__init__()
+        self._counts = counts or Counts()
         self._transport = _Transport(path, connected=False)
         self._untold = 0
         self._give_up_at = float("inf")
@@ -58,7 +61,7 @@ class JournalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record, or drop and count it; the count is told before the next record."""
         if time.monotonic() >= self._give_up_at:
-            self._untold += 1
+            self._count_unwritten()
             return
         try:
             if self._untold:
@@ -66,9 +69,13 @@ class JournalHandler(logging.Handler):
                 self._untold = 0
             self._transport.send(fields(record))
         except OSError:
-            self._untold += 1
+            self._count_unwritten()
         except Exception:  # noqa: BLE001 (as the standard handlers do: a record is no reason to fail)
             self.handleError(record)
+
+    def _count_unwritten(self) -> None:
+        self._untold += 1
+        self._counts.unwritten_records += 1
 
     def give_up_after(self, seconds: float) -> None:
         """Drop all records that could not be sent by then: the daemon wants to stop."""

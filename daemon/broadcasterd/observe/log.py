@@ -21,6 +21,7 @@ from structlog.typing import EventDict, Processor
 from typing_extensions import override
 
 from broadcasterd.config import ConfigError, Log
+from broadcasterd.figures.counts import Counts
 from broadcasterd.observe import journal
 from broadcasterd.observe.error_output import ErrorHandler
 from broadcasterd.observe.journal import JournalHandler
@@ -42,8 +43,11 @@ class DroppingQueueHandler(QueueHandler):
     Of some kinds it takes only so many a second, and says with a later record what it left out.
     """
 
-    def __init__(self, records: queue.Queue[logging.LogRecord]) -> None:
+    def __init__(
+        self, records: queue.Queue[logging.LogRecord], counts: Counts | None = None
+    ) -> None:
         super().__init__(records)
+        self._counts = counts or Counts()
         self._records = records
         self._limit = RecordLimit()
         self.untold = 0
@@ -68,6 +72,7 @@ class DroppingQueueHandler(QueueHandler):
             self._records.put_nowait(record)
         except queue.Full:
             self.untold += 1
+            self._counts.dropped_records += 1
 
     def tell(self) -> None:
         """Log how many records were dropped, if any were."""
@@ -78,12 +83,17 @@ class DroppingQueueHandler(QueueHandler):
     def tell_left_out(self, *, is_over: bool = False) -> None:
         """Log how many records of which kind were left out, in a second that is over."""
         for kind, count in self._limit.take_left_out(is_over=is_over).items():
+            self._counts.left_out_records += count
             log.warning("log records were left out", record=kind, count=count)
 
 
 @contextmanager
-def logging_as(config: Log) -> Iterator[None]:
+def logging_as(config: Log, counts: Counts | None = None) -> Iterator[None]:
     """Write all records as the settings say while inside; flush them on the way out.
+
+    Args:
+        config: the ``[log]`` settings.
+        counts: what the daemon counts: here, the records that are not written.
 
     Raises:
         ConfigError: the journal is asked for, and there is none.
@@ -105,9 +115,10 @@ def logging_as(config: Log) -> Iterator[None]:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    writer = _writer(config, shared)
+    counts = counts or Counts()
+    writer = _writer(config, shared, counts)
     records: queue.Queue[logging.LogRecord] = queue.Queue(QUEUED_RECORDS)
-    handler = DroppingQueueHandler(records)
+    handler = DroppingQueueHandler(records, counts)
     listener = QueueListener(records, writer)
     root = logging.getLogger()
     root.addHandler(handler)
@@ -133,12 +144,12 @@ def set_level(level: str) -> None:
     logging.getLogger("broadcasterd").setLevel(number)
 
 
-def _writer(config: Log, shared: list[Processor]) -> JournalHandler | ErrorHandler:
+def _writer(config: Log, shared: list[Processor], counts: Counts) -> JournalHandler | ErrorHandler:
     """Return the handler that writes the records: to the journal, or to standard error."""
     if config.format == "journal" and not journal.SOCKET.exists():
         raise ConfigError(f'log.format = "journal": there is no journald at {journal.SOCKET}')
     if config.format == "journal" or (config.format == "auto" and check_journal_stream()):
-        return JournalHandler(journal.SOCKET)
+        return JournalHandler(journal.SOCKET, counts)
     renderers: list[Processor]
     if config.format == "json":
         renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

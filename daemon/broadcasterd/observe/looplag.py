@@ -14,6 +14,8 @@ import structlog
 import trio
 from typing_extensions import override
 
+from broadcasterd.figures.histogram import Histogram
+
 log = structlog.stdlib.get_logger(__name__)
 
 INTERVAL_S = 0.25
@@ -36,6 +38,7 @@ class LoopWatch(trio.abc.Instrument):
     Attributes:
         long_steps: how many took too long.
         longest_step: of them all, in seconds.
+        lags: every measurement since the start.
 
     """
 
@@ -43,6 +46,7 @@ class LoopWatch(trio.abc.Instrument):
         self.long_steps = 0
         self.longest_step = 0.0
         self._clock = clock or perf_counter
+        self.lags = Histogram()
         self._lags: deque[float] = deque(maxlen=KEPT)
         self._step_began = 0.0
 
@@ -64,7 +68,9 @@ class LoopWatch(trio.abc.Instrument):
             while True:
                 due = trio.current_time() + INTERVAL_S
                 await trio.sleep_until(due)
-                self._lags.append(max(0.0, trio.current_time() - due))
+                lag = max(0.0, trio.current_time() - due)
+                self._lags.append(lag)
+                self.lags.record(lag)
         finally:
             trio.lowlevel.remove_instrument(self)
 

@@ -42,7 +42,7 @@ def create_app(api: Api) -> Application:
     app.url_map.converters["rest"] = _Rest
     for route in ROUTES:
         _add_route(app, api, route)
-    _add_errors(app)
+    _add_errors(app, api)
     _add_cors(app, api)
     return app
 
@@ -90,7 +90,7 @@ def _long_response(answer: LongAnswer) -> Response:
     return Response(pieces(), answer.status, dict(answer.headers))
 
 
-def _add_errors(app: Application) -> None:
+def _add_errors(app: Application, api: Api) -> None:
     @app.errorhandler(Problem)
     async def problem(error: Problem) -> Response:
         return _response(problem_answer(error))
@@ -104,6 +104,7 @@ def _add_errors(app: Application) -> None:
 
     @app.errorhandler(Exception)
     async def crash(error: Exception) -> Response:
+        api.hub.counts.failed_requests += 1
         return _response(problem_answer(from_crash(error)))
 
 

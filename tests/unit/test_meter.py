@@ -1,0 +1,127 @@
+"""The meter: it reads what the parts count, and its rates and quantiles go with the time."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from broadcasterd.access.tokens import KeyRing
+from broadcasterd.api.stats import Boundary
+from broadcasterd.config import from_mapping
+from broadcasterd.core.reasons import EndReason
+from broadcasterd.daemon import Daemon
+from broadcasterd.figures.counts import Cause, Format
+from broadcasterd.memory.breaker import State
+from broadcasterd.meter import KEPT_CHANGES
+from tests.performance.costs import function_calls
+
+
+@pytest.fixture
+async def daemon() -> Daemon:
+    """Return a daemon that does not run, and has no sockets."""
+    config = from_mapping({"auth": {"mode": "none"}, "limits": {"max_connections": 100}})
+    return Daemon(config, KeyRing((), None, None, 0.0), [])
+
+
+async def test_a_daemon_that_did_nothing_has_figures(daemon: Daemon) -> None:
+    stats = daemon.meter.stats()
+
+    assert (0, 0) == stats.sent
+    assert 0 == sum(stats.failures.values()) + sum(stats.refused.values())
+    assert (100, 10_000, 15_000) == (stats.max_connections, stats.max_sessions, stats.max_streams)
+    assert ["10s", "1m", "10m"] == list(stats.growth)
+
+
+async def test_what_others_count_is_read_from_them(daemon: Daemon) -> None:
+    daemon.server.failed_connections = 2
+    daemon.server.failed_responses = 3
+    daemon.server.connection_limits.refused.update({"max_connections": 4, "accept": 1})
+    daemon.server.connection_limits.taken = 9
+    daemon.hub.subscribers.ended_by_reason[EndReason.REVOKED] = 6
+    daemon.hub.counts.failed_streams = 7
+    daemon.hub.counts.turned_away(Cause.RATE)
+    stats = daemon.meter.stats()
+
+    assert {
+        Boundary.CONNECTION: 2,
+        Boundary.REQUEST: 0,
+        Boundary.RESPONSE: 3,
+        Boundary.SESSION: 0,
+        Boundary.STREAM: 7,
+    } == stats.failures
+    assert {Cause.CONNECTIONS: 5, Cause.RATE: 1} == stats.refused
+    assert (9, 6) == (stats.connections, stats.ended[EndReason.REVOKED])
+
+
+async def test_figures_cost_the_same_however_many_sessions_there_are(
+    daemon: Daemon, nursery: trio.Nursery
+) -> None:
+    await nursery.start(daemon.hub.run)
+    calls = []
+    for _ in range(3):  # the first has more to do
+        with function_calls() as count:
+            daemon.meter.stats()
+        calls.append(count.total)
+        for _ in range(100):
+            daemon.hub.open(f"session-{len(daemon.hub.sessions)}")
+
+    assert calls[1] == calls[2]
+
+
+async def test_rates_are_those_of_their_windows(
+    daemon: Daemon, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    nursery.start_soon(daemon.meter.run)
+    counts = daemon.hub.counts
+    for _ in range(120):
+        await trio.sleep(1)
+        counts.events += 50
+        counts.publishes[Format.JSON][200] = counts.publishes[Format.JSON].get(200, 0) + 10
+    counts.publishes[Format.JSON][503] = 90
+    growth = daemon.meter.stats().growth
+
+    for name in ("10s", "1m", "10m"):
+        totals, seconds = growth[name].totals, growth[name].seconds
+        assert 50 == pytest.approx(totals.events / seconds, rel=0.1)
+        assert 90 == totals.errors
+        assert totals.publishes == totals.requests
+    assert 90 / 190 == pytest.approx(90 / growth["10s"].totals.requests, rel=0.1)
+
+
+async def test_quantiles_are_of_the_last_minute(
+    daemon: Daemon, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    nursery.start_soon(daemon.meter.run)
+    await trio.sleep(100)
+    daemon.hub.counts.published.record(2.0)
+    [health] = [r for r in daemon.api.requests if r.path == "/health"]
+    daemon.api.requests[health].durations.record(0.5)
+    await trio.sleep(55)
+    stats = daemon.meter.stats()
+    [of_health] = [route for route in stats.routes if route.path == "/health"]
+
+    assert (1, 2.0) == (stats.published.count, stats.published.longest)
+    assert (1, 0.5) == (of_health.recent.count, of_health.recent.longest)
+
+    await trio.sleep(20)
+
+    assert 0 == daemon.meter.stats().published.count
+
+
+async def test_the_breaker_has_a_history_that_does_not_grow_for_ever(daemon: Daemon) -> None:
+    pressure = daemon.hub.pressure
+    pressure.sample(10**12)
+    stats = daemon.meter.stats()
+
+    assert [(State.CLOSED, State.WARNING), (State.WARNING, State.OPEN)] == [
+        (change.before, change.after) for change in stats.history
+    ]
+    assert {State.WARNING: 1, State.OPEN: 1} == stats.entered
+    assert {10**12} == {change.used for change in stats.history}
+
+    for transition in list(stats.history) * KEPT_CHANGES:
+        for tell in pressure.watchers[-1:]:
+            tell(transition)  # type: ignore[arg-type] # it has what is read of it
+
+    assert KEPT_CHANGES == len(daemon.meter.stats().history)
