@@ -37,7 +37,7 @@ from broadcasterd.core.reasons import EndReason
 from broadcasterd.figures.counts import Counts
 from broadcasterd.handover.kept_configuration import unpack
 from broadcasterd.handover.restart import Restart
-from broadcasterd.handover.transfer import Adopt
+from broadcasterd.handover.transfer import Connections
 from broadcasterd.host.failed_starts import FailedStarts
 from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.host.service import Service
@@ -65,10 +65,14 @@ HAND_OVER_AFTER_S = 1.0
 """Requests that are under way have so long before streams are handed over: most take milliseconds,
 and whoever holds one up is not to hold up the streams, which a kill would lose."""
 
-Restore = Callable[[Hub, Adopt], Awaitable[None]]
+LAST_REQUESTS_S = 0.1
+"""Whoever asks for something in this time is still answered, and told that the connection closes: a
+client that knows that does not write to a connection while it is closed."""
+
+Restore = Callable[[Hub, Connections], Awaitable[None]]
 
 
-async def _nothing_to_restore(_hub: Hub, _adopt: Adopt) -> None:
+async def _nothing_to_restore(_hub: Hub, _connections: Connections) -> None:
     pass
 
 
@@ -127,7 +131,7 @@ class Daemon:
         """
         async with trio.open_nursery() as root:
             await root.start(self.hub.run)
-            await restore(self.hub, self.server.adopt)
+            await restore(self.hub, self.server)
             urls: list[str] = await root.start(self._serve)
             root.start_soon(self.monitor.loop.run)
             root.start_soon(self.meter.run)
@@ -158,8 +162,11 @@ class Daemon:
     async def drain(self, *, movable_stay: bool = False) -> None:
         """Accept nothing more, tell subscribers to come back, and wait for requests under way.
 
-        Streams that can go on in another process may stay.
+        Streams and idle connections that can go on in another process may stay.
         """
+        self.server.close_doors(keep_idle=movable_stay)
+        with trio.move_on_after(LAST_REQUESTS_S):
+            await self.wait_served()
         await self.server.stop_accepting()
         await self.hub.drain(movable_stay=movable_stay)
         await self.wait_served()
@@ -330,7 +337,7 @@ async def _stop(
         with grace.lasting(inf if restart is None else HAND_OVER_AFTER_S):
             await daemon.drain(movable_stay=stay)
         if restart is not None:
-            await restart.hand_over(daemon.hub)
+            await restart.hand_over(daemon.hub, daemon.server.take_idle())
             with grace.lasting():
                 await daemon.wait_served()
         await daemon.abort()

@@ -233,7 +233,7 @@ async def test_streams_are_handed_over_before_the_last_request_is_over(
             return False
 
         @override
-        async def hand_over(self, hub: Hub) -> None:
+        async def hand_over(self, hub: Hub, idle: Sequence[socket.socket] = ()) -> None:
             handed_over.set()
 
     async with serving() as serves, trio.open_nursery() as nursery:

@@ -214,10 +214,11 @@ def attach(
     *,
     start: Start = FIRST,
     grant: Grant = EVERYONE,
+    kind: type[SocketSubscriber] = SocketSubscriber,
 ) -> SocketSubscriber:
     """Subscribe with a socket; by default with one that takes everything."""
     hub = hub_of(session)
-    subscriber = SocketSubscriber(
+    subscriber = kind(
         session,
         ThrottledSocket() if sock is None else sock,
         hub.poller,
@@ -241,6 +242,26 @@ def taken(subscriber: SocketSubscriber) -> bytes:
 def data_of(subscriber: SocketSubscriber) -> list[str]:
     """Return the data of the events that the subscriber was sent."""
     return [event.data for event in events_of(taken(subscriber))]
+
+
+class Arrivals:
+    """Takes in the connections that another process accepted, as a server does.
+
+    Attributes:
+        idle: those that wait for their next request.
+
+    """
+
+    def __init__(self) -> None:
+        self.idle: list[socket.socket] = []
+
+    def adopt(self, sock: socket.socket) -> socket.socket:
+        """Take it as it is."""
+        return sock
+
+    def resume(self, sock: socket.socket) -> None:
+        """Keep it."""
+        self.idle.append(sock)
 
 
 # --- a subscriber that only remembers --------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.core.run import Cut
 from broadcasterd.core.segment import Entry
+from broadcasterd.core.wire import chunk
 
 BATCH = Batch([Entry(4, b"four", 0.0), Entry(6, b"six", 0.0)], 3)
 
@@ -32,3 +33,17 @@ def test_a_reader_goes_on_where_it_stopped(sent: int, cursor: int, count: int, r
 def test_no_reader_takes_more_than_there_is() -> None:
     with pytest.raises(ValueError, match="more than there is"):
         BATCH.cut(8)
+
+
+def test_without_chunks_it_is_made_once() -> None:
+    batch = Batch([Entry(4, chunk(b"four"), 0.0), Entry(6, chunk(b"six"), 0.0)], 3)
+
+    assert (b"foursix", 7, 2, 3, 6, 3) == (
+        batch.unchunked.frames,
+        batch.unchunked.size,
+        batch.unchunked.count,
+        batch.unchunked.start,
+        batch.unchunked.end,
+        batch.unchunked.offered,
+    )
+    assert batch.unchunked is batch.unchunked

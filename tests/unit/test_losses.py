@@ -27,7 +27,7 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.handover.transfer import hand_over, restore
-from tests.support.broadcast import ThrottledSocket, drafts, in_force, make_hub, start_hub
+from tests.support.broadcast import Arrivals, ThrottledSocket, drafts, in_force, make_hub, start_hub
 from tests.unit.test_transfer import Shelf
 
 RETAINED = 3
@@ -81,7 +81,7 @@ class World:
         shelf = Shelf()
         await hand_over(self.hub, shelf)
         self.hub = await start_hub(self.nursery, self._hub())
-        await restore(self.hub, shelf)
+        await restore(self.hub, shelf, Arrivals())
 
     def _hub(self) -> Hub:
         return make_hub(in_force(**self.settings), clock=self.hub.clock)

@@ -15,7 +15,7 @@ from broadcasterd.handover.descriptor_store import PARCEL
 from broadcasterd.handover.format import SEGMENT_BYTES
 from broadcasterd.handover.restart import SPARE_DESCRIPTORS, Restart
 from broadcasterd.host.systemd import HandedOver, Notifier
-from tests.support.broadcast import attach, drafts, retained, start_hub
+from tests.support.broadcast import Arrivals, attach, drafts, retained, start_hub
 
 
 def restart(environ: Mapping[str, str], *handed: HandedOver) -> Restart:
@@ -66,8 +66,8 @@ async def test_without_a_store_the_logs_wait_in_the_runtime_directory(
     await before.open("s").publish(drafts("a", "b"))
     with capture_logs() as records:
         await restart(environ).hand_over(before)
-        await restart(environ).restore(after, lambda sock: sock)
-        await restart(environ).restore(after, lambda sock: sock)
+        await restart(environ).restore(after, Arrivals())
+        await restart(environ).restore(after, Arrivals())
 
     assert ["a", "b"] == retained(after.find("s"))
     assert ["handed over", "handover taken up"] == [record["event"] for record in records]
@@ -78,7 +78,7 @@ async def test_where_nothing_is_kept_nothing_is_left(nursery: trio.Nursery) -> N
     await hub.open("s").publish(drafts("a"))
     with capture_logs() as records:
         await restart({}).hand_over(hub)
-        await restart({}).restore(hub, lambda sock: sock)
+        await restart({}).restore(hub, Arrivals())
 
     assert ["a"] == retained(hub.find("s"))
     assert [] == records
@@ -105,7 +105,7 @@ async def test_sockets_of_which_nothing_is_known_are_closed(nursery: trio.Nurser
     sender.close()
     with ours:
         arrangement = restart({}, HandedOver(PARCEL, parcel.detach()), HandedOver("http", -1))
-        await arrangement.restore(await start_hub(nursery), lambda sock: sock)
+        await arrangement.restore(await start_hub(nursery), Arrivals())
 
         assert b"" == ours.recv(1)
     assert [HandedOver("http", -1)] == arrangement.others

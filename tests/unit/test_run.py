@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broadcasterd.core.replaylog import ReplayLog
-from broadcasterd.core.run import Cut, Run
+from broadcasterd.core.run import Cut, Run, UnchunkedRun
 from broadcasterd.core.segment import LARGE_BYTES
 
 ALL = 1 << 40
@@ -53,6 +53,44 @@ def test_the_rest_of_a_large_frame_is_there_once_for_all() -> None:
 
 def test_no_reader_takes_more_than_there_is() -> None:
     run = run_of(10)
+
+    with pytest.raises(ValueError, match="more than there is"):
+        run.cut(len(run.frames) + 1)
+
+
+# --- without chunks ------------------------------------------------------------------------------
+
+
+def test_without_chunks_a_reader_gets_what_is_in_them() -> None:
+    run = UnchunkedRun(run_of(3, 5))
+
+    assert b"xx\nid: 7f3c-1\n\nxxxx\nid: 7f3c-2\n\n".replace(b"\nid", b"id") == run.frames
+    assert (2, 2) == (run.count, run.end)
+
+
+def test_without_chunks_a_reader_goes_on_at_the_very_byte() -> None:
+    run = UnchunkedRun(run_of(10, 2 * LARGE_BYTES, 10))
+    size = len(run.frames)
+    first = run.frames.index(b"\n\n") + 2
+    second = first + run.frames[first:].index(b"\n\n") + 2
+
+    for sent in (*range(1, 60), second - 1, second, second + 1, size - 1, size):
+        cut = run.cut(sent)
+        count = 1 + (sent > first) + (sent > second)
+        end = [first, second, size][count - 1]
+
+        assert (count, count) == (cut.cursor, cut.count)
+        assert run.frames[sent:end] == cut.rest
+
+
+def test_without_chunks_the_rest_of_a_large_frame_is_there_once_for_all() -> None:
+    run = UnchunkedRun(run_of(10, 2 * LARGE_BYTES))
+
+    assert run.cut(500).rest.obj is run.cut(600).rest.obj
+
+
+def test_without_chunks_no_reader_takes_more_than_there_is() -> None:
+    run = UnchunkedRun(run_of(10))
 
     with pytest.raises(ValueError, match="more than there is"):
         run.cut(len(run.frames) + 1)

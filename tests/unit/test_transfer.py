@@ -6,6 +6,7 @@ in the same Trio run, with nothing in common.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
@@ -18,6 +19,7 @@ import trio.testing
 from broadcasterd.access.grants import Grant
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.publication import EncodedEvent
+from broadcasterd.broadcast.unchunked_subscriber import UnchunkedSubscriber
 from broadcasterd.core.position import ById, Now
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import encode_frame
@@ -27,10 +29,12 @@ from broadcasterd.handover.format import (
     EventLeft,
     HandoverError,
     SessionLeft,
+    StreamLeft,
     unpack,
 )
 from broadcasterd.handover.transfer import hand_over, restore
 from tests.support.broadcast import (
+    Arrivals,
     attach,
     dechunk,
     draft,
@@ -39,6 +43,7 @@ from tests.support.broadcast import (
     retained,
     start_hub,
 )
+from tests.support.sse import parse
 
 
 class Shelf:
@@ -146,7 +151,7 @@ async def moved(hub: Hub, shelf: Shelf, nursery: trio.Nursery, **limits: object)
     await hand_over(hub, shelf)
     await settle()
     following = await start_hub(nursery, **limits)
-    await restore(following, shelf)
+    await restore(following, shelf, Arrivals())
     await settle()
     return following
 
@@ -269,10 +274,78 @@ async def test_a_client_that_hung_up_in_between_is_nobodys_loss(
         sock.close()  # as systemd does
     del shelf.sockets[1:]
     hub = await start_hub(nursery)
-    result = await restore(hub, shelf)
+    result = await restore(hub, shelf, Arrivals())
 
     assert (1, 1) == (result.streams, result.lost_streams)
     assert 1 == len(hub.subscribers)
+
+
+async def test_a_stream_without_chunks_goes_on_where_it_was_cut_off(
+    nursery: trio.Nursery, shelf: Shelf, connect: Connect
+) -> None:
+    hub = await start_hub(nursery)
+    client = connect(room=4096)
+    attach(hub.open("s"), client.theirs, kind=UnchunkedSubscriber)
+    data = [f"{number} ".ljust(3000, "x") for number in range(40)]
+    await hub.open("s").publish(drafts(*data))
+    await settle()
+    client.read()
+    [stream] = hub.subscribers.by_id.values()
+
+    assert stream.pending_bytes > 0, "it was to be in the middle"
+
+    hub = await moved(hub, shelf, nursery)
+    while len(client.read()) < 40 * 3000:
+        await settle()
+    await hub.open("s").publish(drafts("live"))
+    await settle()
+
+    assert [*data, "live"] == [event.data for event in parse(client.read().decode().split("\n"))]
+
+
+async def test_a_release_that_knows_no_stream_without_chunks_closes_it(
+    nursery: trio.Nursery, shelf: Shelf, connect: Connect
+) -> None:
+    hub = await start_hub(nursery)
+    client = connect()
+    attach(hub.open("s"), client.theirs, kind=UnchunkedSubscriber)
+    await hand_over(hub, shelf)
+    [left] = [r for r in unpack(shelf.kept[0]) if isinstance(r, StreamLeft)]
+
+    assert 0 == left.inode, "no socket has it"
+    assert os.fstat(shelf.sockets[0].fileno()).st_ino == left.unchunked_inode
+    for sock in shelf.sockets:
+        sock.close()
+
+
+# --- connections ---------------------------------------------------------------------------------
+
+
+async def test_idle_connections_are_left_too_with_what_has_come_on_them(
+    nursery: trio.Nursery, shelf: Shelf, connect: Connect
+) -> None:
+    hub = await start_hub(nursery)
+    client = connect()
+    client.ours.sendall(b"GET / HTTP/1.1")
+    await hand_over(hub, shelf, [client.theirs])
+    arrivals = Arrivals()
+    result = await restore(await start_hub(nursery), shelf, arrivals)
+
+    assert 1 == result.connections
+    assert [b"GET / HTTP/1.1"] == [sock.recv(100) for sock in arrivals.idle]
+    for sock in arrivals.idle:
+        sock.close()
+
+
+async def test_a_keeper_that_fails_costs_idle_connections(
+    nursery: trio.Nursery, shelf: Shelf, connect: Connect
+) -> None:
+    hub, client = await start_hub(nursery), connect()
+    shelf.breaks_down = True
+    with pytest.raises(TimeoutError):
+        await hand_over(hub, shelf, [client.theirs])
+
+    assert client.hung_up_on
 
 
 # --- sessions and their logs ---------------------------------------------------------------------
@@ -381,7 +454,7 @@ async def test_nothing_stays_behind(nursery: trio.Nursery, shelf: Shelf, connect
     assert {} == hub.subscribers.ended_by_reason, "no stream has ended"
 
     following = await start_hub(nursery)
-    await restore(following, shelf)
+    await restore(following, shelf, Arrivals())
 
     assert left == following.counted_bytes
 
@@ -430,7 +503,7 @@ async def test_of_what_cannot_be_read_nothing_is_taken_and_clients_come_back(
         shelf.kept[1] = other.kept[0]
     following = await start_hub(nursery)
     with pytest.raises(HandoverError):
-        await restore(following, shelf)
+        await restore(following, shelf, Arrivals())
     await settle()
 
     assert {} == following.sessions
@@ -446,7 +519,7 @@ async def test_a_socket_that_nothing_is_known_of_is_closed(
     await hand_over(hub, shelf)
     stray = connect()
     shelf.sockets.append(stray.theirs)
-    await restore(await start_hub(nursery), shelf)
+    await restore(await start_hub(nursery), shelf, Arrivals())
 
     assert stray.hung_up_on
 
@@ -539,7 +612,7 @@ async def test_a_handover_of_a_release_before_segments_is_read(
     packed = [msgspec.msgpack.encode(record) for record in older]
     shelf.kept[0] = MAGIC + b"".join(len(record).to_bytes(4) + record for record in packed)
     hub = await start_hub(nursery)
-    await restore(hub, shelf)
+    await restore(hub, shelf, Arrivals())
     log = hub.open("s").log
 
     assert ["a", "b"] == retained(hub.open("s"))

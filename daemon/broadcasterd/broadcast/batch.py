@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from broadcasterd.core.run import Cut
 from broadcasterd.core.segment import Entry
+from broadcasterd.core.wire import unchunk
 
 
 class Batch:
@@ -24,16 +27,28 @@ class Batch:
 
     """
 
-    __slots__ = ("_entries", "count", "end", "frames", "offered", "size", "start")
+    __slots__ = ("_entries", "_unchunked", "count", "end", "frames", "offered", "size", "start")
 
     def __init__(self, entries: Sequence[Entry], offered: int) -> None:
         self._entries = entries
+        self._unchunked: Batch | None = None
         self.offered = offered
         self.frames = b"".join([entry.frame for entry in entries])
         self.size = len(self.frames)
         self.count = len(entries)
         self.start = entries[0].seq - 1
         self.end = entries[-1].seq
+
+    @property
+    def unchunked(self) -> Batch:
+        """The same events without the chunks that they are: made once for all of HTTP/1.0."""
+        if self._unchunked is None:
+            bare = [
+                msgspec.structs.replace(entry, frame=unchunk(entry.frame))
+                for entry in self._entries
+            ]
+            self._unchunked = Batch(bare, self.offered)
+        return self._unchunked
 
     def cut(self, sent: int) -> Cut:
         """Return the place of a reader that took so many bytes of it, one or more."""

@@ -19,7 +19,7 @@ from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES, Ending, Feed, Subscriber
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position
-from broadcasterd.core.run import Run
+from broadcasterd.core.run import Run, UnchunkedRun
 from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk
 
 MAX_HEARD_BYTES = 16 * 1024
@@ -29,7 +29,6 @@ LAST_WORDS_BUFFER_BYTES = 1024 * 1024
 """The send buffer while the reason is written: room behind the bytes that a stuck reader left."""
 
 
-_HEARTBEAT = chunk(HEARTBEAT)
 _NOTHING = memoryview(b"")  # one for all: most of the many streams have nothing pending
 
 
@@ -56,7 +55,7 @@ class Progress:
 
 
 class SocketSubscriber(Subscriber):
-    """A stream on a socket of its own: non-blocking, and connected.
+    """A stream on a socket of its own: non-blocking, and connected. Its body comes in chunks.
 
     Args:
         sock: the socket.
@@ -66,6 +65,9 @@ class SocketSubscriber(Subscriber):
     """
 
     __slots__ = ("_catching_up", "_heard", "_pending", "_poller", "_socket", "_took_at")
+
+    _heartbeat = chunk(HEARTBEAT)
+    _end_of_body = LAST_CHUNK
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class SocketSubscriber(Subscriber):
         )
         self._socket = sock
         self._poller = poller
-        self._pending = memoryview(head + chunk(opening)) if opening else _NOTHING
+        self._pending = memoryview(head + self._framed(opening)) if opening else _NOTHING
         self._catching_up = False
         self._heard = 0
         self._took_at = self.opened_at  # when it last had room, while it catches up
@@ -185,7 +187,7 @@ class SocketSubscriber(Subscriber):
     @override
     def heartbeat(self) -> None:
         if not self._catching_up:
-            self._pending = memoryview(_HEARTBEAT)
+            self._pending = memoryview(self._heartbeat)
             self._write_what_is_owed()
 
     @override
@@ -207,7 +209,7 @@ class SocketSubscriber(Subscriber):
         except OSError:
             self.close(EndReason.CLIENT_GONE)
             return
-        last_words = chunk(Ending(reason, retry_ms).encode()) + LAST_CHUNK
+        last_words = self._framed(Ending(reason, retry_ms).encode()) + self._end_of_body
         self._send(bytes(self._pending) + last_words)
         self.close(reason)
 
@@ -265,11 +267,11 @@ class SocketSubscriber(Subscriber):
         if self.cursor < log.floor:
             self._check_lag(log.last)
         if not self._pending and (gap := self._take_gap()):
-            self._pending = memoryview(chunk(gap))
+            self._pending = memoryview(self._framed(gap))
             self._pending = self._pending[self._send(self._pending) :]
         if self.closed or self._pending:
             return not self.closed
-        run = log.run_after(self.cursor, max_bytes=MAX_WRITE_BYTES)
+        run = self._next_run()
         if run is not None:
             sent = self._send(run.frames)
             self._leave_off(run, sent)
@@ -282,7 +284,15 @@ class SocketSubscriber(Subscriber):
             self.disconnect(self._ending.reason, retry_ms=self._ending.retry_ms)
         return False
 
-    def _leave_off(self, events: Batch | Run, sent: int) -> None:
+    def _framed(self, data: bytes) -> bytes:
+        """Return bytes as the body has them."""
+        return chunk(data)
+
+    def _next_run(self) -> Run | UnchunkedRun | None:
+        """Return the events that follow the cursor, up to a limit."""
+        return self.feed.log.run_after(self.cursor, max_bytes=MAX_WRITE_BYTES)
+
+    def _leave_off(self, events: Batch | Run | UnchunkedRun, sent: int) -> None:
         """Move the cursor past what was sent; keep the rest of a frame that was begun."""
         if sent:
             cut = events.cut(sent)

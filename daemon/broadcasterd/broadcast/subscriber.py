@@ -5,8 +5,8 @@ encoded, and one write takes the batch. When its client takes less, it reads the
 cursor by itself until it is live again. So replay, catching up and live delivery are one path,
 and a slow reader costs no more than a quick one.
 
-There are two: a socket of its own (``socket_subscriber.py``, HTTP/1.1), and one that a response
-body asks for its bytes (``response_subscriber.py``, HTTP/2).
+There are two: a socket of its own (``socket_subscriber.py``, HTTP/1.1, and beside it HTTP/1.0), and
+one that a response body asks for its bytes (``response_subscriber.py``, HTTP/2).
 
 Ending has three strengths: ``finish`` sends what is still owed and then says why; ``disconnect``
 says why now, if the client takes it; ``close`` only closes. None of them blocks.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from broadcasterd.core.segment import LARGE_BYTES, Segment
+from broadcasterd.core.wire import unchunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +70,37 @@ class Run:
                 return Cut(segment.seqs[index], count + index - start + 1, rest)
             count += end - start
             sent = stop - segment.ends[end - 1]
+        msg = "a reader took more than there is"
+        raise ValueError(msg)
+
+
+class UnchunkedRun:
+    """A run for a reader of HTTP/1.0: its frames without the chunks that they are.
+
+    Args:
+        run: the same run in chunks. To be read at once, as that.
+
+    """
+
+    __slots__ = ("_run", "count", "end", "frames")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.frames = b"".join([unchunk(frame) for frame in run])
+        self.count = run.count
+        self.end = run.end
+
+    def cut(self, sent: int) -> Cut:
+        """Return the place of a reader that took so many bytes of it, one or more."""
+        in_chunks = 0
+        for frame in self._run:
+            size = len(unchunk(frame))
+            if sent < size:
+                cut = self._run.cut(in_chunks + frame.index(b"\n") + 1 + sent)
+                return Cut(cut.cursor, cut.count, cut.rest[:-2])
+            in_chunks += len(frame)
+            sent -= size
+            if not sent:
+                return self._run.cut(in_chunks)
         msg = "a reader took more than there is"
         raise ValueError(msg)

@@ -94,11 +94,13 @@ class StreamLeft(_Record, frozen=True, tag="stream"):
     """A stream whose socket is handed over too.
 
     Attributes:
-        inode: identifies the socket (fstat(2)).
+        inode: identifies the socket (fstat(2)); 0 for a stream that is not in chunks, which a
+            release before these would go on with as if it was: it closes the socket instead.
         cursor: the last event that the client was sent, ``pending`` included.
         pending: the rest of a write that was cut short.
         max_lag: how many events it may be behind now.
         asked: the id that the client asked for, if it is still to be told of a gap.
+        unchunked_inode: identifies the socket of a stream that is not in chunks (HTTP/1.0).
 
     """
 
@@ -115,6 +117,7 @@ class StreamLeft(_Record, frozen=True, tag="stream"):
     asked: str | None = None
     subject: str | None = None
     expires_at: float | None = None
+    unchunked_inode: int | None = None
 
 
 class NameEnded(_Record, frozen=True, tag="ended"):
@@ -130,10 +133,13 @@ class Done(_Record, frozen=True, tag="done"):
     Attributes:
         revoked: subjects whose tokens are denied that were issued by then, in Unix time. In a
             record of their own they would be news that a release before them refuses.
+        connections: the sockets, by inode, of clients that may ask for something next. A release
+            before these closes them.
 
     """
 
     revoked: list[tuple[str, float]] = []
+    connections: list[int] = []
 
 
 Record = Segment | SessionLeft | EventLeft | StreamLeft | NameEnded | Done

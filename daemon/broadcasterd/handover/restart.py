@@ -6,6 +6,7 @@ service's runtime directory, and clients come back to them. Otherwise a restart 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from broadcasterd.handover.descriptor_store import DescriptorStore, Stored
 from broadcasterd.handover.files import HandoverFiles
 from broadcasterd.handover.format import SEGMENT_BYTES, HandoverError
 from broadcasterd.handover.kept_configuration import pack
-from broadcasterd.handover.transfer import Adopt, hand_over, restore
+from broadcasterd.handover.transfer import Connections, hand_over, restore
 from broadcasterd.host.systemd import HandedOver, Notifier
 
 log = structlog.stdlib.get_logger(__name__)
@@ -79,14 +80,14 @@ class Restart:
             return False
         return hub.logs.bytes // SEGMENT_BYTES + SPARE_DESCRIPTORS <= self._keeper.room
 
-    async def restore(self, hub: Hub, adopt: Adopt) -> None:
-        """Go on with the handover that was left, if there is one; ``adopt`` its connections."""
+    async def restore(self, hub: Hub, connections: Connections) -> None:
+        """Go on with the handover that was left, if any; ``connections`` takes its sockets in."""
         if not self._left.segments:
             for sock in await self._left.take_sockets():
                 sock.close()  # nobody knows its session and its cursor
             return
         try:
-            moved = await restore(hub, self._left, adopt)
+            moved = await restore(hub, self._left, connections)
         except (HandoverError, OSError) as error:
             log.error(  # noqa: TRY400 (what it says is all there is to know)
                 "handover unreadable",
@@ -99,19 +100,32 @@ class Restart:
             sessions=moved.sessions,
             events=moved.events,
             streams=moved.streams,
+            connections=moved.connections,
             lost_streams=moved.lost_streams,
             away_s=round(moved.seconds, 3),
         )
 
-    async def hand_over(self, hub: Hub) -> None:
-        """Leave everything to the next process, if somebody keeps it."""
+    async def hand_over(self, hub: Hub, idle: Sequence[socket.socket] = ()) -> None:
+        """Leave everything to the next process, if somebody keeps it.
+
+        Args:
+            hub: has the sessions and streams.
+            idle: connections on which no request is under way.
+
+        """
         if self._keeper is None:
             return
         try:
-            moved = await hand_over(hub, self._keeper)
+            moved = await hand_over(hub, self._keeper, idle)
             await self._keeper.settle()
         except OSError as error:
             why = str(error) or type(error).__name__
             log.error("handover failed", why=why)  # noqa: TRY400 (its text is all there is to know)
             return
-        log.info("handed over", sessions=moved.sessions, events=moved.events, streams=moved.streams)
+        log.info(
+            "handed over",
+            sessions=moved.sessions,
+            events=moved.events,
+            streams=moved.streams,
+            connections=moved.connections,
+        )

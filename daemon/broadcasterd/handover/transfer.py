@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isinf
 from typing import Protocol
@@ -19,6 +19,7 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.slices import for_each
 from broadcasterd.broadcast.socket_subscriber import Progress, SocketSubscriber
+from broadcasterd.broadcast.unchunked_subscriber import UnchunkedSubscriber
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.segment import Segment as LogSegment
 from broadcasterd.handover import sealed
@@ -58,26 +59,36 @@ class Keeper(Protocol):
 
 @dataclass(slots=True)
 class Moved:
-    """How much was handed over; ``seconds`` passed between leaving and taking up."""
+    """How much was handed over; ``seconds`` passed between leaving and taking up.
+
+    ``connections`` are those on which no request was under way.
+    """
 
     sessions: int = 0
     events: int = 0
     streams: int = 0
+    connections: int = 0
     lost_streams: int = 0
     seconds: float = 0.0
 
 
-async def hand_over(hub: Hub, keeper: Keeper) -> Moved:
+async def hand_over(hub: Hub, keeper: Keeper, idle: Sequence[socket.socket] = ()) -> Moved:
     """Leave everything to the next process. The hub is empty afterwards.
 
+    Args:
+        hub: has the sessions and streams.
+        keeper: takes them.
+        idle: connections on which no request is under way; they are left, too.
+
     Raises:
-        OSError: the keeper failed. The streams that it does not have are closed; their clients
-            come back by themselves.
+        OSError: the keeper failed. The streams and connections that it does not have are closed;
+            their clients come back by themselves.
 
     """
     moved = Moved()
     taken: list[socket.socket] = []
-    records = _leaving(hub, taken, moved)
+    rest = [*idle]
+    records = _leaving(hub, taken, rest, moved)
     segments = pack(records, handover=secrets.token_hex(8), at=hub.clock.unix_now())
     try:
         for index, segment in enumerate(segments):
@@ -86,13 +97,15 @@ async def hand_over(hub: Hub, keeper: Keeper) -> Moved:
             while taken:
                 taken.pop().close()
     finally:
-        for sock in taken:
+        for sock in (*taken, *rest):
             sock.close()
     return moved
 
 
-def _leaving(hub: Hub, taken: list[socket.socket], moved: Moved) -> Iterator[Record]:
-    """Yield the hub's sessions and streams, and empty it; the sockets go to ``taken``."""
+def _leaving(
+    hub: Hub, taken: list[socket.socket], idle: list[socket.socket], moved: Moved
+) -> Iterator[Record]:
+    """Yield the hub's sessions and streams, and empty it; all sockets go to ``taken``."""
     now = hub.clock.now()
     for name, ended_at in hub.ended_names():
         yield NameEnded(name, now - ended_at)
@@ -118,7 +131,11 @@ def _leaving(hub: Hub, taken: list[socket.socket], moved: Moved) -> Iterator[Rec
                 age_s = now - entry.appended_at
                 yield EventLeft(entry.seq, entry.frame, age_s, entry.ttl, entry.key)
         yield from streams
-    yield Done([*hub.revocations])
+    inodes = [*map(_inode, idle)]
+    moved.connections = len(idle)
+    taken += idle
+    idle.clear()
+    yield Done([*hub.revocations], inodes)
 
 
 def _describe(session: Session, whole: Sequence[LogSegment]) -> SessionLeft:
@@ -146,8 +163,9 @@ def _leave_stream(
     sock, progress = stream.detach()
     session.let_go(stream)
     taken.append(sock)
+    is_chunked = not isinstance(stream, UnchunkedSubscriber)
     return StreamLeft(
-        inode=os.fstat(sock.fileno()).st_ino,
+        inode=_inode(sock) if is_chunked else 0,
         session=session.name,
         stream_id=stream.stream_id,
         peer=stream.peer,
@@ -160,7 +178,12 @@ def _leave_stream(
         asked=progress.asked,
         subject=stream.subject,
         expires_at=hub.clock.unix_time(stream.expires_at),
+        unchunked_inode=None if is_chunked else _inode(sock),
     )
+
+
+def _inode(sock: socket.socket) -> int:
+    return os.fstat(sock.fileno()).st_ino
 
 
 class Left(Protocol):
@@ -177,11 +200,17 @@ class Left(Protocol):
         """Return all sockets, non-blocking."""
 
 
-Adopt = Callable[[socket.socket], socket.socket]
-"""Makes a connection that another process accepted one of this process."""
+class Connections(Protocol):
+    """Takes in the connections that another process accepted."""
+
+    def adopt(self, sock: socket.socket) -> socket.socket:
+        """Make a stream's connection one of this process."""
+
+    def resume(self, sock: socket.socket) -> None:
+        """Wait for the next request on a connection, once requests are served."""
 
 
-async def restore(hub: Hub, left: Left, adopt: Adopt = lambda sock: sock) -> Moved:
+async def restore(hub: Hub, left: Left, connections: Connections) -> Moved:
     """Go on with all that another process left, or with nothing if it cannot be read.
 
     Raises:
@@ -190,7 +219,7 @@ async def restore(hub: Hub, left: Left, adopt: Adopt = lambda sock: sock) -> Mov
         OSError: it cannot be taken; the consequences are the same.
 
     """
-    arrival = _Arrival(hub, adopt)
+    arrival = _Arrival(hub, connections)
     sockets: dict[int, socket.socket] = {}
     try:
         try:
@@ -201,10 +230,12 @@ async def restore(hub: Hub, left: Left, adopt: Adopt = lambda sock: sock) -> Mov
             # Taken before anything is written to the streams: handed over once more, they would
             # write it twice.
             for sock in await left.take_sockets():
-                sockets[os.fstat(sock.fileno()).st_ino] = sock
-        await for_each(
-            arrival.streams, lambda left: arrival.attach(left, sockets.pop(left.inode, None))
-        )
+                sockets[_inode(sock)] = sock
+        await for_each(arrival.streams, lambda left: arrival.attach(left, sockets))
+        for inode in arrival.connections:
+            if (idle := sockets.pop(inode, None)) is not None:
+                connections.resume(idle)
+                arrival.moved.connections += 1
     except (HandoverError, OSError):
         for session in tuple(hub.sessions.values()):
             hub.drop(session, EndReason.DRAINING)
@@ -218,15 +249,16 @@ async def restore(hub: Hub, left: Left, adopt: Adopt = lambda sock: sock) -> Mov
 class _Arrival:
     """Puts the records of a handover into a hub, in order."""
 
-    def __init__(self, hub: Hub, adopt: Adopt) -> None:
+    def __init__(self, hub: Hub, connections: Connections) -> None:
         self._hub = hub
-        self._adopt = adopt
+        self._connections = connections
         self._handover: str | None = None
         self._index = 0
         self._now = hub.clock.now()
         self._session: Session | None = None
         self._is_done = False
         self.streams: list[StreamLeft] = []
+        self.connections: list[int] = []
         self.moved = Moved()
 
     def take(self, segment: bytes) -> None:
@@ -236,15 +268,17 @@ class _Arrival:
         for record in records:
             self._put(record)
 
-    def attach(self, stream: StreamLeft, sock: socket.socket | None) -> None:
+    def attach(self, stream: StreamLeft, sockets: dict[int, socket.socket]) -> None:
         """Let a stream go on, if its client has not hung up in between."""
+        inode = stream.inode if stream.unchunked_inode is None else stream.unchunked_inode
+        sock = sockets.pop(inode, None)
         session = self._hub.sessions.get(stream.session)
         if sock is None or session is None:
             self.moved.lost_streams += 1
             if sock is not None:
                 sock.close()
         else:
-            session.attach(self._restored(stream, session, self._adopt(sock)))
+            session.attach(self._restored(stream, session, self._connections.adopt(sock)))
             self.moved.streams += 1
 
     def _restored(
@@ -259,7 +293,9 @@ class _Arrival:
             sent_bytes=left.sent_bytes,
             sent_events=left.sent_events,
         )
-        return SocketSubscriber.restored(
+        is_chunked = left.unchunked_inode is None
+        kind = SocketSubscriber if is_chunked else UnchunkedSubscriber
+        return kind.restored(
             session,
             sock,
             self._hub.poller,
@@ -318,9 +354,10 @@ class _Arrival:
                 self.streams.append(record)
             case NameEnded(name, age_s):
                 self._hub.note_ended(name, self._now - age_s)
-            case Done(revoked):
+            case Done(revoked, connections):
                 for subject, at in revoked:
                     self._hub.revocations.revoke(subject, at)
+                self.connections = connections
                 self._is_done = True
             case Segment():
                 raise HandoverError("a segment within a segment")

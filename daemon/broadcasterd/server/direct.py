@@ -1,4 +1,4 @@
-"""Requests that are served without a framework: those to publish and to listen, on HTTP/1.1.
+"""Requests that are served without a framework: those to publish and to listen, on HTTP/1.
 
 All others, and these where their path is not written in the plainest way, go to the application:
 it answers the same.
@@ -22,6 +22,7 @@ from broadcasterd.api.request import Head, parse_query
 from broadcasterd.api.routes import ROUTES, Api, Call, Route
 from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
+from broadcasterd.broadcast.unchunked_subscriber import UnchunkedSubscriber
 from broadcasterd.core.session_name import NAME_PATTERN
 from broadcasterd.errors import Problem
 from broadcasterd.server.asgi import attach
@@ -47,8 +48,6 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 def find(head: RequestHead) -> Found | None:
     """Return the route of a request that is served here; ``None`` where it is not."""
-    if head.http_version != "1.1":
-        return None  # its answer has another form
     path = head.target.partition("?")[0]
     for pattern, route in _ROUTES.get(head.method, ()):
         if found := pattern.fullmatch(path):
@@ -101,10 +100,13 @@ def _detach(
 ) -> None:
     """Give the connection's socket to a subscriber, whose first write has the head, too."""
     admission = stream.admission
-    fields.append((b"transfer-encoding", b"chunked"))
+    kind: type[SocketSubscriber] = UnchunkedSubscriber
+    if exchange.head.http_version == "1.1":
+        kind = SocketSubscriber
+        fields.append((b"transfer-encoding", b"chunked"))
     attach(
         admission,
-        SocketSubscriber(
+        kind(
             admission.session,
             exchange.connection.detach(),
             poller,

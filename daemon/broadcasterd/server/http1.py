@@ -27,7 +27,7 @@ from broadcasterd.memory.holdings import TLS_BYTES, UNUSED_S
 from broadcasterd.server.headers import RawHeaders
 from broadcasterd.server.requests import RequestHead, RequestReader, refusal
 from broadcasterd.server.responses import CLOSE, CONTINUE, LAST_CHUNK, encode_head, has_no_body
-from broadcasterd.server.sockets import ConnectionSocket, SocketStream, TlsSocket
+from broadcasterd.server.sockets import ConnectionSocket, PlainSocket, SocketStream, TlsSocket
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -84,6 +84,8 @@ class Http1:
         self.reader = RequestReader(settings.limits.max_head_bytes)
         self.draining = False
         self.detached = False
+        self._keep: Callable[[PlainSocket], None] | None = None
+        self._is_over = False  # no request is waited for any more
         self._settings = settings
         self._poller = poller
         self._serve = serve
@@ -135,13 +137,26 @@ class Http1:
         self._is_aborted = True
         self._scope.cancel()
 
+    def answer_the_last(self, keep: Callable[[PlainSocket], None] | None = None) -> None:
+        """Make the request that is under way, or else the next one, the last.
+
+        With ``keep``, a connection on which none is under way is given to that, with all that has
+        come on it and was not read: a request is answered there. TLS is not: it cannot be moved.
+        """
+        self.draining = True
+        if isinstance(self.stream.socket, PlainSocket):
+            self._keep = keep
+            self._wake()
+
     def end_if_idle(self) -> None:
         """Close the connection when no request is under way, or when this one is over.
 
         It need not wait for a client who reads nothing.
         """
-        self.draining = True
-        if self._phase in {Phase.IDLE, Phase.HEAD}:
+        self.draining = self._is_over = True
+        if self._phase is Phase.IDLE:
+            self._wake()
+        elif self._phase is Phase.HEAD:
             self._scope.cancel()
         else:
             self._hurry()
@@ -156,7 +171,18 @@ class Http1:
             self._phase is Phase.IDLE
             and now - self._since >= self._settings.server.keep_alive_timeout
         ):
-            self._scope.cancel()
+            self.end_if_idle()
+
+    def _wake(self) -> None:
+        """Have whoever waits for a request look again: one that has just come is not lost."""
+        if self._phase is Phase.IDLE:
+            trio.lowlevel.notify_closing(self.stream.socket)
+
+    def _waits_no_more(self) -> bool:
+        """Whether no request is waited for; the connection goes to whom it is kept for."""
+        if self._keep is not None and isinstance(sock := self.detach(), PlainSocket):
+            self._keep(sock)
+        return self._is_over or self.detached
 
     # For whoever needs its memory
 
@@ -175,7 +201,7 @@ class Http1:
     def let_go(self) -> None:
         """Close the connection; reset it where something is half there."""
         if self._phase is Phase.IDLE:
-            self._scope.cancel()
+            self.end_if_idle()
         else:
             self.abort()
 
@@ -221,14 +247,19 @@ class Http1:
             if self._phase is not Phase.HEAD:  # however it goes on, byte by byte or not at all
                 if self.reader.rest:
                     self._enter(Phase.HEAD, self._settings.limits.head_timeout)
-                elif self.draining:
+                elif self._waits_no_more():
                     return None
                 elif self._phase is not Phase.IDLE:
                     self._phase = Phase.IDLE
                     self._since = trio.current_time()
             if self._phase is Phase.HEAD:
                 self._buffers(len(self.reader.rest))
-            data = await self.stream.receive_some()
+            try:
+                data = await self.stream.receive_some()
+            except trio.ClosedResourceError:
+                if self.stream.socket.fileno() < 0:
+                    raise
+                continue  # it was woken, to look again
             if data:
                 self.reader.feed(data)
             elif self._phase is Phase.HEAD:

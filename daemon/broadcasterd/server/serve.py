@@ -75,6 +75,9 @@ class HttpServer:
         self._accepting = trio.CancelScope()
         self._trusted = parse_networks(self._settings.limits.trusted_proxies)
         self._connections: set[Http1 | Http2Connection] = set()
+        self._is_draining = self._keeps_idle = False
+        self._idle: list[PlainSocket] = []  # for the next process
+        self._resumed: list[PlainSocket] = []  # of the process before
         self.connection_limits = ConnectionLimits(
             self._settings, self._holdings, is_crowded=lambda: api.hub.crowd_bytes >= 0
         )
@@ -97,8 +100,11 @@ class HttpServer:
             with self._accepting:
                 async with trio.open_nursery() as listening:
                     listening.start_soon(self._end_unused)
-                    for sock in self._sockets:
-                        listening.start_soon(self._accept, sock, connections)
+                    for sock in self._resumed:
+                        connections.start_soon(self._contain, sock, _peer_of(sock))
+                    self._resumed.clear()
+                    for listener in self._sockets:
+                        listening.start_soon(self._accept, listener, connections)
 
     def load_certificate(self, config: Server) -> None:
         """Show another certificate to those who connect from now on.
@@ -122,12 +128,32 @@ class HttpServer:
         """Return a connection that another process accepted, which has its place here now."""
         adopted = PlainSocket(fileno=sock.detach())
         adopted.settimeout(0)
-        try:
-            address = adopted.getpeername()[0]
-        except OSError:  # its client is gone
-            address = ""
-        adopted.place = self.connection_limits.keep(address)
+        adopted.place = self.connection_limits.keep(_peer_of(adopted)[0])
         return adopted
+
+    def resume(self, sock: socket.socket) -> None:
+        """Serve what comes next on a connection that another process accepted, once this runs."""
+        self._resumed.append(self.adopt(sock))
+
+    def take_idle(self) -> list[PlainSocket]:
+        """Return the connections that are kept for the next process; they are the caller's."""
+        idle, self._idle = self._idle, []
+        return idle
+
+    def close_doors(self, *, keep_idle: bool = False) -> None:
+        """Close the listening sockets; whoever asks on a connection gets a last answer.
+
+        With ``keep_idle``, connections on which no request is under way are kept for the next
+        process, where that can be: see :meth:`take_idle`.
+        """
+        self._accepting.cancel()
+        self._is_draining, self._keeps_idle = True, keep_idle
+        for connection in tuple(self._connections):
+            self._announce_end(connection)
+
+    def _announce_end(self, connection: Http1 | Http2Connection) -> None:
+        if isinstance(connection, Http1):
+            connection.answer_the_last(self._idle.append if self._keeps_idle else None)
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets and idle connections; requests under way go on."""
@@ -141,6 +167,8 @@ class HttpServer:
         """Reset every connection that is still open."""
         for connection in tuple(self._connections):
             connection.abort()
+        for sock in self.take_idle():
+            sock.close()
 
     # Connections
 
@@ -214,6 +242,8 @@ class HttpServer:
         )
 
     async def _run(self, connection: Http1 | Http2Connection) -> bool:
+        if self._is_draining:
+            self._announce_end(connection)
         if self._context.terminated.is_set():
             connection.end_if_idle()
         self._connections.add(connection)
@@ -271,6 +301,14 @@ class HttpServer:
     def _note_failure(self, error: BaseException) -> None:
         self.failed_responses += 1
         log.error("a response failed", exc_info=error)
+
+
+def _peer_of(sock: socket.socket) -> Address:
+    try:
+        host, port = sock.getpeername()[:2]
+    except OSError:  # it is gone
+        return "", 0
+    return host, port
 
 
 def _see_through_proxies(scope: Scope, trusted: Networks) -> None:
