@@ -14,6 +14,12 @@ BESIDE = (
         "config/prometheus/alerts.yml",
         "config/grafana/dashboard.json",
     ),
+    *(
+        "config/proxies/nginx.conf",
+        "config/proxies/haproxy.cfg",
+        "config/proxies/Caddyfile",
+        "config/proxies/apache.conf",
+    ),
 )
 """Files that are no documents of their own, and that documents lead to."""
 

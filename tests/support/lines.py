@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -44,7 +45,7 @@ class Lines:
         self._reader.join()
 
     def _read(self) -> None:
-        with self._pipe:
+        with self._pipe, suppress(ConnectionResetError):  # of a socket, that is an end, too
             for line in self._pipe:
                 if self._record is not None:
                     with self._record.open("a") as record:

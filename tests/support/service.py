@@ -181,9 +181,19 @@ class Service:
         page: dict[str, Any] = answer.json()
         return page
 
-    def listening(self, session: str) -> Listener:
-        """Subscribe; leaving the context hangs up."""
-        return Listener(self._subscribe(session))
+    def listening(
+        self, session: str, *, port: int = PORT, below: str = "", source: str = ""
+    ) -> Listener:
+        """Subscribe; leaving the context hangs up.
+
+        Args:
+            session: to listen to.
+            port: the daemon's, or that of a proxy.
+            below: the path that the daemon is below.
+            source: the address that the connection comes from.
+
+        """
+        return Listener(self._subscribe(session, port=port, below=below, source=source))
 
     @contextmanager
     def stalled(self, session: str) -> Iterator[None]:
@@ -193,12 +203,21 @@ class Service:
             self.publish(session, *["x" * 90_000] * 10)
             yield
 
-    def _subscribe(self, session: str, *, receive_buffer: int | None = None) -> socket.socket:
+    def _subscribe(
+        self,
+        session: str,
+        *,
+        port: int = PORT,
+        below: str = "",
+        source: str = "",
+        receive_buffer: int | None = None,
+    ) -> socket.socket:
         connection = socket.socket()
+        connection.bind((source, 0))
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        connection.connect((self.host, PORT))
-        request = f"GET /v1/sessions/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        connection.connect((self.host, port))
+        request = f"GET {below}/v1/sessions/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
         connection.sendall(request.encode())
         return connection
 
@@ -231,7 +250,9 @@ class Listener:
 
     def until(self, data: str) -> Event:
         """Wait for an event with this data."""
+        deadline = time.monotonic() + SOON_S
         while True:
+            assert time.monotonic() < deadline, f"not within {SOON_S} s; it said {self._heard}"
             found = [event for event in self.events if event.data == data]
             if found:
                 return found[-1]

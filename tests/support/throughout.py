@@ -6,13 +6,13 @@ event has to come on it once and in order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import trio
 from typing_extensions import override
 
-from tests.support.flood import Reader
+from tests.support.flood import Reader, read_answer
 from tests.support.service import PORT, Service
 from tests.support.tools import raise_open_files
 
@@ -47,10 +47,10 @@ class Publisher:
     thousand watchers share two cores with the daemon.
     """
 
-    def __init__(self, service: Service, session: str) -> None:
+    def __init__(self, service: Service, session: str, port: int) -> None:
         self.session = session
         self.acknowledged: list[str] = []
-        self._host = service.host
+        self._where = service.host, port
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -60,17 +60,25 @@ class Publisher:
                 self.acknowledged.append(text)
             await trio.sleep(PUBLISH_S)
 
-    async def _try(self, text: str) -> bool:
+    def _request(self, text: str, *fields: str) -> bytes:
         body = f'{{"data":"{text}","idempotency_key":"{text}"}}'
-        head = (
-            f"POST /v1/sessions/{self.session}/events HTTP/1.1\r\nHost: localhost\r\n"
-            "Connection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+        return "\r\n".join(
+            [
+                f"POST /v1/sessions/{self.session}/events HTTP/1.1",
+                "Host: localhost",
+                "Content-Type: application/json",
+                f"Content-Length: {len(body)}",
+                *fields,
+                "",
+                body,
+            ]
+        ).encode()
+
+    async def _try(self, text: str) -> bool:
         answer = b""
         try:
-            async with await trio.open_tcp_stream(self._host, PORT) as stream:
-                await stream.send_all((head + body).encode())
+            async with await trio.open_tcp_stream(*self._where) as stream:
+                await stream.send_all(self._request(text, "Connection: close"))
                 async for data in stream:
                     answer += data
         except trio.BrokenResourceError:
@@ -78,30 +86,78 @@ class Publisher:
         return answer.startswith(b"HTTP/1.1 200")
 
 
+class KeptPublisher(Publisher):
+    """The same on one connection, as long as that is kept. Every request has to be answered."""
+
+    _stream: trio.SocketStream | None = None
+
+    @override
+    async def _try(self, text: str) -> bool:
+        if self._stream is None:
+            self._stream = await trio.open_tcp_stream(*self._where)
+        await self._stream.send_all(self._request(text))
+        try:
+            answer = await read_answer(self._stream)
+        except (EOFError, trio.BrokenResourceError) as error:
+            raise AssertionError(f"{text} was not answered through {self._where}") from error
+        assert answer.status == 200, f"{text} through {self._where}: {answer}"
+        if answer.headers.get("connection") == "close":
+            self._stream.socket.close()
+            self._stream = None
+        return True
+
+    @override
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            if self._stream is not None:
+                self._stream.socket.close()
+
+
 async def unnoticed(
-    service: Service, *changes: Callable[[], object], subscribers: int = SUBSCRIBERS
+    service: Service,
+    *changes: Callable[[], object],
+    subscribers: int = SUBSCRIBERS,
+    ports: Sequence[int] = (PORT,),
+    publisher_kind: type[Publisher] = Publisher,
+    events: int = EVENTS,
 ) -> float:
     """Make changes, one after another, that no subscriber may notice.
 
-    Returns the longest time, in seconds, that any of them heard nothing.
+    Args:
+        service: has a session for each of ten publishers.
+        changes: to be made.
+        subscribers: how many there are.
+        ports: the daemon's and its proxies'; subscribers and publishers come through all of them.
+        publisher_kind: how the publishers go about it.
+        events: that each subscriber gets before something happens, and between and after.
+
+    Returns:
+        The longest time, in seconds, that any of them heard nothing.
+
     """
     raise_open_files(subscribers + FILES)
     readers: list[tuple[Publisher, Watcher]] = []
-    publishers = [Publisher(service, f"s{number}") for number in range(SESSIONS)]
+    publishers = [
+        publisher_kind(service, f"s{number}", ports[number % len(ports)])
+        for number in range(SESSIONS)
+    ]
     async with trio.open_nursery() as nursery:
         for number in range(subscribers):
             publisher = publishers[number % SESSIONS]
-            reader = await _subscribe(service, publisher.session)
+            port = ports[number // SESSIONS % len(ports)]
+            reader = await _subscribe(service, publisher.session, port)
             readers.append((publisher, reader))
             nursery.start_soon(reader.run)
         async with trio.open_nursery() as publishing:
             for publisher in publishers:
                 publishing.start_soon(publisher.run)
-            await _all_have_more(readers)
+            await _all_have_more(readers, events)
             for change in changes:
                 with trio.fail_after(CHANGE_S):
                     await trio.to_thread.run_sync(change)
-                await _all_have_more(readers)
+                await _all_have_more(readers, events)
             publishing.cancel_scope.cancel()
         for publisher, reader in readers:
             await _until_it_has(reader, len(publisher.acknowledged))
@@ -119,16 +175,16 @@ async def unnoticed(
     return max(b - a for _, reader in readers for a, b in pairwise(reader.heard_at))
 
 
-async def _subscribe(service: Service, session: str) -> Watcher:
-    stream = await trio.open_tcp_stream(service.host, PORT)
+async def _subscribe(service: Service, session: str, port: int) -> Watcher:
+    stream = await trio.open_tcp_stream(service.host, port)
     await stream.send_all(
         f"GET /v1/sessions/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     )
     return Watcher(stream)
 
 
-async def _all_have_more(readers: list[tuple[Publisher, Watcher]]) -> None:
-    wanted = [(reader, len(reader.data) + EVENTS) for _, reader in readers]
+async def _all_have_more(readers: list[tuple[Publisher, Watcher]], events: int) -> None:
+    wanted = [(reader, len(reader.data) + events) for _, reader in readers]
     for reader, count in wanted:
         await _until_it_has(reader, count)
 

@@ -44,8 +44,11 @@ def problems_of(**environ: str) -> list[str]:
 # --- the packaged files ----------------------------------------------------------------------
 
 
-def test_packaged_file_says_the_defaults() -> None:
-    assert load(CONFIG / "broadcasterd.toml", {}) == Config()
+def test_packaged_file_says_the_defaults_but_trusts_proxies_of_this_machine() -> None:
+    packaged = load(CONFIG / "broadcasterd.toml", {})
+    loopback = msgspec.structs.replace(Config().limits, trusted_proxies=("127.0.0.0/8", "::1"))
+
+    assert packaged == msgspec.structs.replace(Config(), limits=loopback)
 
 
 @pytest.mark.parametrize("section", SECTIONS)

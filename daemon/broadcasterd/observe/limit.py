@@ -19,6 +19,7 @@ RECORDS_PER_S = 5
 LIMITED = frozenset(
     {
         "a page of another site was refused",
+        "a proxy is not trusted: its clients count as one",
         "a request failed",
         "a response failed",
         "a connection failed",

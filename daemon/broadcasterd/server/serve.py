@@ -19,7 +19,6 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
 
-from broadcasterd.access.client_address import Networks, client_address, parse_networks
 from broadcasterd.api.bodies import ClientDisconnected
 from broadcasterd.api.problems import FAILED
 from broadcasterd.api.request import join_fields
@@ -31,6 +30,7 @@ from broadcasterd.server.bridge import Address, Bridge, scope_of
 from broadcasterd.server.certificate import check_certificate
 from broadcasterd.server.connection_limits import ConnectionLimits
 from broadcasterd.server.direct import find, respond
+from broadcasterd.server.forwarding import Forwarding
 from broadcasterd.server.http1 import DRAIN_S, Exchange, Http1
 from broadcasterd.server.http2 import Http2Connection
 from broadcasterd.server.listen import ListeningSocket, address_of
@@ -73,7 +73,7 @@ class HttpServer:
         self._holdings = api.hub.holdings
         self._handshakes = Handshakes(self._holdings)
         self._accepting = trio.CancelScope()
-        self._trusted = parse_networks(self._settings.limits.trusted_proxies)
+        self._forwarding = Forwarding(self._settings)
         self._connections: set[Http1 | Http2Connection] = set()
         self._is_draining = self._keeps_idle = False
         self._idle: list[PlainSocket] = []  # for the next process
@@ -120,7 +120,7 @@ class HttpServer:
     def reconfigure(self) -> None:
         """Go on with the settings now in force."""
         self._hypercorn = _hypercorn_config(self._settings.server, self._settings.limits)
-        self._trusted = parse_networks(self._settings.limits.trusted_proxies)
+        self._forwarding.reconfigure()
         self.connection_limits.reconfigure()
         self.connection_limits.fit_descriptors()
 
@@ -258,7 +258,7 @@ class HttpServer:
 
     async def _respond(self, sock: ConnectionSocket, client: Address, exchange: Exchange) -> None:
         head = exchange.head
-        peer = client_address(client[0], head.headers, self._trusted)
+        peer = self._forwarding.client_of(client[0], head.headers)
         if (found := find(head)) is not None:
             try:
                 await respond(self._api, found, exchange, peer)
@@ -280,8 +280,7 @@ class HttpServer:
     async def _respond_on_http2(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        if self._trusted:
-            _see_through_proxies(scope, self._trusted)
+        _see_through_proxies(scope, self._forwarding)
         await self._contained(scope, receive, send)
 
     async def _contained(
@@ -311,7 +310,7 @@ def _peer_of(sock: socket.socket) -> Address:
     return host, port
 
 
-def _see_through_proxies(scope: Scope, trusted: Networks) -> None:
+def _see_through_proxies(scope: Scope, forwarding: Forwarding) -> None:
     """Make the client of a request the one whom trusted proxies speak for."""
     if scope["type"] != "http" or scope["client"] is None:
         return
@@ -319,7 +318,7 @@ def _see_through_proxies(scope: Scope, trusted: Networks) -> None:
         field for field in scope["headers"] if field[0] in {b"forwarded", b"x-forwarded-for"}
     )
     peer, port = scope["client"][:2]
-    scope["client"] = (client_address(peer, told, trusted), port)
+    scope["client"] = (forwarding.client_of(peer, told), port)
 
 
 def _hypercorn_config(config: Server, limits: Limits) -> HypercornConfig:
