@@ -115,7 +115,7 @@ rollback: ## have production go on with the release that it had before
 WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 # Where no bytecode is kept, each worker and each command compiles the daemon and the tests anew.
-test test-fast test-unit test-integration test-e2e flake-check: export PYTHONDONTWRITEBYTECODE :=
+test test-fast test-unit test-integration test-e2e restarts flake-check: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test test-fast test-unit test-integration test-e2e flake-check
 test: test-ready ## run the whole suite (WORKERS=3)
@@ -132,6 +132,11 @@ test-integration: $(INSTALLED) ## run the tests against a real daemon
 
 test-e2e: test-ready ## run the tests with real clients: curl, browsers, libraries
 	$(PYTEST) tests/e2e
+
+RESTARTS ?= 100
+.PHONY: restarts
+restarts: $(INSTALLED) ## restart the daemon behind real proxies, under load, again and again (RESTARTS=100)
+	BROADCASTERD_TEST_RESTARTS=$(RESTARTS) $(BIN)/pytest tests/systemd/test_proxies.py -k restarts
 
 RUNS ?= 10
 flake-check: test-ready ## run the whole suite again and again, in any order, on a busy machine (RUNS=10)

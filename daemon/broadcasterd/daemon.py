@@ -72,8 +72,8 @@ client that knows that does not write to a connection while it is closed."""
 Restore = Callable[[Hub, Connections], Awaitable[None]]
 
 
-async def _nothing_to_restore(_hub: Hub, _connections: Connections) -> None:
-    pass
+async def nothing_to_restore(_hub: Hub, _connections: Connections) -> None:
+    """Begin anew."""
 
 
 class Daemon:
@@ -118,7 +118,7 @@ class Daemon:
 
     async def run(
         self,
-        restore: Restore = _nothing_to_restore,
+        restore: Restore = nothing_to_restore,
         *,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> None:

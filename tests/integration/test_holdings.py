@@ -103,7 +103,7 @@ async def test_on_http2_a_connection_that_nobody_uses_is_told_so_and_closed() ->
 
 async def test_a_request_of_the_framework_is_counted_while_it_lasts() -> None:
     async with serving() as daemon, await daemon.connect() as stream:
-        await stream.send_all(b"GET /v1/sessions/s/events HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+        await stream.send_all(b"GET /v1/sessions/%73/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         await until(lambda: daemon.hub.holdings.bytes == CONNECTION_BYTES + FRAMEWORK_BYTES)
         assert 0 == let_go(daemon), "it is a stream, and up to date"
 

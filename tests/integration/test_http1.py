@@ -9,12 +9,15 @@ import pytest
 import trio
 import trio.testing
 
+from broadcasterd.broadcast.hub import Hub
+from broadcasterd.handover.transfer import Connections
 from broadcasterd.server import http1
 from tests.support.broadcast import drafts
 from tests.support.certificate import Certificate
 from tests.support.http1 import Http1
 from tests.support.inprocess import SOON, Footprint, serving, until, until_back_to
 from tests.support.paths import Path, serving_on
+from tests.support.sse import parse
 
 EVENTS = "/v1/sessions/news/events"
 TEXT = {"Content-Type": "text/plain"}
@@ -363,6 +366,75 @@ async def test_a_stop_waits_for_no_publisher_whose_machine_has_the_answer(
     assert b'"accepted":' in received
 
 
+@on_http1
+async def test_who_asks_when_the_doors_are_closed_gets_a_last_answer(
+    path: Path, certificate: Certificate
+) -> None:
+    async with serving_on(path, certificate) as (daemon, clients):
+        stream = await clients.connect()
+        await stream.send_all(LIVE)
+        await answers(stream, 1)
+        daemon.server.close_doors()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await stream.send_all(LIVE)
+        received = await all_of(stream)
+
+        assert [200] == statuses(received)
+        assert b"\r\nconnection: close\r\n" in received
+        await until(lambda: not daemon.server._connections)
+
+
+async def test_a_request_that_has_come_when_the_connection_is_closed_is_answered() -> None:
+    async with serving() as daemon, await daemon.connect() as stream:
+        await stream.send_all(LIVE)
+        await answers(stream, 1)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await stream.send_all(LIVE)  # nobody has run since
+        await daemon.server.stop_accepting()
+
+        assert [200] == statuses(await all_of(stream))
+
+
+async def test_idle_connections_go_on_in_the_next_process_and_no_request_on_them_is_lost() -> None:
+    async with serving() as daemon, await daemon.connect() as stream:
+        await stream.send_all(LIVE)
+        await answers(stream, 1)
+        silent = await daemon.connect()
+        await until(lambda: len(daemon.server._connections) == 2)
+        daemon.server.close_doors(keep_idle=True)
+        await until(lambda: not daemon.server._connections)
+        await stream.send_all(LIVE[:-2])
+
+        async def restore(_hub: Hub, connections: Connections) -> None:
+            await trio.lowlevel.checkpoint()
+            for sock in daemon.server.take_idle():
+                connections.resume(sock)
+
+        async with serving(restore) as following, silent:
+            assert 2 == following.server.connection_limits.taken
+            await stream.send_all(LIVE[-2:])
+            await silent.send_all(LIVE)
+            for each in (stream, silent):
+                received = await answers(each, 1)
+
+                assert [200] == statuses(received)
+                assert b"connection: close" not in received
+
+
+async def test_a_connection_over_tls_is_not_kept_for_the_next_process(
+    certificate: Certificate,
+) -> None:
+    async with serving_on(Path.TLS, certificate) as (daemon, clients):
+        stream = await clients.connect()
+        await stream.send_all(LIVE)
+        await answers(stream, 1)
+        daemon.server.close_doors(keep_idle=True)
+        await daemon.server.stop_accepting()
+
+        assert b"" == await all_of(stream)
+        assert [] == daemon.server.take_idle()
+
+
 async def test_a_reader_that_takes_nothing_of_an_answer_is_given_up(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,6 +450,26 @@ async def test_a_reader_that_takes_nothing_of_an_answer_is_given_up(
 
 
 # --- streams ---------------------------------------------------------------------------------
+
+
+@on_http1
+async def test_a_stream_of_http_1_0_has_no_task_and_ends_with_the_connection(
+    path: Path, certificate: Certificate
+) -> None:
+    async with serving_on(path, certificate) as (daemon, clients):
+        stream = await clients.connect()
+        await stream.send_all(get(EVENTS, version="1.0"))
+        await until(lambda: daemon.hub.subscribers.by_id)
+        await until(lambda: not daemon.server._connections)
+        await daemon.session("news").publish(drafts("a", "b"))
+        daemon.hub.end("news")
+        head, _, body = (await all_of(stream)).partition(b"\r\n\r\n")
+        events = [event.data for event in parse(body.decode().split("\n"))]
+
+        assert b"transfer-encoding" not in head
+        assert b"\r\nconnection: close" in head
+        assert ["a", "b"] == events[:2]
+        assert '{"reason":"session_closed","reconnect":false}' == events[2]
 
 
 @on_http1

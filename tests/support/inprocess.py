@@ -21,7 +21,7 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Session
 from broadcasterd.config import Config, from_mapping
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.daemon import Daemon
+from broadcasterd.daemon import Daemon, Restore, nothing_to_restore
 from broadcasterd.server.asgi import Application
 from broadcasterd.server.listen import bind
 from broadcasterd.server.serve import HttpServer
@@ -89,6 +89,8 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
+    restore: Restore = nothing_to_restore,
+    /,
     *,
     certificate: Certificate | None = None,
     **sections: Mapping[str, object],
@@ -96,6 +98,7 @@ async def serving(
     """Run a daemon on a free loopback port while inside.
 
     Args:
+        restore: takes up what another daemon left.
         certificate: makes it speak TLS.
         sections: keys of the configuration by section.
 
@@ -104,7 +107,7 @@ async def serving(
     keys = KeyRing.load(config.auth, None)
     daemon = Daemon(config, keys, bind(config.server))
     async with trio.open_nursery() as root:
-        [url] = await root.start(daemon.run)
+        [url] = await root.start(daemon.run, restore)
         try:
             yield Serving(daemon, url)
         finally:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from broadcasterd.observe.messages import MESSAGE_IDS
 from tests.support.container import until
+from tests.support.proxies import blocks
 from tests.support.service import Service
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/logs.md").read_text()
@@ -125,6 +129,19 @@ def journald_stopped(service: Service) -> Iterator[None]:
         yield
     finally:
         service.container.run(*stop, "CONT")
+
+
+def test_a_proxy_that_nobody_trusts_is_found_in_the_log(service: Service) -> None:
+    service.start()
+    proxy = f"127.8.8.{1 + secrets.randbelow(250)}"
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=proxy)) as client:
+        for _ in range(3):
+            client.get(f"{service.url}/health/live", headers={"X-Forwarded-For": "192.0.2.7"})
+    until(lambda: service.journal(f"REMOTE_ADDR={proxy}"))
+    [command] = blocks("In the daemon")
+    found = service.container.run("sh", "-ec", command).stdout.splitlines()
+
+    assert 1 == len([line for line in found if f"={proxy} " in f"{line} "])
 
 
 def test_a_journald_that_takes_nothing_holds_nothing_up(service: Service) -> None:

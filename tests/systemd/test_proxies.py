@@ -1,6 +1,6 @@
 """Real proxies before the daemon, run as docs/proxies.md says: nobody notices that they are there.
 
-Nor what happens behind them: ``BROADCASTERD_TEST_RESTARTS=100`` makes it more restarts.
+Nor what happens behind them: ``make restarts`` has the daemon start again a hundred times.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def test_who_hangs_up_is_gone_at_once(proxy: str, behind: Service) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120 + 10 * RESTARTS)
 async def test_restarts_close_no_stream_lose_no_event_and_fail_no_request(behind: Service) -> None:
     silence = await unnoticed(
         behind,

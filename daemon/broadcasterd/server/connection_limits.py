@@ -138,9 +138,14 @@ class ConnectionLimits:
         place.hold(CONNECTION_BYTES)
         return place
 
-    def keep(self, address: str) -> Place:
-        """Return a place for a stream that had one in the process before, whatever there is."""
-        return self._place(self._group_of(address))
+    def keep(self, address: str, *, is_stream: bool) -> Place:
+        """Return a place for a connection that had one in the process before, whatever there is.
+
+        What a stream takes is counted by the hub.
+        """
+        place = self._place(self._group_of(address))
+        place.hold(0 if is_stream else CONNECTION_BYTES)
+        return place
 
     def _group_of(self, address: str) -> str | None:
         return None if is_trusted(address, self._trusted) else client_group(address)

@@ -84,7 +84,7 @@ class Http1:
         self.reader = RequestReader(settings.limits.max_head_bytes)
         self.draining = False
         self.detached = False
-        self._keep: Callable[[PlainSocket], None] | None = None
+        self._keep: Callable[[ConnectionSocket], None] | None = None
         self._is_over = False  # no request is waited for any more
         self._settings = settings
         self._poller = poller
@@ -137,7 +137,7 @@ class Http1:
         self._is_aborted = True
         self._scope.cancel()
 
-    def answer_the_last(self, keep: Callable[[PlainSocket], None] | None = None) -> None:
+    def answer_the_last(self, keep: Callable[[ConnectionSocket], None] | None = None) -> None:
         """Make the request that is under way, or else the next one, the last.
 
         With ``keep``, a connection on which none is under way is given to that, with all that has
@@ -180,8 +180,8 @@ class Http1:
 
     def _waits_no_more(self) -> bool:
         """Whether no request is waited for; the connection goes to whom it is kept for."""
-        if self._keep is not None and isinstance(sock := self.detach(), PlainSocket):
-            self._keep(sock)
+        if self._keep is not None:
+            self._keep(self.detach())
         return self._is_over or self.detached
 
     # For whoever needs its memory
@@ -244,14 +244,8 @@ class Http1:
     async def _next_head(self) -> RequestHead | None:
         """Wait for the next request; ``None`` when the client says that there is none."""
         while (head := self.reader.next_head()) is None:
-            if self._phase is not Phase.HEAD:  # however it goes on, byte by byte or not at all
-                if self.reader.rest:
-                    self._enter(Phase.HEAD, self._settings.limits.head_timeout)
-                elif self._waits_no_more():
-                    return None
-                elif self._phase is not Phase.IDLE:
-                    self._phase = Phase.IDLE
-                    self._since = trio.current_time()
+            if self._phase is not Phase.HEAD and not self._begins_to_wait():
+                return None
             if self._phase is Phase.HEAD:
                 self._buffers(len(self.reader.rest))
             try:
@@ -269,6 +263,17 @@ class Http1:
         if self._buffered:
             self._buffers(0)
         return head
+
+    def _begins_to_wait(self) -> bool:
+        """Whether a request is waited for, or the rest of a head that has begun."""
+        if self.reader.rest:  # however it goes on, byte by byte or not at all
+            self._enter(Phase.HEAD, self._settings.limits.head_timeout)
+        elif self._waits_no_more():
+            return False
+        elif self._phase is not Phase.IDLE:
+            self._phase = Phase.IDLE
+            self._since = trio.current_time()
+        return True
 
     def _enter(self, phase: Phase, seconds: float) -> None:
         """Go on to another phase, which has so much time from now on."""

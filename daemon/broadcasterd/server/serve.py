@@ -76,7 +76,7 @@ class HttpServer:
         self._forwarding = Forwarding(self._settings)
         self._connections: set[Http1 | Http2Connection] = set()
         self._is_draining = self._keeps_idle = False
-        self._idle: list[PlainSocket] = []  # for the next process
+        self._idle: list[ConnectionSocket] = []  # for the next process
         self._resumed: list[PlainSocket] = []  # of the process before
         self.connection_limits = ConnectionLimits(
             self._settings, self._holdings, is_crowded=lambda: api.hub.crowd_bytes >= 0
@@ -125,17 +125,21 @@ class HttpServer:
         self.connection_limits.fit_descriptors()
 
     def adopt(self, sock: socket.socket) -> PlainSocket:
-        """Return a connection that another process accepted, which has its place here now."""
-        adopted = PlainSocket(fileno=sock.detach())
-        adopted.settimeout(0)
-        adopted.place = self.connection_limits.keep(_peer_of(adopted)[0])
-        return adopted
+        """Return a stream's connection, accepted by another process, which has its place here."""
+        return self._adopt(sock, is_stream=True)
 
     def resume(self, sock: socket.socket) -> None:
         """Serve what comes next on a connection that another process accepted, once this runs."""
-        self._resumed.append(self.adopt(sock))
+        self._resumed.append(self._adopt(sock, is_stream=False))
 
-    def take_idle(self) -> list[PlainSocket]:
+    def _adopt(self, sock: socket.socket, *, is_stream: bool) -> PlainSocket:
+        adopted = PlainSocket(fileno=sock.detach())
+        adopted.settimeout(0)
+        address, _ = _peer_of(adopted)
+        adopted.place = self.connection_limits.keep(address, is_stream=is_stream)
+        return adopted
+
+    def take_idle(self) -> list[ConnectionSocket]:
         """Return the connections that are kept for the next process; they are the caller's."""
         idle, self._idle = self._idle, []
         return idle
