@@ -23,7 +23,7 @@ from broadcasterd.api.problems import PROBLEM_TYPE, problem_document
 from broadcasterd.broadcast.poller import Poller
 from broadcasterd.config import Settings
 from broadcasterd.errors import Problem
-from broadcasterd.memory.holdings import TLS_BYTES, UNUSED_S
+from broadcasterd.memory.holdings import TLS_BYTES
 from broadcasterd.server.headers import RawHeaders
 from broadcasterd.server.requests import RequestHead, RequestReader, refusal
 from broadcasterd.server.responses import CLOSE, CONTINUE, LAST_CHUNK, encode_head, has_no_body
@@ -191,12 +191,9 @@ class Http1:
         """The bytes that it holds."""
         return self.stream.held_bytes
 
-    def unused_since(self, now: float) -> float:
+    def unused_since(self, _now: float) -> float:
         """Return since when nothing is under way, or nothing of an answer was taken."""
-        if self._phase is Phase.SERVING:
-            return inf
-        is_read = self._phase is Phase.WRITING and now - self._since < UNUSED_S
-        return inf if is_read else self._since
+        return inf if self._phase is Phase.SERVING else self._since
 
     def let_go(self) -> None:
         """Close the connection; reset it where something is half there."""

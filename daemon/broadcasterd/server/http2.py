@@ -51,7 +51,6 @@ from broadcasterd.memory.account import Holding
 from broadcasterd.memory.holdings import (
     HTTP2_BYTES,
     HTTP2_REQUEST_BYTES,
-    UNUSED_S,
     Holdings,
 )
 from broadcasterd.server import http1
@@ -557,11 +556,11 @@ class Http2Connection(TCPServer):
         """The bytes that it holds, without its requests."""
         return self.stream.held_bytes
 
-    def unused_since(self, now: float) -> float:
+    def unused_since(self, _now: float) -> float:
         """Return since when no request is under way, or its client has read nothing."""
         if self._phase is not Phase.SERVING:
             return self._since
-        return self._writing_since if now - self._writing_since >= UNUSED_S else inf
+        return self._writing_since
 
     def let_go(self) -> None:
         """End the connection, and wait for nobody."""
