@@ -148,7 +148,7 @@ def daemon(label: str, checkout_of_it: Path, *, tokens: bool = False) -> Kind:
     def command(directory: Path, port: int) -> list[str]:
         config = directory / "broadcasterd.toml"
         sections = {
-            **UNLIMITED,
+            **_known(UNLIMITED, checkout_of_it),
             "server": {"host": LOOPBACK, "port": port},
             "auth": jwt_mode(directory) if tokens else {"mode": "none"},
         }
@@ -161,6 +161,17 @@ def daemon(label: str, checkout_of_it: Path, *, tokens: bool = False) -> Kind:
         environment={"PYTHONPATH": str(checkout_of_it.resolve() / "daemon")},
         with_tokens=None if tokens else daemon(label, checkout_of_it, tokens=True),
     )
+
+
+def _known(
+    sections: Mapping[str, Mapping[str, object]], checkout_of_it: Path
+) -> dict[str, dict[str, object]]:
+    """Return the settings that a revision has: an older one refuses those that came later."""
+    settings = (checkout_of_it / "daemon/broadcasterd/config.py").read_text("utf-8")
+    return {
+        section: {key: value for key, value in keys.items() if f"    {key}: " in settings}
+        for section, keys in sections.items()
+    }
 
 
 def checkout(revision: str, directory: Path) -> Path:
