@@ -17,6 +17,7 @@ from typing import Protocol
 
 import structlog
 
+from broadcasterd.broadcast.deadlines import forget_stale_deadlines
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.memory.breaker import MIB, State, Thresholds, Transition
@@ -87,10 +88,14 @@ class Relief:
         self._release = ReleaseRule()
         self._ration = Ration()
         self._residue = Residue()
+        self._is_releasing = False  # at the next look
         self._has_released = False  # and not looked since
+        self._is_spent = False  # nothing more may be freed, and memory is not back
         self._rest = 0  # bytes of a step that are still to be freed
         self._told_at = -inf  # when clients were told last to let go
         self._told_bytes = 0  # what those had who were of no use then
+        self._residue_before = 0  # bytes that no count explained, before any was told
+        self._most_told = 0  # bytes, since the breaker was closed last
         hub.pressure.watchers.append(self._note_transition)
 
     def look(self) -> bool:
@@ -99,13 +104,17 @@ class Relief:
         In one step, without a checkpoint: what was planned on is still so when it is done.
         """
         hub, pressure = self._hub, self._hub.pressure
+        if self._is_releasing:
+            return self._give_back()
         used, counted, thresholds = self._memory.used(), hub.counted_bytes, pressure.thresholds
         if thresholds is None:
             return True
         # Bytes that were freed and are not given back yet still show in ``used``.
         settled = used - self._release.freed(counted)
         self._residue.observe(settled, counted)
-        if self._has_released and self._residue.was_released(thresholds.recover):
+        if self._has_released and self._residue.was_released(
+            thresholds.recover, is_spent=self._is_spent
+        ):
             log.warning("memory that nothing can free", mb=round(self._residue.excused / MIB, 1))
         self._has_released = False
         pressure.sample(used, excused=self._residue.excused)
@@ -114,15 +123,25 @@ class Relief:
             counted=counted,
             state=state,
             now=hub.clock.now(),
-            is_puzzling=self._residue.exceeds(thresholds.recover),
+            is_puzzling=self._is_spent or self._residue.exceeds(thresholds.recover),
         ):
-            much = len(hub.sessions) + len(hub.subscribers) + len(hub.holdings)
-            self._memory.release(thorough=much <= FEW)
-            self._has_released = True
-            return False  # what that has changed is looked at next, when others have had their turn
+            self._is_releasing = True
+            if self._is_thorough:
+                forget_stale_deadlines()
+            return False  # it is given back when others have had their turn
         if state is None:
             return True
         return self._relieve(state, settled - self._residue.excused, thresholds)
+
+    @property
+    def _is_thorough(self) -> bool:
+        hub = self._hub
+        return len(hub.sessions) + len(hub.subscribers) + len(hub.holdings) <= FEW
+
+    def _give_back(self) -> bool:
+        self._memory.release(thorough=self._is_thorough)
+        self._is_releasing, self._has_released = False, True
+        return False  # what that has changed is looked at next, when others have had their turn
 
     def _relieve(self, state: State, used: int, thresholds: Thresholds) -> bool:
         """Have memory given up, by whoever has it for nothing first."""
@@ -165,6 +184,9 @@ class Relief:
             is_more = now - self._told_at < LAG_S
             self._told_bytes = max(unused.bytes, self._told_bytes if is_more else 0)
             self._told_at = now
+            if not self._most_told:
+                self._residue_before = self._residue.bytes
+            self._most_told = max(self._most_told, unused.bytes)
             self._release.is_wanted = True
         return unused
 
@@ -184,7 +206,8 @@ class Relief:
         if self._residue.exceeds(thresholds.recover, besides=self._in_use()):
             return True  # it is in use by those who may
         if not self._rest and not self._release.is_wanted:
-            self._rest = self._ration.step(excess, self._hub.history_bytes)
+            self._rest = self._ration.step(excess - self._left_behind(), self._hub.history_bytes)
+            self._is_spent = excess >= 0 and not self._rest
         before = self._hub.counted_bytes
         is_whole = self._act(state, self._rest)
         freed = before - self._hub.counted_bytes
@@ -194,6 +217,10 @@ class Relief:
             self._release.is_wanted = True
         return not self._rest
 
+    def _left_behind(self) -> int:
+        """Return the bytes that clients have let go of, and that are not back."""
+        return max(0, min(self._residue.bytes - self._residue_before, self._most_told))
+
     def _act(self, state: State, to_free: int) -> bool:
         todo = plan(state, to_free, lambda: vitals(self._hub))
         relieve(self._hub, todo.actions)
@@ -201,7 +228,9 @@ class Relief:
 
     def _note_transition(self, transition: Transition) -> None:
         hub = self._hub
-        self._ration, self._rest = Ration(), 0
+        self._ration, self._rest, self._is_spent = Ration(), 0, False
+        if transition.after is State.CLOSED:
+            self._most_told = 0
         if transition.after is State.OPEN:
             hub.interrupts.short_of_memory()
         log.warning(

@@ -66,5 +66,6 @@ class ReleaseRule:
         self._most = counted
         self._not_before = now + RELEASE_INTERVAL_S
         self._look_again_at = now + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+        if is_puzzling:
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
         return True

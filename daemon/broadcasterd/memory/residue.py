@@ -57,11 +57,15 @@ class Residue:
         is_much = self.unexplained + besides >= MUCH_BYTES
         return is_much and self.bytes + besides - self.excused >= recover
 
-    def was_released(self, recover: int) -> bool:
-        """Look what giving back has brought; return whether more is excused from now on."""
+    def was_released(self, recover: int, *, is_spent: bool = False) -> bool:
+        """Look what giving back has brought; return whether more is excused from now on.
+
+        ``is_spent`` says that memory is not back, and that all has been freed that may be.
+        """
         grows = self.unexplained > self._at_last_try + STEADY_BYTES
         self._at_last_try = self.unexplained
-        if grows or not self.exceeds(recover):
+        in_the_way = self.exceeds(recover) or (is_spent and self.unexplained >= MUCH_BYTES)
+        if grows or not in_the_way:
             self._tries = 0
             return False
         self._tries += 1
