@@ -304,6 +304,21 @@ async def test_an_excess_that_does_not_fall_is_excused_when_its_ration_is_used_u
     assert released == len(host.released_at), "there is nothing to give back"
 
 
+async def test_so_it_is_where_a_little_is_published_all_along(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery, event_ttl=10**6)
+    await many(hub)
+    hub.pressure.sample(T.warning)
+    host.used = T.recover + 4 * MIB
+    nursery.start_soon(Supervisor(hub, host.memory()).run)
+    for _ in range(120):
+        await hub.open("live").publish(drafts("x" * 1000))
+        await trio.sleep(1)
+
+    assert "closed" == hub.pressure.state
+
+
 async def test_no_history_pays_for_what_clients_let_go_of_and_is_not_back(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -31,7 +31,7 @@ from broadcasterd.memory.policy import (
     Trim,
     plan,
 )
-from broadcasterd.memory.ration import MARGIN_SHARE, Ration
+from broadcasterd.memory.ration import MARGIN_SHARE, SMALLEST_STEP_BYTES, Ration
 from broadcasterd.memory.reclaim import ReleaseRule
 from broadcasterd.memory.residue import Residue
 
@@ -90,7 +90,7 @@ class Relief:
         self._residue = Residue()
         self._is_releasing = False  # at the next look
         self._has_released = False  # and not looked since
-        self._is_spent = False  # nothing more may be freed, and memory is not back
+        self._is_spent = False  # no more may be freed than is published, and memory is not back
         self._rest = 0  # bytes of a step that are still to be freed
         self._told_at = -inf  # when clients were told last to let go
         self._told_bytes = 0  # what those had who were of no use then
@@ -207,7 +207,7 @@ class Relief:
             return True  # it is in use by those who may
         if not self._rest and not self._release.is_wanted:
             self._rest = self._ration.step(excess - self._left_behind(), self._hub.history_bytes)
-            self._is_spent = excess >= 0 and not self._rest
+            self._is_spent = excess >= 0 and self._rest < SMALLEST_STEP_BYTES
         before = self._hub.counted_bytes
         is_whole = self._act(state, self._rest)
         freed = before - self._hub.counted_bytes
