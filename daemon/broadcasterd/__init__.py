@@ -5,7 +5,7 @@ Where things are, for a reader (imports run one way, top to bottom):
 =============== ==================================================================
 ``cli.py``      argv and exit statuses; ``client.py`` is its HTTP client
 ``daemon.py``   the whole put together: in what order all starts, reloads and stops
-``reload.py``   what SIGHUP does; ``monitor.py`` the figures that /health shows
+``reload.py``   what a reload does; ``monitor.py`` the figures that /health shows
 ``meter.py``    reads all that is counted, for /stats and ``metrics.py`` (Prometheus)
 ``server/``     HTTP on the wire: the only importers of Quart and Hypercorn
 ``handover/``   what is restored from the process before, and left to the next

@@ -16,6 +16,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar, cast
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ from broadcasterd.config import Auth, Config, ConfigError, load
 from broadcasterd.core.session_name import check_session_name
 from broadcasterd.errors import BadRequest
 from broadcasterd.host.allocator import use_allocator_that_gives_back
+from broadcasterd.host.credentials import credentials_directory, with_credentials
 from broadcasterd.observe.printable import printable, printable_lines
 from broadcasterd.quantities import SECONDS, quantity
 
@@ -137,6 +139,11 @@ def commands() -> None:
 # --- the daemon ------------------------------------------------------------------------------
 
 
+def _settings(config_file: Path | None) -> Config:
+    """Return the settings in force for a command: of the file, the environment and systemd."""
+    return with_credentials(load(config_file, os.environ), credentials_directory(os.environ))
+
+
 @commands.command()
 @_config_option
 @click.option("--examples", is_flag=True, help="Once ready, print commands to try it with.")
@@ -145,11 +152,11 @@ def serve(*, config_file: Path | None, examples: bool) -> None:
     from broadcasterd import daemon
 
     def print_examples(urls: list[str]) -> None:
-        _print_examples(urls, _example_token(load(config_file, os.environ).auth))
+        _print_examples(urls, _example_token(_settings(config_file).auth))
 
     try:
         daemon.main(
-            lambda: load(config_file, os.environ),
+            partial(_settings, config_file),
             on_ready=print_examples if examples else None,
         )
     except OSError as error:
@@ -169,10 +176,12 @@ def check_config(*, file: Path | None, config_file: Path | None) -> None:
     if file is not None and config_file is not None:
         raise click.UsageError("Say FILE or --config FILE, not both.")
     from broadcasterd import daemon
-    from broadcasterd.access.tokens import credentials_directory
+    from broadcasterd.server.certificate import name_of_certificate
 
-    config = load(file or config_file, os.environ)
-    daemon.check(config, credentials_directory(os.environ))
+    config = _settings(file or config_file)
+    keys = daemon.check(config).names()
+    if certificate := name_of_certificate(config.server):
+        keys.append(f"certificate {certificate}")
     if os.geteuid() == 0 and "CREDENTIALS_DIRECTORY" not in os.environ:
         for name, path in _files_of(config, file or config_file):
             if not _others_may_read(path):
@@ -182,6 +191,33 @@ def check_config(*, file: Path | None, config_file: Path | None) -> None:
                     err=True,
                 )
     click.echo("the configuration is good")
+    for key in keys:  # as the record of a start or a reload names them
+        click.echo(key)
+
+
+@commands.command()
+def reload() -> None:
+    """Have the daemon of a systemd unit reload, and say what was wrong if it refuses.
+
+    `systemctl reload` runs it, with the daemon's $RUNTIME_DIRECTORY. To a daemon without a unit,
+    send SIGHUP.
+    """
+    from broadcasterd.host.control import ask_to_reload
+    from broadcasterd.host.systemd import runtime_directory
+
+    directory = runtime_directory(os.environ)
+    if directory is None:
+        raise click.UsageError(
+            "$RUNTIME_DIRECTORY is not set: say `systemctl reload broadcasterd`, or send SIGHUP."
+        )
+    try:
+        refused = ask_to_reload(directory)
+    except OSError as error:
+        raise click.ClickException(
+            f"no daemon answers in {directory}: {error.strerror or error}"
+        ) from error
+    if refused:
+        raise ConfigError(f"the reload was refused: {refused}")
 
 
 def _files_of(config: Config, config_file: Path | None) -> Iterator[tuple[str, Path]]:
@@ -370,6 +406,7 @@ def tail(
     type=click.IntRange(min=1),
     help="Seconds until it expires.",
 )
+@click.option("--kid", help="Sign with this secret of auth.jwks_file instead.")
 @_config_option
 def token(
     *,
@@ -378,9 +415,10 @@ def token(
     admin: bool,
     subject: str | None,
     ttl: int,
+    kid: str | None,
     config_file: Path | None,
 ) -> None:
-    """Print a token, signed with the secret of auth.secret_file.
+    """Print a token, signed with the secret of auth.secret_file, or one of auth.jwks_file.
 
     A GLOB is a session's name, in which * stands for any run of characters. --subscribe and
     --publish may be given more than once.
@@ -393,17 +431,22 @@ def token(
         Grant.from_claims(claims)
     except ValueError as error:
         raise click.UsageError(f"The daemon would refuse this token: {error}.") from error
-    click.echo(_sign(load(config_file, os.environ).auth, claims, ttl=ttl))
+    click.echo(_sign(_settings(config_file).auth, claims, ttl=ttl, kid=kid))
 
 
-def _sign(auth: Auth, claims: Mapping[str, object], *, ttl: int) -> str:
+def _sign(auth: Auth, claims: Mapping[str, object], *, ttl: int, kid: str | None = None) -> str:
     """Sign a token that the daemon of this configuration accepts for `ttl` seconds."""
     import jwt
 
-    from broadcasterd.access.tokens import credentials_directory, signing_secret
+    from broadcasterd.access.key_files import signing_key
 
-    algorithm, secret = signing_secret(auth, credentials_directory(os.environ))
+    algorithm, secret = signing_key(auth, kid)
     now = int(time.time())
     asked = {"aud": auth.audience, "iss": auth.issuer}
     asked = {claim: value for claim, value in asked.items() if value is not None}
-    return jwt.encode({**claims, **asked, "iat": now, "exp": now + ttl}, secret, algorithm)
+    return jwt.encode(
+        {**claims, **asked, "iat": now, "exp": now + ttl},
+        secret,
+        algorithm,
+        headers=None if kid is None else {"kid": kid},
+    )

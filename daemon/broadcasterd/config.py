@@ -47,6 +47,9 @@ Leeway = Annotated[
     float,
     Meta(ge=0, le=300, description='a number of seconds from 0 to 300, or a duration like "1m"'),
 ]
+Span = Annotated[
+    float, Meta(ge=0, description='a number of seconds from 0, or a duration like "10m"')
+]
 Port = Annotated[int, Meta(ge=0, le=65535, description="a whole number from 0 to 65535")]
 Text = Annotated[str, Meta(min_length=1, description="a string that is not empty")]
 # As a browser sends it, but for the port and for capitals. With a path, a trailing slash, or
@@ -65,7 +68,7 @@ Token = Annotated[
 HostName = Annotated[
     str, Meta(pattern=r"^(\*|[a-z0-9._-]+)$", description='host names like "events.example.org"')
 ]
-# Checked by `_check_pairs`: a pattern could not tell an address from a typing error.
+# Checked by `check_pairs`: a pattern could not tell an address from a typing error.
 Network = Annotated[str, Meta(min_length=2, description='networks like "10.0.0.0/8" or "::1"')]
 AlertAction = Annotated[str, Meta(pattern=r"^(journal|https?://\S+)$")]
 # "none" is missing on purpose: a token that nobody signed proves nothing.
@@ -140,6 +143,7 @@ class Auth(Section, frozen=True, kw_only=True):
     algorithms: Annotated[tuple[Algorithm, ...], Meta(min_length=1)] = ("HS256",)
     secret_file: Path | None = None
     jwks_file: Path | None = None
+    previous_secret_ttl: Span = 3600.0
     audience: Text | None = None
     issuer: Text | None = None
     cookie: Token = "broadcaster_token"
@@ -244,6 +248,7 @@ _NO_SETTINGS = tuple(f"{ENVIRONMENT_PREFIX}{name}" for name in ("CONFIG", "URL",
 _QUANTITIES: Mapping[object, tuple[Mapping[str, float], float]] = {
     Seconds: (SECONDS, 1),
     Leeway: (SECONDS, 1),
+    Span: (SECONDS, 1),
     Milliseconds: (SECONDS, 0.001),
     Bytes: (BYTES, 1),
     Megabytes: (BYTES, MiB),
@@ -347,7 +352,7 @@ def _build(tables: Mapping[str, object], environ: Mapping[str, str]) -> Config:
     _take_tables(draft, tables)
     _take_environment(draft, environ)
     config = draft.finish()
-    _check_pairs(config)
+    check_pairs(config)
     return config
 
 
@@ -404,7 +409,12 @@ def _take_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
         draft.values["memory"]["breaker"] = False
 
 
-def _check_pairs(config: Config) -> None:
+def check_pairs(config: Config) -> None:
+    """Refuse settings that do not go together.
+
+    Raises:
+        ConfigError: naming two that do not.
+    """
     memory, server, limits = config.memory, config.server, config.limits
     for network in limits.trusted_proxies:
         try:

@@ -18,14 +18,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from pathlib import Path
 
 import msgspec
 import structlog
 import trio
 
 from broadcasterd import __version__
-from broadcasterd.access.tokens import KeyRing, credentials_directory
+from broadcasterd.access.rotation import NO_SECRETS, Secrets
+from broadcasterd.access.tokens import KeyRing
 from broadcasterd.api.answer import Answer
 from broadcasterd.api.auth import Guard
 from broadcasterd.api.routes import Api
@@ -35,9 +35,10 @@ from broadcasterd.broadcast.supervisor import Supervisor
 from broadcasterd.config import Config, ConfigError, Settings, check_exposure
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.figures.counts import Counts
-from broadcasterd.handover.kept_configuration import unpack
+from broadcasterd.handover.kept_configuration import unpack, unpack_secrets
 from broadcasterd.handover.restart import Restart
 from broadcasterd.handover.transfer import Connections
+from broadcasterd.host.control import serve_control
 from broadcasterd.host.failed_starts import FailedStarts
 from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.host.service import Service
@@ -47,7 +48,7 @@ from broadcasterd.meter import Meter
 from broadcasterd.metrics import exposition
 from broadcasterd.monitor import Monitor
 from broadcasterd.observe.log import logging_as, set_level
-from broadcasterd.reload import Reloader
+from broadcasterd.reload import Reloader, Reloads
 from broadcasterd.server.app import create_app
 from broadcasterd.server.certificate import check_certificate
 from broadcasterd.server.listen import ListeningSocket, adopt, bind
@@ -150,7 +151,7 @@ class Daemon:
 
         """
         check_exposure_of(self._sockets, new)
-        keys = check(new, credentials_directory(os.environ))
+        keys = check(new, self.guard.keys.secrets)
         self.server.load_certificate(new.server)
         self.settings.replace(new)
         self.server.reconfigure()
@@ -181,6 +182,10 @@ class Daemon:
         self.server.abort()
         with trio.move_on_after(ABORT_GRACE_S):
             await self._served.wait()
+
+    def keys(self) -> dict[str, object]:
+        """Return what the log says of the keys and the certificate in force: which, not what."""
+        return {"keys": self.guard.keys.names() or None, "certificate": self.server.certificate}
 
     def status(self) -> str:
         """Return one line for an operator."""
@@ -251,15 +256,16 @@ class Start:
 
 def _prepare(load: Callable[[], Config], kept: bytes | None) -> Start:
     """Read everything that a start needs, or else take the configuration that was kept."""
+    before = unpack_secrets(kept)
     try:
         config = load()
-        return Start(config, check(config, credentials_directory(os.environ)))
+        return Start(config, check(config, before))
     except ConfigError as error:
         if kept is None:
             raise
         try:
             config = unpack(kept)
-            return Start(config, check(config, None), refused="; ".join(str(error).splitlines()))
+            return Start(config, check(config, before), refused="; ".join(str(error).splitlines()))
         except (ConfigError, OSError):
             raise error from None
 
@@ -267,7 +273,7 @@ def _prepare(load: Callable[[], Config], kept: bytes | None) -> Start:
 def _load(load: Callable[[], Config]) -> Config:
     """Read settings that a start would take: a restart may come at any time."""
     config = load()
-    check(config, credentials_directory(os.environ))
+    check(config)
     return config
 
 
@@ -294,9 +300,15 @@ async def serve(
             status=daemon.status,
             progress=lambda: daemon.supervisor.steps,
         )
-        reloader = Reloader(config, load=partial(_load, load), apply=daemon.reconfigure)
-        credentials = credentials_directory(os.environ)
-        keep = partial(restart.keep_configuration, credentials=credentials)
+
+        async def keep() -> None:
+            config, secrets = daemon.settings.config, daemon.guard.keys.secrets
+            await restart.keep_configuration(config, secrets)
+
+        reloader = Reloader(
+            config, load=partial(_load, load), apply=daemon.reconfigure, keys=daemon.keys
+        )
+        reloads = Reloads(partial(_reload, reloader, service, keep))
         async with trio.open_nursery() as root:
             urls: list[str] = await root.start(daemon.run, restart.restore)
             _warn_of(config)
@@ -304,13 +316,22 @@ async def serve(
                 service.remark = f"the configuration is that of before: {start.refused}"
                 log.error("start with the configuration of before", why=start.refused)
             spare_the_garbage_collector()
-            log.info("ready", urls=urls, version=__version__, python=sys.version.split()[0])
+            python = sys.version.split()[0]
+            log.info("ready", urls=urls, version=__version__, python=python, **daemon.keys())
+            if restart.runtime_directory is not None:
+                try:
+                    await root.start(serve_control, restart.runtime_directory, reloads.ask)
+                except OSError as error:
+                    log.warning(
+                        "only SIGHUP can ask for a reload", why=error.strerror or str(error)
+                    )
             await service.ready()
             failed.forget()
             if not start.refused:
-                await keep(config)
+                await keep()
             root.start_soon(service.run)
-            root.start_soon(_reload_on, hangups, reloader, service, keep)
+            root.start_soon(reloads.run)
+            root.start_soon(_reload_on, hangups, reloads)
             if on_ready is not None:
                 on_ready(urls)
             is_restart = await anext(stops) == signal.SIGTERM
@@ -372,12 +393,12 @@ def listen(config: Config, handed: Sequence[HandedOver] = ()) -> list[ListeningS
     return sockets
 
 
-def check(config: Config, credentials: Path | None) -> KeyRing:
+def check(config: Config, before: Secrets = NO_SECRETS) -> KeyRing:
     """Read all that settings name, as a start does; return the keys that verify tokens.
 
     Args:
         config: the settings.
-        credentials: the directory of systemd's credentials, if there is one.
+        before: the secrets that were in force until now.
 
     Raises:
         ConfigError: a key or a certificate cannot be used, or nobody would have to prove anything.
@@ -385,7 +406,7 @@ def check(config: Config, credentials: Path | None) -> KeyRing:
     """
     check_exposure(config)
     check_certificate(config.server)
-    return KeyRing.load(config.auth, credentials)
+    return KeyRing.load(config.auth, before)
 
 
 def check_exposure_of(sockets: Sequence[socket.socket], config: Config) -> None:
@@ -419,19 +440,20 @@ def _warn_of(config: Config) -> None:
         log.warning('auth.mode = "none": whoever reaches the port may do anything')
 
 
-async def _reload_on(
-    hangups: AsyncIterator[int],
-    reloader: Reloader,
-    service: Service,
-    keep: Callable[[Config], Awaitable[None]],
-) -> None:
+async def _reload_on(hangups: AsyncIterator[int], reloads: Reloads) -> None:
     async for _ in hangups:
-        await service.reloading()
-        why = await reloader.reload()
-        service.remark = f"the last reload was refused: {why}" if why else ""
-        if not why:
-            await keep(reloader.config)
-        await service.ready()
+        await reloads.ask()
+
+
+async def _reload(reloader: Reloader, service: Service, keep: Callable[[], Awaitable[None]]) -> str:
+    """Reload, and tell systemd; return what was wrong, or nothing."""
+    await service.reloading()
+    why = await reloader.reload()
+    service.remark = f"the last reload was refused: {why}" if why else ""
+    if not why:
+        await keep()
+    await service.ready()
+    return why
 
 
 class Grace:

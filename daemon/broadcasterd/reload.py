@@ -1,15 +1,16 @@
-"""A reload, on SIGHUP: read the configuration anew, and apply it where that can be done live.
+"""A reload: read the configuration anew, and apply it where that can be done live.
 
 A configuration that cannot be used changes nothing: the old one stays, and the record says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
 import structlog
+import trio
 
 from broadcasterd.config import Config, ConfigError
 
@@ -61,6 +62,7 @@ class Reloader:
         load: reads the configuration anew; raises ConfigError where it cannot be used.
         apply: tells each part of the daemon; raises ConfigError, before anything is changed,
             where a file that a setting names cannot be used.
+        keys: returns fields of the record that name the keys in force.
 
     """
 
@@ -70,10 +72,12 @@ class Reloader:
         *,
         load: Callable[[], Config],
         apply: Callable[[Config], Awaitable[None]],
+        keys: Callable[[], Mapping[str, object]],
     ) -> None:
         self.config = config
         self._load = load
         self._apply = apply
+        self._keys = keys
 
     async def reload(self) -> str:
         """Reload; return what was wrong, or nothing."""
@@ -90,8 +94,41 @@ class Reloader:
             "configuration reloaded",
             changed=settled.changed,
             needs_restart=settled.needs_restart or None,
+            **self._keys(),
         )
         return ""
+
+
+class Reloads:
+    """Reloads that are asked for: one after the other, each with its own outcome.
+
+    Args:
+        reload: does one; returns what was wrong, or nothing.
+
+    """
+
+    def __init__(self, reload: Callable[[], Awaitable[str]]) -> None:
+        self._reload = reload
+        self._ask, self._asked = trio.open_memory_channel[_Request](0)
+
+    async def ask(self) -> str:
+        """Have one done; return what was wrong, or nothing."""
+        request = _Request()
+        await self._ask.send(request)
+        await request.done.wait()
+        return request.refused
+
+    async def run(self) -> None:
+        """Do them, until cancelled."""
+        async for request in self._asked:
+            request.refused = await self._reload()
+            request.done.set()
+
+
+class _Request:
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.refused = ""
 
 
 def _differing(old: Config, new: Config) -> Iterator[str]:

@@ -63,4 +63,4 @@ def test_the_secret_for_development_is_made_once_and_is_nobody_elses(
     assert secret.read_text() == made
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     assert stat.S_IMODE(secret.parent.stat().st_mode) == 0o700
-    assert len(KeyRing.load(config.auth, None).keys) == 1
+    assert len(KeyRing.load(config.auth).keys) == 1

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from tests.support.certificate import Certificate
 from tests.support.container import until
 from tests.support.daemon import DEFAULTS, Daemon, StartDaemon, as_toml
 from tests.support.talk import TEXT, connected, publish, target
+from tests.support.tokens import SECRET, bearer, claims, jwt_mode, sign
 
 JSON_LOG = {"log": {"format": "json"}}
 
@@ -148,6 +153,61 @@ def test_a_file_that_cannot_be_used_changes_nothing(text: str, why: str, daemon:
     assert 413 == post_200_bytes(daemon)
 
 
+# --- keys ------------------------------------------------------------------------------------
+
+
+def status(daemon: Daemon, secret: str) -> int:
+    """Publish with a token that a secret signed; return the status of the answer."""
+    token = sign(claims(publish=("s",)), secret)
+    headers = {**bearer(token), **TEXT}
+    return httpx.post(daemon.session("s"), content="x", headers=headers).status_code
+
+
+def test_another_secret_is_in_force_and_the_one_before_is_for_its_time(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    auth = jwt_mode(tmp_path)
+    daemon = start_daemon(auth=auth, **JSON_LOG)
+    other = SECRET[::-1]
+
+    assert [200, 401] == [status(daemon, SECRET), status(daemon, other)]
+
+    (tmp_path / "secret").write_text(other)
+    record = reload(daemon, auth=auth)
+
+    assert [200, 200] == [status(daemon, SECRET), status(daemon, other)]
+    new, old = record["keys"]
+    assert f"secret {sha256(other.encode()).hexdigest()[:12]}" == new
+    assert old.startswith(f"previous secret {sha256(SECRET.encode()).hexdigest()[:12]} until 2")
+
+    record = reload(daemon, auth=auth | {"previous_secret_ttl": 0})
+
+    assert [401, 200] == [status(daemon, SECRET), status(daemon, other)]
+    assert [new] == record["keys"]
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def test_who_asks_is_told_what_became_of_it(
+    start_daemon: StartDaemon, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = {"RUNTIME_DIRECTORY": str(tmp_path_factory.mktemp("run"))}
+    daemon = start_daemon(environment=directory, **JSON_LOG)
+    file = daemon.directory / "broadcasterd.toml"
+    good = file.read_text()
+    command = [sys.executable, "-m", "broadcasterd", "reload"]
+    for text, told in [("[server]\nprot = 1\n", "server.prot: unknown key"), (good, "")]:
+        file.write_text(text)
+        done = subprocess.run(
+            command, env=os.environ | directory, capture_output=True, text=True, check=False
+        )
+
+        assert (2 if told else 0) == done.returncode, done.stderr
+        assert told in done.stderr
+    assert ["reload refused", "configuration reloaded"] == [r["event"] for r in reloads(daemon)]
+
+
 # --- certificates ----------------------------------------------------------------------------
 
 
@@ -187,4 +247,6 @@ def test_a_certificate_is_replaced_and_a_bad_one_is_not_taken(
     record = reload(daemon, server=files)
 
     assert "configuration reloaded" == record["event"]
-    assert ssl.PEM_cert_to_DER_cert(second.chain.read_text()) == presented(daemon)
+    renewed_der = ssl.PEM_cert_to_DER_cert(second.chain.read_text())
+    assert renewed_der == presented(daemon)
+    assert record["certificate"].startswith(f"{sha256(renewed_der).hexdigest()[:12]} until 2")

@@ -104,7 +104,7 @@ async def serving(
 
     """
     config = _config(certificate, sections)
-    keys = KeyRing.load(config.auth, None)
+    keys = KeyRing.load(config.auth)
     daemon = Daemon(config, keys, bind(config.server))
     async with trio.open_nursery() as root:
         [url] = await root.start(daemon.run, restore)

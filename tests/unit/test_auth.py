@@ -48,7 +48,7 @@ def make(tmp_path: Path, clock: Clock) -> Make:
 
     def make(auth: Mapping[str, object] | None = None, **sections: Mapping[str, object]) -> Guard:
         config = from_mapping({"auth": jwt_mode(tmp_path, **(auth or {})), **sections})
-        return Guard(Settings(config), KeyRing.load(config.auth, None), HubClock(monotonic=clock))
+        return Guard(Settings(config), KeyRing.load(config.auth), HubClock(monotonic=clock))
 
     return make
 
@@ -216,12 +216,28 @@ def test_without_tokens_everybody_may_do_everything_whatever_he_sends(make: Make
 def test_new_keys_take_the_place_of_the_old(make: Make, tmp_path: Path) -> None:
     guard = make()
     (tmp_path / "secret").write_text(SECRET[::-1])
-    guard.keys = KeyRing.load(
-        from_mapping({"auth": {"secret_file": str(tmp_path / "secret")}}).auth, None
-    )
+    auth = from_mapping({"auth": {"secret_file": str(tmp_path / "secret")}}).auth
+    guard.reconfigure(KeyRing.load(auth))
 
     assert guard.authenticate(head(bearer(BAD))).subscribe == ("s*",)
     assert refusal(guard.authenticate, head(bearer(GOOD))).status == 401
+
+
+def test_the_secret_of_before_is_good_for_its_time_and_not_a_moment_longer(tmp_path: Path) -> None:
+    """That a token was verified before makes no difference."""
+    config = from_mapping({"auth": jwt_mode(tmp_path, previous_secret_ttl=60)})
+    first = KeyRing.load(config.auth)
+    (tmp_path / "secret").write_text(SECRET[::-1])
+    wall = Clock()
+    guard = Guard(Settings(config), first, HubClock(monotonic=Clock(), wall=wall))
+    guard.reconfigure(KeyRing.load(config.auth, first.secrets))
+    end = guard.keys.good_until
+
+    for wall.now in (end - 60, end - 0.001):
+        assert "somebody" == guard.authenticate(head(bearer(GOOD))).subject
+    for wall.now in (end, end + 60, end - 1):
+        assert 401 == refusal(guard.authenticate, head(bearer(GOOD))).status
+        assert guard.authenticate(head(bearer(BAD))).subscribe == ("s*",), "it is the new one's"
 
 
 # --- what it covers --------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+import ssl
 import subprocess
 import sys
 import time
@@ -18,7 +20,8 @@ import pytest
 import broadcasterd
 from broadcasterd import cli, client
 from broadcasterd.config import Config, ConfigError
-from tests.support.tokens import RSA_KEY, public_jwk, write_jwks
+from tests.support.certificate import Certificate
+from tests.support.tokens import RSA_KEY, oct_jwk, public_jwk, write_jwks
 
 SECRET = "0123456789abcdef0123456789abcdef"
 OPEN = '[auth]\nmode = "none"\n'
@@ -166,6 +169,49 @@ def test_check_config_takes_the_file_as_an_argument(
     assert run("check-config", file) == 0
     assert "the configuration is good" in capsys.readouterr().out
     assert run("check-config", file, "--config", file) == 2
+
+
+def test_check_config_names_keys_and_certificate_as_records_do(
+    tmp_path: Path, config_file: ConfigFile, capsys: Output
+) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    certificate = Certificate.make(tmp_path)
+    tls = f"tls_certificate = '{certificate.chain}'\ntls_key = '{certificate.key}'"
+    text = f"[auth]\nsecret_file = '{tmp_path}/secret'\n[server]\n{tls}\n"
+
+    assert run("check-config", config_file(text)) == 0
+
+    der = ssl.PEM_cert_to_DER_cert(certificate.chain.read_text())
+    _, secret, shown = capsys.readouterr().out.splitlines()
+    assert secret == f"secret {hashlib.sha256(SECRET.encode()).hexdigest()[:12]}"
+    assert shown.startswith(f"certificate {hashlib.sha256(der).hexdigest()[:12]} until 2")
+
+
+def test_commands_take_the_credentials_of_systemd(
+    tmp_path: Path, config_file: ConfigFile, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    config = config_file("[auth]\nsecret_file = '/nonexistent'")
+
+    assert run("check-config", config) == 0
+    assert run("token", "--admin", "--config", config) == 0
+    assert jwt.decode(capsys.readouterr().out.split()[-1], SECRET, algorithms=["HS256"])
+
+
+@pytest.mark.parametrize(
+    ("directory", "code", "told"),
+    [(None, 2, "$RUNTIME_DIRECTORY is not set"), ("/nonexistent", 1, "no daemon answers in /none")],
+)
+def test_reload_says_whom_it_cannot_ask(
+    directory: str | None, code: int, told: str, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    if directory is not None:
+        monkeypatch.setenv("RUNTIME_DIRECTORY", directory)
+
+    assert run("reload") == code
+    assert told in capsys.readouterr().err
 
 
 def test_check_config_reads_the_certificate(
@@ -555,7 +601,10 @@ def test_token_has_no_more_claims_than_configured(
     [
         ("", "auth.secret_file: not set"),
         ('secret_file = "/nonexistent"', "auth.secret_file: cannot be read: No such file"),
-        ('secret_file = "/dev/null"', "auth.secret_file: holds 0 bytes, expected at least 32"),
+        (
+            'secret_file = "/dev/null"',
+            'auth.secret_file = "/dev/null": holds 0 bytes, expected at least 32',
+        ),
         ('algorithms = ["RS256"]', "auth.secret_file: not set"),
     ],
 )
@@ -565,6 +614,21 @@ def test_token_without_a_usable_secret_is_status_2(
     assert run("token", "--subscribe", "*", "--config", config_file(f"[auth]\n{auth}")) == 2
 
     assert told in capsys.readouterr().err
+
+
+def test_token_is_signed_with_the_secret_of_a_jwk_set_that_is_named(
+    tmp_path: Path, config_file: ConfigFile, capsys: Output
+) -> None:
+    jwks = write_jwks(tmp_path / "jwks.json", oct_jwk(SECRET, kid="2026"))
+    config = config_file(f'[auth]\njwks_file = "{jwks}"')
+
+    assert run("token", "--kid", "2026", "--subscribe", "*", "--config", config) == 0
+
+    signed = capsys.readouterr().out.strip()
+    assert jwt.get_unverified_header(signed)["kid"] == "2026"
+    assert jwt.decode(signed, SECRET, algorithms=["HS256"])["broadcaster"]["subscribe"] == ["*"]
+    assert run("token", "--kid", "2025", "--subscribe", "*", "--config", config) == 2
+    assert "--kid 2025: expected the kid of a secret" in capsys.readouterr().err
 
 
 def test_line_break_does_not_make_a_short_secret_long_enough(

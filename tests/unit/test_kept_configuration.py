@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from broadcasterd.access.rotation import NO_SECRETS, Secrets
 from broadcasterd.access.tokens import KeyRing
 from broadcasterd.config import Config, ConfigError, from_mapping
 from broadcasterd.daemon import check
-from broadcasterd.handover.kept_configuration import pack, unpack
+from broadcasterd.handover.kept_configuration import pack, unpack, unpack_secrets
 from tests.support.certificate import Certificate
 from tests.support.tokens import RSA_KEY, public_jwk, write_jwks
 
@@ -49,35 +50,56 @@ def keys_of(ring: KeyRing) -> set[str]:
 
 def test_it_is_whole_when_its_files_are_gone(tmp_path: Path) -> None:
     config = everything(tmp_path)
-    keys = check(config, None)
-    packed = pack(config, None)
+    keys = check(config)
+    packed = pack(config, keys.secrets)
     for file in tmp_path.iterdir():
         file.unlink()
     kept = unpack(packed)
 
     assert (7, 4321) == (kept.server.port, kept.sessions.retry_ms)
     assert (config.limits, config.alerts) == (kept.limits, kept.alerts)
-    assert keys_of(keys) == keys_of(check(kept, None))
+    assert keys_of(keys) == keys_of(check(kept))
     with pytest.raises(ConfigError):
-        check(config, None)
+        check(config)
 
 
-def test_a_credential_wins_over_the_file_that_is_named(tmp_path: Path) -> None:
-    (tmp_path / "named").write_bytes(b"n" * 64)
+def test_the_secret_is_the_one_in_force_whatever_is_in_the_file_now(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET)
-    config = from_mapping({"auth": {"secret_file": str(tmp_path / "named")}})
-    kept = unpack(pack(config, tmp_path))
+    config = from_mapping({"auth": {"secret_file": str(tmp_path / "secret")}})
+    keys = check(config)
+    (tmp_path / "secret").write_bytes(b"n" * 64)
 
-    assert {SECRET.decode()} == keys_of(check(kept, None))
+    assert {SECRET.decode()} == keys_of(check(unpack(pack(config, keys.secrets))))
+
+
+def test_the_next_process_knows_which_secret_it_replaces(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(SECRET)
+    config = from_mapping({"auth": {"secret_file": str(tmp_path / "secret")}})
+    packed = pack(config, check(config).secrets)
+    (tmp_path / "secret").write_bytes(b"n" * 64)
+    keys = check(config, unpack_secrets(packed))
+
+    assert {SECRET.decode(), "n" * 64} == keys_of(keys)
+    again = check(config, unpack_secrets(pack(config, keys.secrets)))
+
+    assert keys.secrets == again.secrets, "its time goes on"
 
 
 def test_defaults_need_no_file() -> None:
     config = from_mapping({"auth": {"mode": "none"}})
 
-    assert config == unpack(pack(config, None))
+    assert config == unpack(pack(config, NO_SECRETS))
 
 
 @pytest.mark.parametrize("packed", [b"", b"{}", b'{"tables": {"sessions": {"x": 1}}, "files": {}}'])
 def test_what_another_version_kept_is_refused(packed: bytes) -> None:
     with pytest.raises(ConfigError):
         unpack(packed)
+    assert NO_SECRETS == unpack_secrets(packed)
+
+
+def test_secrets_that_a_version_with_other_settings_kept_are_known() -> None:
+    packed = b'{"tables": {"sessions": {"x": 1}}, "files": {}, "secrets": {"current": "c2VjcmV0"}}'
+
+    assert Secrets(b"secret") == unpack_secrets(packed)
+    assert NO_SECRETS == unpack_secrets(None)

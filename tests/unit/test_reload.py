@@ -79,7 +79,9 @@ class Parts:
         self.file: Config | ConfigError = config()
         self.refusal: ConfigError | None = None
         self.told: list[Config] = []
-        self.reloader = Reloader(config(), load=self._load, apply=self._apply)
+        self.reloader = Reloader(
+            config(), load=self._load, apply=self._apply, keys=lambda: {"keys": ["secret abc"]}
+        )
 
     def _load(self) -> Config:
         if isinstance(self.file, ConfigError):
@@ -104,6 +106,7 @@ async def test_the_parts_are_told_and_the_record_says_what_changed() -> None:
     assert ("configuration reloaded", "info") == (record["event"], record["log_level"])
     assert ["sessions.max_sessions"] == record["changed"]
     assert record["needs_restart"] is None
+    assert ["secret abc"] == record["keys"]
 
 
 async def test_what_has_to_wait_is_a_warning() -> None:

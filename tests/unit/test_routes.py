@@ -114,7 +114,7 @@ async def test_only_what_is_for_anyone_needs_no_token(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x" * 64)
     auth = Auth(secret_file=secret)
-    api = api_of(Settings(Config(auth=auth)), KeyRing.load(auth, None))
+    api = api_of(Settings(Config(auth=auth)), KeyRing.load(auth))
     statuses = {
         f"{route.method} {route.path}": answer.status
         for route in ROUTES

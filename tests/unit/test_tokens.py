@@ -1,4 +1,4 @@
-"""Tokens: which keys can be read, and which tokens they verify."""
+"""Tokens: which are good, and what they grant."""
 
 from __future__ import annotations
 
@@ -8,63 +8,40 @@ import hmac
 import json
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
-import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from broadcasterd.access.grants import Action, Grant
-from broadcasterd.access.tokens import (
-    MAX_KEYS,
-    MAX_TOKEN_CHARS,
-    InvalidToken,
-    KeyRing,
-    TokenFault,
-    credentials_directory,
-    signing_secret,
-)
-from broadcasterd.config import Auth, ConfigError
+from broadcasterd.access.rotation import Previous, Secrets
+from broadcasterd.access.tokens import MAX_TOKEN_CHARS, KeyRing, TokenFault
+from broadcasterd.config import Auth
 from tests.support.tokens import (
     EC_KEY,
     EDWARDS_KEY,
+    OTHER_RSA_KEY,
     RSA_KEY,
     SECRET,
+    Load,
     claims,
+    loader,
+    oct_jwk,
     public_jwk,
+    refused,
     sign,
-    write_jwks,
 )
 
 ALL_HS = ("HS256", "HS384", "HS512")
-ALL = (*ALL_HS, "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
 P384_KEY = ec.generate_private_key(ec.SECP384R1())
-OTHER_RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-Load = Callable[..., KeyRing]
 
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    """Return a function that loads a key ring: of the secret, or of JWKs where there are any."""
-
-    def load(*jwks: dict[str, object], secret: str | None = None, **auth: object) -> KeyRing:
-        if jwks:
-            auth["jwks_file"] = write_jwks(tmp_path / "jwks.json", *jwks)
-        if secret is not None or not jwks:
-            path = auth["secret_file"] = tmp_path / "secret"
-            path.write_text(secret or SECRET)
-        return KeyRing.load(Auth(**auth), None)  # type: ignore[arg-type] # as the test means it
-
-    return load
-
-
-def refused(ring: KeyRing, token: str) -> TokenFault:
-    """Return why a token is refused."""
-    with pytest.raises(InvalidToken) as caught:
-        ring.verify(token)
-    return caught.value.fault
+    """Return a function that loads a key ring."""
+    return loader(tmp_path)
 
 
 def by_hand(header: object, body: object, key: bytes = SECRET.encode()) -> str:
@@ -240,15 +217,57 @@ def test_a_token_that_names_no_key_is_verified_by_any_that_fits(three_keys: KeyR
 
 
 def test_secrets_can_be_several_too(load: Load) -> None:
-    secrets = {kid: kid.encode() * 8 for kid in ("2025", "2026")}
-    jwks: list[dict[str, object]] = [
-        {"kty": "oct", "kid": kid, "k": base64.urlsafe_b64encode(secret).decode()}
-        for kid, secret in secrets.items()
-    ]
-    ring = load(*jwks)
+    secrets = {kid: kid * 8 for kid in ("2025", "2026")}
+    ring = load(*(oct_jwk(secret, kid=kid) for kid, secret in secrets.items()))
 
     for kid, secret in secrets.items():
-        assert ring.verify(sign(claims(sub=kid), secret.decode(), kid=kid)).subject == kid
+        assert ring.verify(sign(claims(sub=kid), secret, kid=kid)).subject == kid
+    assert refused(ring, sign(claims(), secrets["2025"], kid="2026")) is TokenFault.SIGNATURE
+
+
+# --- secrets of before -----------------------------------------------------------------------
+
+
+Rotated = Callable[..., KeyRing]
+
+
+@pytest.fixture
+def rotated(tmp_path: Path) -> Rotated:
+    """Return a function that loads keys after another secret took the place of SECRET."""
+
+    def load(*, ago: float = 0.0, previous: str = SECRET, **auth: object) -> KeyRing:
+        path = tmp_path / "secret"
+        path.write_text(SECRET[::-1])
+        before = Secrets(None, (Previous(previous.encode(), time.time() - ago),))
+        settings = Auth(secret_file=path, **auth)  # type: ignore[arg-type] # as the test means it
+        return KeyRing.load(settings, before)
+
+    return load
+
+
+def test_the_secret_of_before_is_good_for_a_while(rotated: Rotated) -> None:
+    ring = rotated(previous_secret_ttl=60.0)
+
+    assert ring.verify(sign(claims(sub="old"))).subject == "old"
+    assert ring.verify(sign(claims(sub="new"), SECRET[::-1])).subject == "new"
+    assert ring.good_until == pytest.approx(time.time() + 60, abs=10)
+    assert refused(ring.at(ring.good_until), sign(claims())) is TokenFault.SIGNATURE
+    assert inf == ring.at(ring.good_until).good_until
+
+
+@pytest.mark.parametrize(("ago", "ttl"), [(0.0, 0.0), (61.0, 60.0)])
+def test_and_then_no_more(rotated: Rotated, ago: float, ttl: float) -> None:
+    ring = rotated(ago=ago, previous_secret_ttl=ttl)
+
+    assert refused(ring, sign(claims())) is TokenFault.SIGNATURE
+    assert () == ring.secrets.previous
+
+
+def test_the_secret_of_before_verifies_what_it_is_long_enough_for(rotated: Rotated) -> None:
+    ring = rotated(previous=SECRET[:40], algorithms=("HS256", "HS512"))
+
+    assert ring.verify(sign(claims(admin=True), SECRET[:40])).admin
+    assert ["HS256"] == [*ring.keys[-1].algorithms]
 
 
 # --- claims ----------------------------------------------------------------------------------
@@ -320,200 +339,3 @@ def test_the_leeway_is_for_those_who_come_late(load: Load) -> None:
 def test_what_is_shown_of_a_fault_fits_into_a_header_field() -> None:
     assert all(fault.isascii() and fault.isprintable() for fault in TokenFault)
     assert not any(set(fault) & set('"\\') for fault in TokenFault)
-
-
-# --- reading keys ----------------------------------------------------------------------------
-
-
-def problem(auth: Auth, credentials: Path | None = None) -> str:
-    with pytest.raises(ConfigError) as caught:
-        KeyRing.load(auth, credentials)
-    return str(caught.value)
-
-
-def test_without_any_key_it_says_what_to_set() -> None:
-    told = problem(Auth())
-
-    assert told.startswith("auth.secret_file: expected")
-    assert "auth.jwks_file" in told
-
-
-def test_without_tokens_no_key_is_looked_for() -> None:
-    assert KeyRing.load(Auth(mode="none", secret_file=Path("/nonexistent")), None).keys == ()
-
-
-@pytest.mark.parametrize(
-    ("secret", "algorithms", "told"),
-    [
-        ("", ("HS256",), "holds 0 bytes, expected at least 32 for HS256"),
-        ("x" * 31 + "\n", ("HS256",), "holds 31 bytes, expected at least 32 for HS256"),
-        ("x" * 47, ("HS256", "HS384"), "holds 47 bytes, expected at least 48 for HS384"),
-        ("x" * 63, ("HS512",), "holds 63 bytes, expected at least 64 for HS512"),
-        ("x" * 64, ("RS256",), "fits none of auth.algorithms = RS256"),
-        ("-----BEGIN PUBLIC KEY-----\nxxxxxxxx\n-----END PUBLIC KEY-----", ("HS256",), "key pair"),
-    ],
-)
-def test_a_secret_that_cannot_be_used_is_named(
-    tmp_path: Path, secret: str, algorithms: tuple[str, ...], told: str
-) -> None:
-    path = tmp_path / "secret"
-    path.write_text(secret)
-
-    found = problem(Auth(secret_file=path, algorithms=algorithms))  # type: ignore[arg-type] # texts
-
-    assert found.startswith("auth.secret_file: ")
-    assert told in found
-
-
-def test_a_secret_in_the_place_of_its_file_is_not_repeated() -> None:
-    assert problem(Auth(secret_file=Path(SECRET))) == (
-        "auth.secret_file: cannot be read: No such file or directory"
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("", "expected a JWK Set"),
-        ("[]", "expected a JWK Set"),
-        ("{}", "expected a JWK Set"),
-        ('{"keys": [7]}', "expected a JWK Set"),
-        ('{"keys": []}', "has 0 keys"),
-        ('{"keys": [{"kty": "RSA", "use": "enc"}]}', "has 0 keys"),
-        ('{"keys": [{}]}', "key 0: fits none of auth.algorithms"),
-        ('{"keys": [{"kty": "RSA", "kid": 7}]}', "kid: expected a text"),
-        ('{"keys": [{"kty": "RSA", "kid": "k"}]}', "key 'k': expected a JWK of type 'RSA'"),
-        ('{"keys": [{"kty": "RSA", "n": 7, "e": []}]}', "expected a JWK of type 'RSA'"),
-        ('{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}]}', "expected"),
-        ('{"keys": [{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]}', "of type 'EC'"),
-        ('{"keys": [{"kty": "EC", "crv": "Ed25519", "x": "AA"}]}', "of type 'EC'"),
-        ('{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "!"}]}', "of type 'OKP'"),
-        ('{"keys": [{"kty": "oct", "k": "c2hvcnQ"}]}', "holds 5 bytes, expected at least"),
-        ('{"keys": [{"kty": "oct"}]}', "of type 'oct'"),
-        ('{"keys": [{"kty": "EC", "crv": "secp256k1"}]}', "fits none of auth.algorithms"),
-    ],
-)
-def test_a_jwk_set_that_cannot_be_used_is_named(tmp_path: Path, text: str, told: str) -> None:
-    path = tmp_path / "jwks.json"
-    path.write_text(text)
-
-    found = problem(Auth(jwks_file=path, algorithms=ALL))  # type: ignore[arg-type] # texts
-
-    assert found.startswith(f'auth.jwks_file = "{path}": ')
-    assert told in found
-
-
-def test_a_private_key_has_no_place_here(load: Load) -> None:
-    jwk = public_jwk(EC_KEY, d="s3cret")
-    with pytest.raises(ConfigError, match="holds a private key") as caught:
-        load(jwk, algorithms=("ES256",))
-
-    assert "s3cret" not in str(caught.value)
-
-
-def test_what_is_wrong_with_a_secret_key_is_told_without_it(load: Load) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load({"kty": "oct", "k": "s3cret s3cret"})
-
-    assert "s3cret" not in str(caught.value)
-
-
-def test_a_short_rsa_key_is_refused(load: Load) -> None:
-    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 (the point)
-    with pytest.raises(ConfigError, match="has 1024 bits, expected at least 2048"):
-        load(public_jwk(short), algorithms=("RS256",))
-
-
-@pytest.mark.parametrize(
-    ("jwk", "algorithms"),
-    [
-        (public_jwk(RSA_KEY), ("HS256",)),
-        (public_jwk(RSA_KEY), ("ES256", "EdDSA")),
-        (public_jwk(RSA_KEY, alg="RS512"), ("RS256",)),
-        (public_jwk(RSA_KEY, alg="ES256"), ("RS256", "ES256")),
-        (public_jwk(EC_KEY), ("ES384",)),
-        (public_jwk(EDWARDS_KEY), ("RS256",)),
-    ],
-)
-def test_a_key_that_fits_no_accepted_algorithm_is_refused(
-    load: Load, jwk: dict[str, object], algorithms: tuple[str, ...]
-) -> None:
-    with pytest.raises(ConfigError, match=r"fits none of auth\.algorithms"):
-        load(jwk, algorithms=algorithms)
-
-
-def test_a_key_that_names_its_algorithm_is_for_no_other(load: Load) -> None:
-    ring = load(public_jwk(RSA_KEY, alg="RS256"), algorithms=("RS256", "PS256"))
-
-    assert ring.verify(sign(claims(admin=True), RSA_KEY, "RS256")).admin
-    assert refused(ring, sign(claims(), RSA_KEY, "PS256")) is TokenFault.ALGORITHM
-
-
-def test_keys_for_encryption_are_passed_over(load: Load) -> None:
-    encryption = public_jwk(OTHER_RSA_KEY, use="enc", alg="RSA-OAEP")
-
-    assert len(load(encryption, public_jwk(RSA_KEY, use="sig"), algorithms=("RS256",)).keys) == 1
-
-
-def test_each_key_has_a_name_of_its_own(load: Load) -> None:
-    with pytest.raises(ConfigError, match="has several of 'k'"):
-        load(public_jwk(RSA_KEY, kid="k"), public_jwk(EC_KEY, kid="k"), algorithms=ALL)
-
-
-def test_there_is_a_limit_to_keys(load: Load) -> None:
-    jwks = [public_jwk(EC_KEY, kid=str(number)) for number in range(MAX_KEYS + 1)]
-
-    assert len(load(*jwks[1:], algorithms=("ES256",)).keys) == MAX_KEYS
-    with pytest.raises(ConfigError, match=f"expected 1 to {MAX_KEYS}"):
-        load(*jwks, algorithms=("ES256",))
-
-
-def test_credentials_of_systemd_win(tmp_path: Path) -> None:
-    (tmp_path / "configured").write_text("x" * 64)
-    auth = Auth(secret_file=tmp_path / "configured", algorithms=("HS256", "RS256"))
-    credentials = tmp_path / "credentials"
-    credentials.mkdir()
-
-    assert refused(KeyRing.load(auth, credentials), sign(claims())) is TokenFault.SIGNATURE
-
-    (credentials / "secret").write_text(SECRET)
-    write_jwks(credentials / "jwks.json", public_jwk(RSA_KEY))
-    ring = KeyRing.load(auth, credentials)
-
-    assert ring.verify(sign(claims(admin=True))).admin
-    assert ring.verify(sign(claims(admin=True), RSA_KEY, "RS256")).admin
-
-
-@pytest.mark.parametrize(("name", "text"), [("secret", "short"), ("jwks.json", "{")])
-def test_a_credential_that_cannot_be_used_is_named(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text)
-
-    assert problem(Auth(), tmp_path).startswith(f"$CREDENTIALS_DIRECTORY/{name}: ")
-
-
-def test_where_the_credentials_are() -> None:
-    assert credentials_directory({"CREDENTIALS_DIRECTORY": "/run/x"}) == Path("/run/x")
-    assert credentials_directory({"CREDENTIALS_DIRECTORY": ""}) is None
-    assert credentials_directory({}) is None
-
-
-def test_a_key_ring_does_not_show_its_keys(load: Load) -> None:
-    assert SECRET not in repr(load())
-
-
-@pytest.mark.parametrize(("algorithms", "chosen"), [(ALL_HS[::-1], "HS256"), (("HS512",), "HS512")])
-def test_what_signs_is_verified_too(
-    tmp_path: Path, algorithms: tuple[str, ...], chosen: str
-) -> None:
-    (tmp_path / "secret").write_text(SECRET)
-    auth = Auth(secret_file=tmp_path / "secret", algorithms=algorithms)  # type: ignore[arg-type] # texts
-    algorithm, secret = signing_secret(auth, None)
-
-    assert algorithm == chosen
-    assert KeyRing.load(auth, None).verify(jwt.encode(claims(admin=True), secret, algorithm)).admin
-
-
-def test_public_keys_sign_nothing(tmp_path: Path) -> None:
-    jwks = write_jwks(tmp_path / "jwks.json", public_jwk(RSA_KEY))
-    with pytest.raises(ConfigError, match=r"auth\.secret_file: not set; .* private ones"):
-        signing_secret(Auth(jwks_file=jwks, algorithms=("RS256",)), None)

@@ -75,12 +75,11 @@ class Guard:
         clock: Clock,
         revocations: Revocations | None = None,
     ) -> None:
-        self.keys = keys
         self.tickets = Tickets(clock.now)
         self._settings = settings
         self._clock = clock
         self.revocations = Revocations(clock.unix_now) if revocations is None else revocations
-        self._verified = VerifiedTokens(clock.unix_now)
+        self._use(keys)
         per_minute = settings.limits.max_failures_per_minute
         self._failures = RateLimiter(
             per_minute / 60, per_minute, max_keys=MAX_FAILING_ADDRESSES, clock=clock.now
@@ -91,10 +90,14 @@ class Guard:
 
         Open streams and tickets stay, and bad tokens are not forgotten.
         """
-        self.keys = keys
-        self._verified = VerifiedTokens(self._clock.unix_now)
+        self._use(keys)
         per_minute = self._settings.limits.max_failures_per_minute
         self._failures.reconfigure(per_minute / 60, per_minute)
+
+    def _use(self, keys: KeyRing) -> None:
+        self.keys = keys
+        self._keys_good_until = keys.good_until
+        self._verified = VerifiedTokens(self._clock.unix_now)
 
     @property
     def _is_open(self) -> bool:
@@ -182,6 +185,8 @@ class Guard:
 
         A good one is let in, whatever bad ones came from its address: others may be behind it.
         """
+        if self._keys_good_until <= (now := self._clock.unix_now()):
+            self._use(self.keys.at(now))
         if (known := self._verified.find(token)) is not None:
             return known
         try:

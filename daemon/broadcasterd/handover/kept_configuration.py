@@ -13,32 +13,51 @@ from pathlib import Path
 
 import msgspec
 
-from broadcasterd.access.tokens import jwks_source, secret_source
+from broadcasterd.access.rotation import NO_SECRETS, Secrets
 from broadcasterd.config import Config, ConfigError, from_mapping
 from broadcasterd.handover.descriptor_store import sealed_memory
 
 
 class _Kept(msgspec.Struct):
-    """The keys that are set, by section, and the content of files by ``section.key``."""
+    """The keys that are set, by section, and the content of files by ``section.key``.
+
+    ``secrets`` are those in force: the next process has to know which it is that it replaces.
+    """
 
     tables: dict[str, dict[str, object]]
     files: dict[str, bytes]
+    secrets: Secrets = NO_SECRETS
 
 
-def pack(config: Config, credentials: Path | None) -> bytes:
+class _KeptSecrets(msgspec.Struct):
+    """What every version can take of it, whatever settings there were."""
+
+    secrets: Secrets = NO_SECRETS
+
+
+def pack(config: Config, secrets: Secrets) -> bytes:
     """Return a configuration, and all that its files have.
 
     Args:
         config: the one in force.
-        credentials: the directory of systemd's credentials, which win over the files named.
+        secrets: those in force.
 
     Raises:
         OSError: a file cannot be read any more.
-        ConfigError: a credential cannot be.
 
     """
-    files = {name: path.read_bytes() for name, path in _files(config, credentials)}
-    return msgspec.json.encode(_Kept(_tables(config), files))
+    files = {name: path.read_bytes() for name, path in _files(config)}
+    if secrets.current is not None:
+        files["auth.secret_file"] = secrets.current
+    return msgspec.json.encode(_Kept(_tables(config), files, secrets))
+
+
+def unpack_secrets(packed: bytes | None) -> Secrets:
+    """Return the secrets that were in force when the process before packed them, if it did."""
+    try:
+        return msgspec.json.decode(packed or b"{}", type=_KeptSecrets).secrets
+    except msgspec.DecodeError:
+        return NO_SECRETS
 
 
 def unpack(packed: bytes) -> Config:
@@ -60,13 +79,10 @@ def unpack(packed: bytes) -> Config:
     return from_mapping(kept.tables)
 
 
-def _files(config: Config, credentials: Path | None) -> Iterator[tuple[str, Path]]:
+def _files(config: Config) -> Iterator[tuple[str, Path]]:
     auth, server = config.auth, config.server
-    if auth.mode == "jwt":
-        if (secret := secret_source(auth, credentials)) is not None:
-            yield "auth.secret_file", secret[1]
-        if (jwks := jwks_source(auth, credentials)) is not None:
-            yield "auth.jwks_file", jwks[1]
+    if auth.mode == "jwt" and auth.jwks_file is not None:
+        yield "auth.jwks_file", auth.jwks_file
     if server.tls_certificate is not None and server.tls_key is not None:
         yield "server.tls_certificate", server.tls_certificate
         yield "server.tls_key", server.tls_key

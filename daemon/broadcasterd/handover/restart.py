@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import structlog
 
+from broadcasterd.access.rotation import Secrets
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.config import Config, ConfigError
+from broadcasterd.config import Config
 from broadcasterd.handover.descriptor_store import DescriptorStore, Stored
 from broadcasterd.handover.files import HandoverFiles
 from broadcasterd.handover.format import SEGMENT_BYTES, HandoverError
 from broadcasterd.handover.kept_configuration import pack
 from broadcasterd.handover.transfer import Connections, hand_over, restore
-from broadcasterd.host.systemd import HandedOver, Notifier
+from broadcasterd.host.systemd import HandedOver, Notifier, runtime_directory
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -54,23 +54,22 @@ class Restart:
         self._left: Stored | HandoverFiles = left
         self.others = left.others
         self.configuration = left.configuration
-        directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-        self.runtime_directory = Path(directory) if directory else None
+        self.runtime_directory = runtime_directory(environ)
         if room:
             self._keeper = store
         elif self.runtime_directory is not None:
             self._keeper = self._left = HandoverFiles(self.runtime_directory)
 
-    async def keep_configuration(self, config: Config, credentials: Path | None) -> None:
+    async def keep_configuration(self, config: Config, secrets: Secrets) -> None:
         """Have the store keep a configuration and its files, for a start that finds bad ones."""
         if not isinstance(self._keeper, DescriptorStore):
             return
         try:
-            packed = pack(config, credentials)
+            packed = pack(config, secrets)
             if packed != self.configuration:
                 await self._keeper.keep_configuration(packed)
                 self.configuration = packed
-        except (ConfigError, OSError) as error:
+        except OSError as error:
             why = str(error) or type(error).__name__
             log.warning("the configuration cannot be kept for the next start", why=why)
 

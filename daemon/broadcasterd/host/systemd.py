@@ -9,8 +9,9 @@ from __future__ import annotations
 import array
 import os
 import socket
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 FIRST_FD = 3
 """SD_LISTEN_FDS_START: standard input, output and error come before it."""
@@ -76,6 +77,12 @@ def take_listen_fds(environ: MutableMapping[str, str]) -> list[HandedOver]:
         name = names[index] if index < len(names) else ""
         found.append(HandedOver(name or "unknown", FIRST_FD + index))
     return found
+
+
+def runtime_directory(environ: Mapping[str, str]) -> Path | None:
+    """Return the (first) directory of ``RuntimeDirectory=``, if the service has one."""
+    first = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return Path(first) if first else None
 
 
 def watchdog_period(environ: MutableMapping[str, str]) -> float | None:

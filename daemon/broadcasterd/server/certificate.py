@@ -5,7 +5,13 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+
 from broadcasterd.config import ConfigError, Server
+
+FINGERPRINT_DIGITS = 12
+"""Of 64: enough to tell two certificates apart."""
 
 
 def check_certificate(config: Server) -> None:
@@ -40,6 +46,18 @@ def check_certificate(config: Server) -> None:
         else:
             why = f"expected a private key in PEM (RFC 7468): {error.reason or error}"
         raise ConfigError(f'server.tls_key = "{config.tls_key}": {why}') from error
+
+
+def name_of_certificate(config: Server) -> str | None:
+    """Return the beginning of a certificate's SHA-256, and its last day; None without TLS.
+
+    The certificate can be used: see :func:`check_certificate`.
+    """
+    if config.tls_certificate is None:
+        return None
+    certificate = x509.load_pem_x509_certificates(config.tls_certificate.read_bytes())[0]
+    digits = certificate.fingerprint(SHA256()).hex()[:FINGERPRINT_DIGITS]
+    return f"{digits} until {certificate.not_valid_after_utc:%Y-%m-%d}"
 
 
 class _EncryptedError(Exception):

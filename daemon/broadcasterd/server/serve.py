@@ -27,7 +27,7 @@ from broadcasterd.broadcast.slices import for_each
 from broadcasterd.config import Limits, Server
 from broadcasterd.errors import Problem
 from broadcasterd.server.bridge import Address, Bridge, scope_of
-from broadcasterd.server.certificate import check_certificate
+from broadcasterd.server.certificate import check_certificate, name_of_certificate
 from broadcasterd.server.connection_limits import ConnectionLimits
 from broadcasterd.server.direct import find, respond
 from broadcasterd.server.forwarding import Forwarding
@@ -60,6 +60,9 @@ class HttpServer:
         api: what the handlers of routes work on.
         sockets: bound and listening; closed by :meth:`run`.
 
+    Attributes:
+        certificate: which one is shown to those who connect, in words; ``None`` without TLS.
+
     """
 
     def __init__(self, app: ASGIFramework, api: Api, sockets: Sequence[ListeningSocket]) -> None:
@@ -70,6 +73,7 @@ class HttpServer:
         self._hypercorn = _hypercorn_config(self._settings.server, self._settings.limits)
         self._context = WorkerContext(None)
         self._tls = _tls_context(self._hypercorn)
+        self.certificate = name_of_certificate(self._settings.server)
         self._holdings = api.hub.holdings
         self._handshakes = Handshakes(self._holdings)
         self._accepting = trio.CancelScope()
@@ -116,6 +120,7 @@ class HttpServer:
         if self._tls is not None and config.tls_certificate is not None:
             check_certificate(config)
             self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
+            self.certificate = name_of_certificate(config)
 
     def reconfigure(self) -> None:
         """Go on with the settings now in force."""

@@ -1,0 +1,60 @@
+"""Credentials of systemd take the place of the settings that name files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broadcasterd.config import Config, ConfigError, from_mapping
+from broadcasterd.host.credentials import SETTINGS, credentials_directory, with_credentials
+
+CONFIG = from_mapping({"auth": {"secret_file": "/s", "jwks_file": "/j"}})
+
+
+def test_where_they_are() -> None:
+    assert credentials_directory({"CREDENTIALS_DIRECTORY": "/run/x"}) == Path("/run/x")
+    assert credentials_directory({"CREDENTIALS_DIRECTORY": ""}) is None
+    assert credentials_directory({}) is None
+
+
+def test_without_any_the_settings_count(tmp_path: Path) -> None:
+    assert CONFIG == with_credentials(CONFIG, None)
+    assert CONFIG == with_credentials(CONFIG, tmp_path)
+
+
+def test_each_takes_the_place_of_its_setting(tmp_path: Path) -> None:
+    for name in SETTINGS:
+        (tmp_path / name).write_text("x")
+    config = with_credentials(CONFIG, tmp_path)
+
+    for name, (section, key) in SETTINGS.items():
+        assert tmp_path / name == getattr(getattr(config, section), key)
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n\n"])
+def test_an_empty_one_stands_for_none(content: str, tmp_path: Path) -> None:
+    for name in SETTINGS:
+        (tmp_path / name).write_text(content)
+
+    assert CONFIG == with_credentials(CONFIG, tmp_path)
+
+
+def test_half_of_a_pair_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tls_key.pem").write_text("x")
+    with pytest.raises(ConfigError) as caught:
+        with_credentials(Config(), tmp_path)
+
+    assert str(caught.value) == (
+        f'server.tls_key = "{tmp_path}/tls_key.pem": expected server.tls_certificate beside it'
+    )
+
+
+def test_one_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "jwks.json").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        with_credentials(CONFIG, tmp_path)
+
+    assert str(caught.value) == (
+        f'auth.jwks_file = "{tmp_path}/jwks.json": cannot be read: Is a directory'
+    )
