@@ -16,6 +16,14 @@ from deployment.files import replace_file
 from deployment.releases import CURRENT, STAGING, DeploymentError
 
 ETC = Path("/etc/broadcasterd")
+CREDENTIALS = {
+    "secret": "secret",
+    "jwks.json": "jwks.json",
+    "tls_certificate.pem": "tls/fullchain.pem",
+    "tls_key.pem": "tls/privkey.pem",
+}
+"""The files of ``LoadCredential=`` of the unit, by their names there."""
+
 TOKEN_S = 3600
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 (one of them will do)
 
@@ -28,7 +36,7 @@ class Instance:
         link: leads to the release that it starts from.
         unit: of systemd, without its suffix.
         settings: the configuration.
-        secret: the key of tokens, which the unit hands over as a credential.
+        prefix: of its other files in ``/etc/broadcasterd``.
 
     """
 
@@ -36,7 +44,20 @@ class Instance:
     link: str
     unit: str
     settings: Path
-    secret: Path
+    prefix: str
+
+    @property
+    def secret(self) -> Path:
+        """The key of tokens."""
+        return self._credential("secret")
+
+    def credentials(self) -> dict[str, Path]:
+        """Return the files that are there of those that the unit hands over, by their names."""
+        files = {name: self._credential(name) for name in CREDENTIALS}
+        return {name: path for name, path in files.items() if path.exists()}
+
+    def _credential(self, name: str) -> Path:
+        return ETC / f"{self.prefix}{CREDENTIALS[name]}"
 
     def check_settings(self, release: Path) -> None:
         """Check that a release takes the configuration.
@@ -114,6 +135,8 @@ class Instance:
 
     def scheme(self) -> str:
         """Return the scheme of its URL."""
+        if "tls_certificate.pem" in self.credentials():
+            return "https"
         return "https" if self._settings("server", "tls_certificate") else "http"
 
     def start_timeout(self) -> str:
@@ -161,17 +184,15 @@ class Instance:
     def _credentials(self) -> Iterator[str]:
         """Have a directory as systemd makes one of ``LoadCredential=``."""
         with tempfile.TemporaryDirectory() as directory:
-            if self.secret.exists():
-                Path(directory, "secret").symlink_to(self.secret)
+            for name, path in self.credentials().items():
+                Path(directory, name).symlink_to(path)
             yield directory
 
 
-PRODUCTION = Instance(
-    "production", CURRENT, "broadcasterd", ETC / "broadcasterd.toml", ETC / "secret"
-)
+PRODUCTION = Instance("production", CURRENT, "broadcasterd", ETC / "broadcasterd.toml", "")
 INSTANCES = {
     "production": PRODUCTION,
     "staging": Instance(
-        "staging", STAGING, "broadcasterd@staging", ETC / "staging.toml", ETC / "staging.secret"
+        "staging", STAGING, "broadcasterd@staging", ETC / "staging.toml", "staging."
     ),
 }

@@ -55,12 +55,12 @@ def _command(instance: Instance, release: Path, unit: str, port: int) -> list[st
         "StandardOutput": "null",
         "StandardError": "journal",
     }
-    if instance.secret.exists():
-        properties["LoadCredential"] = f"secret:{instance.secret}"
+    credentials = [f"LoadCredential={name}:{path}" for name, path in instance.credentials().items()]
     at = {"BROADCASTERD_SERVER__HOST": ADDRESS, "BROADCASTERD_SERVER__PORT": str(port)}
     return [
         *("systemd-run", "--quiet", "--collect", f"--unit={unit}", "--service-type=notify"),
         *(f"--property={name}={value}" for name, value in properties.items()),
+        *(f"--property={credential}" for credential in credentials),
         *(f"--setenv={name}={value}" for name, value in at.items()),
         *(release / "bin/broadcasterd", "serve", "--config", instance.settings),
     ]

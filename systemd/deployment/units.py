@@ -27,6 +27,8 @@ OF_AN_INSTANCE: dict[str, Sequence[tuple[str, str]]] = {
         ("broadcasterd.socket", "broadcasterd@%i.socket"),
         ("/etc/broadcasterd/broadcasterd.toml", "/etc/broadcasterd/%i.toml"),
         ("/etc/broadcasterd/secret", "/etc/broadcasterd/%i.secret"),
+        ("/etc/broadcasterd/jwks.json", "/etc/broadcasterd/%i.jwks.json"),
+        ("/etc/broadcasterd/tls/", "/etc/broadcasterd/%i.tls/"),
         ("User=broadcasterd\n", "User=broadcasterd-%i\n"),
         ("StateDirectory=broadcasterd\n", "StateDirectory=broadcasterd-%i\n"),
         ("RuntimeDirectory=broadcasterd\n", "RuntimeDirectory=broadcasterd-%i\n"),

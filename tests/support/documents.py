@@ -1,4 +1,4 @@
-"""Documents: what their links lead to."""
+"""Documents: what their links lead to, and the commands that they show."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ def prose_of(document: Path) -> str:
     return re.sub(
         r"^```.*?^```|^    .*?$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL
     )
+
+
+def commands_below(document: Path, heading: str) -> list[str]:
+    """Return the lines of the first listing below a heading."""
+    section = document.read_text().partition(f"\n{heading}\n")[2]
+    [listing] = re.findall(r"\n\n((?: {4}.*\n)+)", section)[:1]
+    return [line.removeprefix("    ") for line in listing.splitlines()]
 
 
 def anchors_of(document: Path) -> set[str]:

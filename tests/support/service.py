@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -182,7 +183,13 @@ class Service:
         return page
 
     def listening(
-        self, session: str, *, port: int = PORT, below: str = "", source: str = ""
+        self,
+        session: str,
+        *,
+        port: int = PORT,
+        below: str = "",
+        source: str = "",
+        tls: ssl.SSLContext | None = None,
     ) -> Listener:
         """Subscribe; leaving the context hangs up.
 
@@ -191,9 +198,10 @@ class Service:
             port: the daemon's, or that of a proxy.
             below: the path that the daemon is below.
             source: the address that the connection comes from.
+            tls: secures the connection.
 
         """
-        return Listener(self._subscribe(session, port=port, below=below, source=source))
+        return Listener(self._subscribe(session, port=port, below=below, source=source, tls=tls))
 
     @contextmanager
     def stalled(self, session: str) -> Iterator[None]:
@@ -211,12 +219,15 @@ class Service:
         below: str = "",
         source: str = "",
         receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> socket.socket:
         connection = socket.socket()
         connection.bind((source, 0))
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         connection.connect((self.host, port))
+        if tls is not None:
+            connection = tls.wrap_socket(connection)
         request = f"GET {below}/v1/sessions/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
         connection.sendall(request.encode())
         return connection

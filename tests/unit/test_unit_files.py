@@ -11,7 +11,9 @@ import pytest
 from broadcasterd.config import Config
 from broadcasterd.handover.format import SEGMENT_BYTES
 from broadcasterd.handover.restart import SPARE_DESCRIPTORS
+from broadcasterd.host.credentials import SETTINGS
 from broadcasterd.memory.breaker import MIB, Thresholds
+from deployment.instance import CREDENTIALS, ETC
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICE = (UNITS / "broadcasterd.service").read_text()
@@ -44,3 +46,11 @@ def test_there_is_room_in_the_store_for_as_much_as_memory_may_hold() -> None:
 
     assert room == told
     assert int(room) > segments + SPARE_DESCRIPTORS
+
+
+def test_the_unit_hands_over_what_daemon_and_deployment_know_and_nothing_has_to_be_there() -> None:
+    loaded = dict(re.findall(r"^LoadCredential=([^:]+):(.*)$", SERVICE, re.MULTILINE))
+
+    assert list(SETTINGS) == list(loaded)
+    assert {name: f"{ETC / file}" for name, file in CREDENTIALS.items()} == loaded
+    assert [*loaded] == re.findall(r"^SetCredential=([^:]+):\\n$", SERVICE, re.MULTILINE)

@@ -42,8 +42,10 @@ def test_the_template_is_the_service_with_names_of_its_own() -> None:
         "Requires=broadcasterd@%i.socket",
         "After=broadcasterd@%i.socket network.target",
         "ExecStart=/usr/bin/broadcasterd serve --config /etc/broadcasterd/%i.toml",
-        "ExecReload=/usr/bin/broadcasterd check-config --config /etc/broadcasterd/%i.toml",
         "LoadCredential=secret:/etc/broadcasterd/%i.secret",
+        "LoadCredential=jwks.json:/etc/broadcasterd/%i.jwks.json",
+        "LoadCredential=tls_certificate.pem:/etc/broadcasterd/%i.tls/fullchain.pem",
+        "LoadCredential=tls_key.pem:/etc/broadcasterd/%i.tls/privkey.pem",
         "User=broadcasterd-%i",
         "StateDirectory=broadcasterd-%i",
         "RuntimeDirectory=broadcasterd-%i",
@@ -66,7 +68,7 @@ def test_staging_differs_in_the_release_that_it_starts() -> None:
 
     assert [
         f"ExecStart={starts} serve --config /etc/broadcasterd/%i.toml",
-        f"ExecReload={starts} check-config --config /etc/broadcasterd/%i.toml",
+        f"ExecReload={starts} reload",
     ] == differing(MADE[TEMPLATES[SERVICE]], MADE[OF_STAGING[SERVICE]])
     assert MADE[TEMPLATES[SOCKET]] == MADE[OF_STAGING[SOCKET]]
 
