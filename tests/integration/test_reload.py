@@ -197,15 +197,32 @@ def test_who_asks_is_told_what_became_of_it(
     file = daemon.directory / "broadcasterd.toml"
     good = file.read_text()
     command = [sys.executable, "-m", "broadcasterd", "reload"]
-    for text, told in [("[server]\nprot = 1\n", "server.prot: unknown key"), (good, "")]:
+    credentials = tmp_path_factory.mktemp("credentials")
+    (credentials / "secret").touch()
+    os.utime(credentials / "secret", (0, 0))
+    directory |= {"CREDENTIALS_DIRECTORY": str(credentials)}
+    for text, told in [
+        ("[server]\nprot = 1\n", "server.prot: unknown key"),
+        (good, "systemd did not renew the credentials"),
+    ]:
         file.write_text(text)
         done = subprocess.run(
             command, env=os.environ | directory, capture_output=True, text=True, check=False
         )
 
-        assert (2 if told else 0) == done.returncode, done.stderr
+        assert (0 if text == good else 2) == done.returncode, done.stderr
         assert told in done.stderr
     assert ["reload refused", "configuration reloaded"] == [r["event"] for r in reloads(daemon)]
+
+
+def test_without_a_place_for_its_socket_it_serves_all_the_same(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    daemon = start_daemon(environment={"RUNTIME_DIRECTORY": f"{tmp_path}/none"}, **JSON_LOG)
+
+    assert 200 == get(daemon, "/health").status_code
+    assert "only SIGHUP can ask for a reload" in daemon.log()
+    assert "configuration reloaded" == reload(daemon)["event"]
 
 
 # --- certificates ----------------------------------------------------------------------------

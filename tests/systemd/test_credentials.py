@@ -68,6 +68,10 @@ def test_each_of_many_rotations_is_in_force_once_reload_returns(service: Service
     said = [record["MESSAGE"] for record in service.journal()]
 
     assert not [secret for secret in used if any(secret in message for message in said)]
+    assert not [message for message in said if "did not renew" in message]
+    digits = f"tr -d '\\n' < {ETC}/secret | sha256sum | head -c 12"
+
+    assert fingerprint(used[-1]) == service.container.run("/bin/sh", "-c", digits).stdout
 
     # A restart takes a new one as well, and goes on with those before.
     pid = service.pid

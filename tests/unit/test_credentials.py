@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from broadcasterd.config import Config, ConfigError, from_mapping
-from broadcasterd.host.credentials import SETTINGS, credentials_directory, with_credentials
+from broadcasterd.host.credentials import (
+    SETTINGS,
+    credentials_directory,
+    were_renewed,
+    with_credentials,
+)
 
 CONFIG = from_mapping({"auth": {"secret_file": "/s", "jwks_file": "/j"}})
 
@@ -38,6 +44,19 @@ def test_an_empty_one_stands_for_none(content: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
 
     assert CONFIG == with_credentials(CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize(("age", "renewed"), [(0.0, True), (-0.5, True), (60.0, False)])
+def test_what_was_written_before_a_process_was_made_was_not_renewed_for_it(
+    age: float, *, renewed: bool, tmp_path: Path
+) -> None:
+    """Systemd leaves those as they were whose file is missing."""
+    now = 1_764_064_800.0
+    for name, written in (("secret", now - age), ("jwks.json", now - 3600)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (written, written))
+
+    assert renewed is were_renewed(tmp_path, started_at=now)
 
 
 def test_half_of_a_pair_is_named(tmp_path: Path) -> None:

@@ -246,9 +246,9 @@ def _shown_secret_file(path: Path) -> str:
 
     A path begins with a directory that exists, or exists itself.
     """
-    first = Path(*path.parts[:2]) if path.is_absolute() else Path(*path.parts[:1])
+    first = Path(*path.parts[: 2 if path.is_absolute() else 1])
     try:
-        is_path = path.exists() or (len(first.parts) < len(path.parts) and first.is_dir())
+        is_path = (first != path and first.is_dir()) or path.exists()
     except OSError:  # longer than any name of a file
         is_path = False
     return f'auth.secret_file = "{path}"' if is_path else "auth.secret_file"

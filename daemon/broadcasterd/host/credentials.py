@@ -22,6 +22,10 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
 """The section and the key that each credential is for, by its name."""
 
 
+BOOT_S = 2.0
+"""The start of a process is counted from that of the machine, which the kernel tells in seconds."""
+
+
 def credentials_directory(environ: Mapping[str, str]) -> Path | None:
     """Return where systemd puts the service's credentials, if it does."""
     directory = environ.get("CREDENTIALS_DIRECTORY")
@@ -44,6 +48,17 @@ def with_credentials(config: Config, directory: Path | None) -> Config:
             config = msgspec.structs.replace(config, **{section: part})
     check_pairs(config)
     return config
+
+
+def were_renewed(directory: Path, started_at: float) -> bool:
+    """Return whether systemd wrote credentials for a process before it ran its code.
+
+    Args:
+        directory: has the credentials.
+        started_at: the Unix time at which the process was made.
+
+    """
+    return any(path.stat().st_mtime > started_at - BOOT_S for path in directory.iterdir())
 
 
 def _is_given(path: Path, setting: str) -> bool:
