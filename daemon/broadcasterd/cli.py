@@ -202,10 +202,8 @@ def reload() -> None:
     `systemctl reload` runs it, with the daemon's $RUNTIME_DIRECTORY. To a daemon without a unit,
     send SIGHUP.
     """
-    from psutil import Process
-
     from broadcasterd.host.control import ask_to_reload
-    from broadcasterd.host.credentials import were_renewed
+    from broadcasterd.host.credentials import made_at, were_renewed
     from broadcasterd.host.systemd import runtime_directory
 
     directory = runtime_directory(os.environ)
@@ -222,7 +220,7 @@ def reload() -> None:
     if refused:
         raise ConfigError(f"the reload was refused: {refused}")
     credentials = credentials_directory(os.environ)
-    if credentials is not None and not were_renewed(credentials, Process().create_time()):
+    if credentials is not None and not were_renewed(credentials, made_at()):
         click.echo(
             "broadcasterd: note: systemd did not renew the credentials; a secret or a certificate"
             " that is another one needs a restart",

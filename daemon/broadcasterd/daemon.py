@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -35,10 +36,11 @@ from broadcasterd.broadcast.supervisor import Supervisor
 from broadcasterd.config import Config, ConfigError, Settings, check_exposure
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.figures.counts import Counts
-from broadcasterd.handover.kept_configuration import unpack, unpack_secrets
+from broadcasterd.handover.kept_configuration import unpack, unpack_before
 from broadcasterd.handover.restart import Restart
 from broadcasterd.handover.transfer import Connections
 from broadcasterd.host.control import serve_control
+from broadcasterd.host.credentials import credentials_directory
 from broadcasterd.host.failed_starts import FailedStarts
 from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.host.service import Service
@@ -256,16 +258,18 @@ class Start:
 
 def _prepare(load: Callable[[], Config], kept: bytes | None) -> Start:
     """Read everything that a start needs, or else take the configuration that was kept."""
-    before = unpack_secrets(kept)
+    before = unpack_before(kept)
     try:
         config = load()
-        return Start(config, check(config, before))
+        check_tls_stays(config, before.certificate)
+        return Start(config, check(config, before.secrets))
     except ConfigError as error:
         if kept is None:
             raise
         try:
             config = unpack(kept)
-            return Start(config, check(config, before), refused="; ".join(str(error).splitlines()))
+            keys = check(config, before.secrets)
+            return Start(config, keys, refused="; ".join(str(error).splitlines()))
         except (ConfigError, OSError):
             raise error from None
 
@@ -407,6 +411,27 @@ def check(config: Config, before: Secrets = NO_SECRETS) -> KeyRing:
     check_exposure(config)
     check_certificate(config.server)
     return KeyRing.load(config.auth, before)
+
+
+def check_tls_stays(config: Config, before: str | None) -> None:
+    """Refuse to serve in the clear because a credential is missing; settings alone may say so.
+
+    Args:
+        config: the settings.
+        before: the certificate of the process before.
+
+    Raises:
+        ConfigError: it was a credential, and nothing is in its place.
+
+    """
+    directory = credentials_directory(os.environ)
+    if config.server.tls_certificate is not None or before is None or directory is None:
+        return
+    if Path(before).parent == directory:
+        raise ConfigError(
+            f'server.tls_certificate = "{before}": is missing, or empty; expected a certificate, as'
+            " until now. To serve without TLS, stop the service, and start it"
+        )
 
 
 def check_exposure_of(sockets: Sequence[socket.socket], config: Config) -> None:

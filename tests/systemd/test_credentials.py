@@ -173,6 +173,7 @@ def test_what_certbot_keeps_is_served_and_renewed(service: Service, tmp_path: Pa
     link, hook, restart = commands_below(DOCUMENT, "## TLS with certbot")
     for line in (link, hook, restart):
         machine.run("/bin/sh", "-c", line.replace("sudo ", ""))
+    tls = machine.root / f"{ETC[1:]}/tls"
     try:
         assert first == presented(service)
         with service.listening("s", tls=UNCHECKED) as listener:
@@ -201,5 +202,11 @@ def test_what_certbot_keeps_is_served_and_renewed(service: Service, tmp_path: Pa
         digits = hashlib.sha256(third).hexdigest()[:12]
 
         assert service.journal(RELOADED)[-1]["CERTIFICATE"].startswith(digits)
+
+        tls.unlink()
+        service.restart()
+
+        assert third == presented(service), "and not in the clear"
+        assert "server.tls_certificate" in service.show("StatusText")
     finally:
-        (machine.root / f"{ETC[1:]}/tls").unlink()
+        tls.unlink(missing_ok=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from broadcasterd.host.credentials import (
     with_credentials,
 )
 
+MADE_AT = "from broadcasterd.host.credentials import made_at; print(made_at())"
 CONFIG = from_mapping({"auth": {"secret_file": "/s", "jwks_file": "/j"}})
 
 
@@ -44,6 +48,13 @@ def test_an_empty_one_stands_for_none(content: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
 
     assert CONFIG == with_credentials(CONFIG, tmp_path)
+
+
+def test_a_process_knows_when_it_was_made() -> None:
+    now = time.time()
+    made = float(subprocess.check_output([sys.executable, "-c", MADE_AT]))
+
+    assert now - 0.5 < made < time.time()
 
 
 @pytest.mark.parametrize(("age", "renewed"), [(0.0, True), (-0.5, True), (60.0, False)])

@@ -9,8 +9,8 @@ import pytest
 from broadcasterd.access.rotation import NO_SECRETS, Secrets
 from broadcasterd.access.tokens import KeyRing
 from broadcasterd.config import Config, ConfigError, from_mapping
-from broadcasterd.daemon import check
-from broadcasterd.handover.kept_configuration import pack, unpack, unpack_secrets
+from broadcasterd.daemon import check, check_tls_stays
+from broadcasterd.handover.kept_configuration import Before, pack, unpack, unpack_before
 from tests.support.certificate import Certificate
 from tests.support.tokens import RSA_KEY, public_jwk, write_jwks
 
@@ -77,10 +77,10 @@ def test_the_next_process_knows_which_secret_it_replaces(tmp_path: Path) -> None
     config = from_mapping({"auth": {"secret_file": str(tmp_path / "secret")}})
     packed = pack(config, check(config).secrets)
     (tmp_path / "secret").write_bytes(b"n" * 64)
-    keys = check(config, unpack_secrets(packed))
+    keys = check(config, unpack_before(packed).secrets)
 
     assert {SECRET.decode(), "n" * 64} == keys_of(keys)
-    again = check(config, unpack_secrets(pack(config, keys.secrets)))
+    again = check(config, unpack_before(pack(config, keys.secrets)).secrets)
 
     assert keys.secrets == again.secrets, "its time goes on"
 
@@ -95,11 +95,33 @@ def test_defaults_need_no_file() -> None:
 def test_what_another_version_kept_is_refused(packed: bytes) -> None:
     with pytest.raises(ConfigError):
         unpack(packed)
-    assert NO_SECRETS == unpack_secrets(packed)
+    assert Before() == unpack_before(packed)
 
 
-def test_secrets_that_a_version_with_other_settings_kept_are_known() -> None:
-    packed = b'{"tables": {"sessions": {"x": 1}}, "files": {}, "secrets": {"current": "c2VjcmV0"}}'
+def test_what_was_before_is_known_though_its_settings_are_not() -> None:
+    packed = (
+        b'{"tables": {"sessions": {"x": 1}}, "files": {},'
+        b' "before": {"secrets": {"current": "c2VjcmV0"}, "certificate": "/c.pem"}}'
+    )
 
-    assert Secrets(b"secret") == unpack_secrets(packed)
-    assert NO_SECRETS == unpack_secrets(None)
+    assert Before(Secrets(b"secret"), "/c.pem") == unpack_before(packed)
+    assert Before() == unpack_before(None)
+
+
+def test_a_certificate_that_was_a_credential_may_not_just_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = Certificate.make(tmp_path)
+    files = {"tls_certificate": str(certificate.chain), "tls_key": str(certificate.key)}
+    with_tls = from_mapping({"server": files, "auth": {"mode": "none"}})
+    before = unpack_before(pack(with_tls, NO_SECRETS)).certificate
+    check_tls_stays(Config(), before)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    check_tls_stays(with_tls, before)
+    check_tls_stays(Config(), None)
+    check_tls_stays(Config(), "/etc/chain.pem")
+
+    with pytest.raises(
+        ConfigError, match=f'^server.tls_certificate = "{certificate.chain}": is mi'
+    ):
+        check_tls_stays(Config(), before)

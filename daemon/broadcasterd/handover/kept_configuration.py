@@ -18,21 +18,29 @@ from broadcasterd.config import Config, ConfigError, from_mapping
 from broadcasterd.handover.descriptor_store import sealed_memory
 
 
-class _Kept(msgspec.Struct):
-    """The keys that are set, by section, and the content of files by ``section.key``.
+class Before(msgspec.Struct):
+    """What a start has to know of the process before, whatever settings that had.
 
-    ``secrets`` are those in force: the next process has to know which it is that it replaces.
+    Attributes:
+        secrets: those in force: one may be replaced now.
+        certificate: the file of TLS, if there was TLS.
+
     """
+
+    secrets: Secrets = NO_SECRETS
+    certificate: str | None = None
+
+
+class _Kept(msgspec.Struct):
+    """The keys that are set, by section, and the content of files by ``section.key``."""
 
     tables: dict[str, dict[str, object]]
     files: dict[str, bytes]
-    secrets: Secrets = NO_SECRETS
+    before: Before
 
 
-class _KeptSecrets(msgspec.Struct):
-    """What every version can take of it, whatever settings there were."""
-
-    secrets: Secrets = NO_SECRETS
+class _KeptBefore(msgspec.Struct):
+    before: Before = msgspec.field(default_factory=Before)
 
 
 def pack(config: Config, secrets: Secrets) -> bytes:
@@ -49,15 +57,17 @@ def pack(config: Config, secrets: Secrets) -> bytes:
     files = {name: path.read_bytes() for name, path in _files(config)}
     if secrets.current is not None:
         files["auth.secret_file"] = secrets.current
-    return msgspec.json.encode(_Kept(_tables(config), files, secrets))
+    certificate = config.server.tls_certificate
+    before = Before(secrets, None if certificate is None else str(certificate))
+    return msgspec.json.encode(_Kept(_tables(config), files, before))
 
 
-def unpack_secrets(packed: bytes | None) -> Secrets:
-    """Return the secrets that were in force when the process before packed them, if it did."""
+def unpack_before(packed: bytes | None) -> Before:
+    """Return what is known of the process before, if it packed its configuration."""
     try:
-        return msgspec.json.decode(packed or b"{}", type=_KeptSecrets).secrets
+        return msgspec.json.decode(packed or b"{}", type=_KeptBefore).before
     except msgspec.DecodeError:
-        return NO_SECRETS
+        return Before()
 
 
 def unpack(packed: bytes) -> Config:

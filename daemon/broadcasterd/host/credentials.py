@@ -6,6 +6,8 @@ is no file: that one stands for nothing.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,8 +24,8 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
 """The section and the key that each credential is for, by its name."""
 
 
-BOOT_S = 2.0
-"""The start of a process is counted from that of the machine, which the kernel tells in seconds."""
+COARSE_S = 0.5
+"""Times of files and of processes are told in ticks of 10 ms, and a wall clock may be slewed."""
 
 
 def credentials_directory(environ: Mapping[str, str]) -> Path | None:
@@ -50,6 +52,13 @@ def with_credentials(config: Config, directory: Path | None) -> Config:
     return config
 
 
+def made_at() -> float:
+    """Return the Unix time at which this process was made (proc(5): ``starttime``)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    made = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - made)
+
+
 def were_renewed(directory: Path, started_at: float) -> bool:
     """Return whether systemd wrote credentials for a process before it ran its code.
 
@@ -58,7 +67,7 @@ def were_renewed(directory: Path, started_at: float) -> bool:
         started_at: the Unix time at which the process was made.
 
     """
-    return any(path.stat().st_mtime > started_at - BOOT_S for path in directory.iterdir())
+    return any(path.stat().st_mtime > started_at - COARSE_S for path in directory.iterdir())
 
 
 def _is_given(path: Path, setting: str) -> bool:
