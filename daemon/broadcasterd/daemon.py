@@ -274,9 +274,10 @@ def _prepare(load: Callable[[], Config], kept: bytes | None) -> Start:
             raise error from None
 
 
-def _load(load: Callable[[], Config]) -> Config:
+def _load(load: Callable[[], Config], restart: Restart) -> Config:
     """Read settings that a start would take: a restart may come at any time."""
     config = load()
+    check_tls_stays(config, unpack_before(restart.configuration).certificate)
     check(config)
     return config
 
@@ -310,7 +311,7 @@ async def serve(
             await restart.keep_configuration(config, secrets)
 
         reloader = Reloader(
-            config, load=partial(_load, load), apply=daemon.reconfigure, keys=daemon.keys
+            config, load=partial(_load, load, restart), apply=daemon.reconfigure, keys=daemon.keys
         )
         reloads = Reloads(partial(_reload, reloader, service, keep))
         async with trio.open_nursery() as root:

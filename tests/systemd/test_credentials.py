@@ -208,5 +208,7 @@ def test_what_certbot_keeps_is_served_and_renewed(service: Service, tmp_path: Pa
 
         assert third == presented(service), "and not in the clear"
         assert "server.tls_certificate" in service.show("StatusText")
+        assert not reload(service)
+        assert third == presented(service)
     finally:
         tls.unlink(missing_ok=True)

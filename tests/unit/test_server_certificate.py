@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from broadcasterd.config import ConfigError, from_mapping
-from broadcasterd.server.certificate import check_certificate
+from broadcasterd.server.certificate import check_certificate, name_of_certificate
 from tests.support.certificate import Certificate
 from tests.support.tokens import EC_KEY
 
@@ -59,6 +59,17 @@ def test_the_one_at_fault_is_named(spoil: Spoil, told: str, tmp_path: Path) -> N
 
     with pytest.raises(ConfigError, match=f"^server.{told}"):
         check(certificate)
+
+
+def test_one_that_only_openssl_can_read_is_good_all_the_same(tmp_path: Path) -> None:
+    certificate = Certificate.make(tmp_path)
+    text = certificate.chain.read_text().replace("CERTIFICATE", "TRUSTED CERTIFICATE")
+    certificate.chain.write_text(text)
+    check(certificate)
+    files = {"tls_certificate": str(certificate.chain), "tls_key": str(certificate.key)}
+    name = name_of_certificate(from_mapping({"server": files}).server)
+
+    assert "of a form that is not known here" == name
 
 
 def test_without_tls_there_is_nothing_to_check() -> None:

@@ -52,10 +52,18 @@ def name_of_certificate(config: Server) -> str | None:
     """Return the beginning of a certificate's SHA-256, and its last day; None without TLS.
 
     The certificate can be used: see :func:`check_certificate`.
+
+    Raises:
+        OSError: it cannot be read any more.
+
     """
     if config.tls_certificate is None:
         return None
-    certificate = x509.load_pem_x509_certificates(config.tls_certificate.read_bytes())[0]
+    content = config.tls_certificate.read_bytes()
+    try:
+        certificate = x509.load_pem_x509_certificates(content)[0]
+    except ValueError:  # OpenSSL takes more forms than this parser
+        return "of a form that is not known here"
     digits = certificate.fingerprint(SHA256()).hex()[:FINGERPRINT_DIGITS]
     return f"{digits} until {certificate.not_valid_after_utc:%Y-%m-%d}"
 

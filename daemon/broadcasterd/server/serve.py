@@ -24,7 +24,7 @@ from broadcasterd.api.problems import FAILED
 from broadcasterd.api.request import join_fields
 from broadcasterd.api.routes import Api
 from broadcasterd.broadcast.slices import for_each
-from broadcasterd.config import Limits, Server
+from broadcasterd.config import ConfigError, Limits, Server
 from broadcasterd.errors import Problem
 from broadcasterd.server.bridge import Address, Bridge, scope_of
 from broadcasterd.server.certificate import check_certificate, name_of_certificate
@@ -119,8 +119,15 @@ class HttpServer:
         """
         if self._tls is not None and config.tls_certificate is not None:
             check_certificate(config)
-            self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
-            self.certificate = name_of_certificate(config)
+            try:
+                name = name_of_certificate(config)
+                self._tls.load_cert_chain(config.tls_certificate, config.tls_key)
+            except OSError as error:
+                raise ConfigError(
+                    f'server.tls_certificate = "{config.tls_certificate}": changed while it was'
+                    f" read, or its key did: {error.strerror or error}"
+                ) from error
+            self.certificate = name
 
     def reconfigure(self) -> None:
         """Go on with the settings now in force."""
