@@ -939,6 +939,36 @@ async def test_a_warning_shortens_no_history_for_what_is_in_use(hub: Hub, host: 
     assert before == session.log.bytes
 
 
+async def test_what_no_count_explains_beside_what_is_in_use_is_excused(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    session = await filled(hub, "s", events=100)
+    before = session.log.bytes
+    await under_supervision(nursery, hub, host)
+    Held(hub, 100 * MIB, since=inf)
+    host.used = T.warning
+    await trio.sleep(120)
+
+    assert hub.pressure.state is State.CLOSED
+    assert abs(T.warning - 150 * MIB - before - hub.pressure.excused) < MIB
+    assert before == session.log.bytes
+
+
+async def test_a_count_that_was_ahead_of_memory_excuses_nothing(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    await under_supervision(nursery, hub, host)
+    ahead = Held(hub, 30 * MIB, since=inf)
+    await trio.sleep(2)
+    ahead.let_go()
+    host.used += SPIKE
+    await trio.sleep(60)
+
+    assert SPIKE <= hub.pressure.excused <= SPIKE + 2 * MIB
+
+
 async def test_where_clients_take_more_than_their_share_the_idle_go_without_a_warning(
     hub: Hub, host: Host
 ) -> None:

@@ -204,6 +204,7 @@ class Relief:
             self._release.is_wanted |= excess >= 0
             return True
         if self._residue.exceeds(thresholds.recover, besides=self._in_use()):
+            self._is_spent = True
             return True  # it is in use by those who may
         if not self._rest and not self._release.is_wanted:
             self._rest = self._ration.step(excess - self._left_behind(), self._hub.history_bytes)

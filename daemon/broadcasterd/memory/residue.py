@@ -33,20 +33,26 @@ class Residue:
     def __init__(self) -> None:
         self.bytes = 0
         self.excused = 0
-        self._least: int | None = None  # that there has ever been: the program itself
+        self._first: int | None = None  # at the first look: the program itself
+        self._least = 0  # that there has ever been
         self._tries = 0
         self._at_last_try = 0
 
     @property
     def unexplained(self) -> int:
         """Bytes beyond those of the program itself."""
-        return 0 if self._least is None else self.bytes - self._least
+        return 0 if self._first is None else self.bytes - self._least
 
     def observe(self, used: int, counted: int) -> None:
-        """Take the figures of this moment; what was freed and not given back is not in ``used``."""
+        """Take the figures of this moment; what was freed and not given back is not in ``used``.
+
+        A count may be ahead of what is resident. Who thought the program smaller for it than it
+        was at first would excuse more than there is.
+        """
         self.bytes = used - counted
-        if self._least is None or self.bytes < self._least:
-            self._least = self.bytes
+        if self._first is None:
+            self._first = self._least = self.bytes
+        self._least = max(min(self._least, self.bytes), self._first - MUCH_BYTES)
         self.excused = max(0, min(self.excused, self.unexplained))
 
     def exceeds(self, recover: int, *, besides: int = 0) -> bool:
