@@ -452,10 +452,27 @@ async def test_an_open_breaker_ends_laggards_and_tells_them_to_come_back(
     assert 3000 <= int(retry) <= 6000
 
 
+async def test_an_open_breaker_takes_nothing_while_it_waits_that_memory_stays_back(
+    hub: Hub, host: Host
+) -> None:
+    session = await filled(hub, "s", events=20)
+    hub.pressure.sample(T.critical)
+    host.used = T.recover - 1
+    look(hub, host)
+
+    assert 20 == len(retained(session))
+
+    host.used = T.recover
+    look(hub, host)
+
+    assert [] == retained(session)
+
+
 async def test_what_is_past_half_its_lifetime_goes_even_where_little_is_needed(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:
-    hub = await hub_under(nursery, event_ttl=600)
+    little = Thresholds(warning=95_000, critical=T.critical, recover=90_000)
+    hub = await hub_under(nursery, little, event_ttl=600)
     sessions = [await filled(hub, name, events=2) for name in ("a", "b")]
     for session in sessions:
         Recorder(session)
@@ -463,7 +480,7 @@ async def test_what_is_past_half_its_lifetime_goes_even_where_little_is_needed(
     for session in sessions:
         await session.publish(drafts("3"))
     hub.pressure.sample(T.critical)
-    host.used = int(T.recover * 0.9) + 1  # one session is emptied; of the other, what is old goes
+    host.used = little.recover  # one session is emptied; of the other, what is old goes
     look(hub, host)
 
     assert [[], ["3"]] == sorted(retained(session) for session in sessions)
@@ -937,6 +954,36 @@ async def test_a_warning_shortens_no_history_for_what_is_in_use(hub: Hub, host: 
 
     assert T.warning - 60 * MIB == held.held_bytes
     assert before == session.log.bytes
+
+
+async def test_what_is_excused_does_not_excuse_histories_too(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery, event_ttl=10**6)
+    await many(hub)
+    await under_supervision(nursery, hub, host)
+    program = host.used - hub.logs.bytes
+    hub.logs.bytes += 100 * MIB  # more histories, by their own account
+    host.used += 100 * MIB
+    held = Held(hub, T.warning - host.used)
+    host.used = T.warning + 1
+    stays = T.recover - program - hub.logs.bytes  # of what the client had
+
+    def give_back() -> None:
+        if not held.held_bytes:
+            host.used = program + stays + hub.logs.bytes
+
+    host.giving_back = give_back
+    while not hub.pressure.excused:
+        await trio.sleep(0.1)
+    assert abs(stays - hub.pressure.excused) < MIB
+    before = hub.logs.bytes
+    host.used += stays * 3 // 2
+    hub.logs.bytes += stays * 3 // 2
+    await trio.sleep(30)
+
+    assert hub.logs.bytes < before + stays * 3 // 2
+    hub.logs.bytes -= 100 * MIB + stays * 3 // 2
 
 
 async def test_what_no_count_explains_beside_what_is_in_use_is_excused(

@@ -156,7 +156,11 @@ class Relief:
             if self._residue.exceeds(goal, besides=self._in_use()) or self._is_coming_back(excess):
                 self._release.is_wanted = True
                 return True  # it is clients who have to give something up, or have
-            return self._act(state, excess)
+            if used - unused.bytes < thresholds.recover and not self._rest:
+                return True  # it is back, and only has to stay so
+            is_whole = self._act(state, excess)
+            self._rest = 0 if is_whole else excess
+            return is_whole
         return self._step(state, excess, thresholds)
 
     def _goal(self, state: State, thresholds: Thresholds) -> int:
@@ -185,7 +189,7 @@ class Relief:
             self._told_bytes = max(unused.bytes, self._told_bytes if is_more else 0)
             self._told_at = now
             if not self._most_told:
-                self._residue_before = self._residue.bytes
+                self._residue_before = self._residue.held_against_us
             self._most_told = max(self._most_told, unused.bytes)
             self._release.is_wanted = True
         return unused
@@ -220,7 +224,8 @@ class Relief:
 
     def _left_behind(self) -> int:
         """Return the bytes that clients have let go of, and that are not back."""
-        return max(0, min(self._residue.bytes - self._residue_before, self._most_told))
+        grown = self._residue.held_against_us - self._residue_before
+        return max(0, min(grown, self._most_told))
 
     def _act(self, state: State, to_free: int) -> bool:
         todo = plan(state, to_free, lambda: vitals(self._hub))

@@ -43,6 +43,11 @@ class Residue:
         """Bytes beyond those of the program itself."""
         return 0 if self._first is None else self.bytes - self._least
 
+    @property
+    def held_against_us(self) -> int:
+        """Bytes that are not excused."""
+        return self.bytes - self.excused
+
     def observe(self, used: int, counted: int) -> None:
         """Take the figures of this moment; what was freed and not given back is not in ``used``.
 
@@ -61,7 +66,7 @@ class Residue:
         ``besides`` are bytes that are counted, and in use.
         """
         is_much = self.unexplained + besides >= MUCH_BYTES
-        return is_much and self.bytes + besides - self.excused >= recover
+        return is_much and self.held_against_us + besides >= recover
 
     def was_released(self, recover: int, *, is_spent: bool = False) -> bool:
         """Look what giving back has brought; return whether more is excused from now on.
