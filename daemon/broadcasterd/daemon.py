@@ -77,11 +77,13 @@ LAST_REQUESTS_S = 0.1
 """Whoever asks for something in this time is still answered, and told that the connection closes: a
 client that knows that does not write to a connection while it is closed."""
 
-Restore = Callable[[Hub, Connections], Awaitable[None]]
+Restore = Callable[[Hub, Connections], Awaitable[Sequence[tuple[str, float]]]]
+"""Puts into the hub what another process left; returns the alerts that fired, and for how long."""
 
 
-async def nothing_to_restore(_hub: Hub, _connections: Connections) -> None:
+async def nothing_to_restore(_hub: Hub, _connections: Connections) -> tuple[()]:
     """Begin anew."""
+    return ()
 
 
 class Daemon:
@@ -150,7 +152,7 @@ class Daemon:
         async with trio.open_nursery() as root:
             await root.start(self.hub.run)
             await root.start(self.webhooks.run)
-            await restore(self.hub, self.server)
+            self.alerts.resume(await restore(self.hub, self.server), trio.current_time())
             urls: list[str] = await root.start(self._serve)
             root.start_soon(self.monitor.loop.run)
             root.start_soon(self.meter.run)
@@ -394,7 +396,8 @@ async def _stop(
         with grace.lasting(inf if restart is None else HAND_OVER_AFTER_S):
             await daemon.drain(movable_stay=stay)
         if restart is not None:
-            await restart.hand_over(daemon.hub, daemon.server.take_idle())
+            alerts = daemon.alerts.lasting(trio.current_time())
+            await restart.hand_over(daemon.hub, daemon.server.take_idle(), alerts)
             with grace.lasting():
                 await daemon.wait_served()
         await daemon.abort()

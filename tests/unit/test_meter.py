@@ -185,7 +185,7 @@ async def test_readings_say_how_much_there_is_and_may_be(daemon: Daemon) -> None
 async def test_how_each_rule_stands_is_part_of_the_figures(
     daemon: Daemon, mock_clock: trio.testing.MockClock
 ) -> None:
-    daemon.alerts.resume([("memory_critical", trio.current_time() - 5)])
+    daemon.alerts.resume([("memory_critical", 5.0)], trio.current_time())
     found = {alert.name: alert.firing_s for alert in daemon.meter.stats().alerts}
 
     assert 5 == found.pop("memory_critical")

@@ -142,7 +142,7 @@ def test_a_rule_that_is_gone_and_never_fired_is_not_told() -> None:
 
 def test_what_fired_before_a_restart_is_not_told_again() -> None:
     alerts = Alerts([rule(), rule("another")])
-    alerts.resume([("alert", -100.0), ("a rule that is gone", -5.0)])
+    alerts.resume([("alert", 100.0), ("a rule that is gone", 5.0)], now=0.0)
 
     assert ["alert"] == alerts.firing
     assert ["3: firing"] == changes_in(alerts, [100] * 5), "the other one"
@@ -150,11 +150,18 @@ def test_what_fired_before_a_restart_is_not_told_again() -> None:
 
 def test_what_fired_before_a_restart_and_is_well_is_over() -> None:
     alerts = Alerts([rule()])
-    alerts.resume([("alert", -100.0)])
+    alerts.resume([("alert", 100.0)], now=0.0)
     alerts.look(lambda _: None, 0.0)
     [over] = alerts.look(lambda _: None, 2.0)
 
     assert (False, 102.0) == (over.is_firing, over.lasted)
+
+
+def test_what_fires_can_be_left_to_another_process(firing: Alerts) -> None:
+    other = Alerts([rule()])
+    other.resume(firing.lasting(now=10.0), now=1000.0)
+
+    assert [("alert", 7.0)] == firing.lasting(now=10.0) == other.lasting(now=1000.0)
 
 
 # --- of the configuration --------------------------------------------------------------------

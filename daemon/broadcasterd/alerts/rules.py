@@ -157,8 +157,16 @@ class Alerts:
                     standing.turning_at = was.turning_at
         return [each.end(now) for each in before.values() if each.fired_at is not None]
 
-    def resume(self, fired_at: Iterable[tuple[str, float]]) -> None:
-        """Have these fire, since then: they were told of by the process before."""
-        for name, since in fired_at:
+    def lasting(self, now: float) -> list[tuple[str, float]]:
+        """Return the alerts that fire, and for how many seconds."""
+        return [
+            (name, now - each.fired_at)
+            for name, each in self._standings.items()
+            if each.fired_at is not None
+        ]
+
+    def resume(self, lasting: Iterable[tuple[str, float]], now: float) -> None:
+        """Have these fire, for so many seconds already: the process before told of them."""
+        for name, seconds in lasting:
             if name in self._standings:
-                self._standings[name].fired_at = since
+                self._standings[name].fired_at = now - seconds
