@@ -16,6 +16,7 @@ Where things are, for a reader (imports run one way, top to bottom):
 ``core/``       pure: events, the wire format, the replay log; knows no I/O
 ``config.py``   every setting, typed and checked; ``errors.py`` what is answered
 ``figures/``    what every part counts in: counts, histograms, rates
+``alerts/``     rules over figures, and webhooks that are told
 ``host/``       the machine: memory, the allocator, systemd
 ``observe/``    logging (to the journal, or standard error), and a watch on the loop
 =============== ==================================================================

@@ -231,7 +231,7 @@ def reload() -> None:
 def _files_of(config: Config, config_file: Path | None) -> Iterator[tuple[str, Path]]:
     if config_file is not None:
         yield "--config", config_file
-    for section in ("auth", "server"):
+    for section in ("auth", "server", "alerts"):
         for key, value in msgspec.structs.asdict(getattr(config, section)).items():
             if isinstance(value, Path):
                 yield f"{section}.{key}", value

@@ -10,14 +10,16 @@ import ipaddress
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from broadcasterd import former_names
+from broadcasterd.figures.watched import Watched
 from broadcasterd.quantities import BYTES, SECONDS, quantity
 
 # An error message takes the description for what was expected.
@@ -70,7 +72,37 @@ HostName = Annotated[
 ]
 # Checked by `check_pairs`: a pattern could not tell an address from a typing error.
 Network = Annotated[str, Meta(min_length=2, description='networks like "10.0.0.0/8" or "::1"')]
-AlertAction = Annotated[str, Meta(pattern=r"^(journal|https?://\S+)$")]
+RuleName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z",
+        description="a name of up to 64 letters, digits, _, . and -",
+    ),
+]
+# Whether it is a URL that can be asked is seen when the webhooks are made.
+Receiver = Annotated[
+    str,
+    Meta(
+        pattern=r"^(journal|https?://\S+)\Z",
+        description='"journal", or a URL like "https://example.org/hook"',
+    ),
+]
+AlertAction = Annotated[
+    str,
+    Meta(
+        pattern=r"^(journal|notify_team|page_on_call|https?://\S+)\Z",
+        description=(
+            '"journal", "notify_team", "page_on_call", or a URL like "https://example.org/hook"'
+        ),
+    ),
+]
+Threshold = Annotated[
+    Annotated[float, Meta(gt=0)] | Literal["memory.warning_mb", "memory.critical_mb"],
+    Meta(description='a number above 0, "memory.warning_mb" or "memory.critical_mb"'),
+]
+Hold = Annotated[
+    float, Meta(ge=0, description='a number of seconds from 0, or a duration like "5m"')
+]
 # "none" is missing on purpose: a token that nobody signed proves nothing.
 Algorithm = Literal[
     "HS256", "HS384", "HS512",
@@ -181,18 +213,98 @@ class Limits(Section, frozen=True, kw_only=True):
 
 
 class AlertRule(Section, frozen=True, kw_only=True):
-    """Where `metric` (by default the one called `name`) rises above `threshold`, do `action`."""
+    """A figure that has been at ``threshold`` or above for ``for`` seconds is told to ``action``.
 
-    name: Text
-    metric: Text | None = None
-    threshold: float
+    It is over once the figure has been below ``clear_below`` (a share of the threshold) for
+    ``clear_after`` seconds.
+    """
+
+    name: RuleName
+    metric: Watched
+    threshold: Threshold
+    hold: Hold = msgspec.field(default=0.0, name="for")
+    clear_below: Share = 0.9
+    clear_after: Hold = 60.0
+    severity: Literal["info", "warning", "error", "critical"] = "warning"
     action: AlertAction = "journal"
 
 
-class Alerts(Section, frozen=True, kw_only=True):
-    """The people to tell when a number gets too high."""
+SHIPPED_RULES = (
+    AlertRule(
+        name="memory_warning",
+        metric=Watched.USED_MB,
+        threshold="memory.warning_mb",
+        hold=60.0,
+        action="notify_team",
+    ),
+    AlertRule(
+        name="memory_critical",
+        metric=Watched.USED_MB,
+        threshold="memory.critical_mb",
+        severity="critical",
+        action="page_on_call",
+    ),
+    AlertRule(
+        name="error_rate",
+        metric=Watched.ERROR_RATE,
+        threshold=0.01,
+        hold=300.0,
+        action="notify_team",
+    ),
+    AlertRule(
+        name="health_latency",
+        metric=Watched.HEALTH_P99_MS,
+        threshold=100.0,
+        hold=300.0,
+        action="notify_team",
+    ),
+    AlertRule(
+        name="loop_lag",
+        metric=Watched.LOOP_LAG_MS,
+        threshold=100.0,
+        hold=300.0,
+        action="notify_team",
+    ),
+    AlertRule(
+        name="publishes_refused",
+        metric=Watched.PUBLISHES_REFUSED_PER_S,
+        threshold=0.1,
+        hold=300.0,
+        action="notify_team",
+    ),
+)
+"""The alerts that there are where nothing else is said."""
 
-    rules: tuple[AlertRule, ...] = ()
+
+class Alerts(Section, frozen=True, kw_only=True):
+    """What is told to people, and where their two actions go: to the journal, or a webhook too."""
+
+    interval: Seconds = 1.0
+    notify_team: Receiver = "journal"
+    page_on_call: Receiver = "journal"
+    webhook_key_file: Path | None = None
+    rules: tuple[AlertRule, ...] = SHIPPED_RULES
+
+    def receiver(self, action: str) -> str | None:
+        """Return the URL that an action goes to; ``None`` where the journal is all."""
+        receiver: str = getattr(self, action) if action in _TO_PEOPLE else action
+        return None if receiver == "journal" else receiver
+
+
+_TO_PEOPLE = ("notify_team", "page_on_call")
+
+MAX_RULES = 100
+"""Each is looked at every second, and each may have a webhook of its own."""
+
+
+def receivers(alerts: Alerts) -> Iterator[tuple[str, str]]:
+    """Yield the name and the value of each setting that has a URL."""
+    for action in _TO_PEOPLE:
+        if (url := alerts.receiver(action)) is not None:
+            yield f"alerts.{action}", url
+    for n, rule in enumerate(alerts.rules):
+        if rule.action not in _TO_PEOPLE and (url := alerts.receiver(rule.action)) is not None:
+            yield f"alerts.rules[{n}].action", url
 
 
 class Log(Section, frozen=True, kw_only=True):
@@ -249,6 +361,7 @@ _QUANTITIES: Mapping[object, tuple[Mapping[str, float], float]] = {
     Seconds: (SECONDS, 1),
     Leeway: (SECONDS, 1),
     Span: (SECONDS, 1),
+    Hold: (SECONDS, 1),
     Milliseconds: (SECONDS, 0.001),
     Bytes: (BYTES, 1),
     Megabytes: (BYTES, MiB),
@@ -262,7 +375,7 @@ _TRUTH = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(
     ("false", "0", "no", "off"), False
 )
 # Their values may be secrets, or hold one (a webhook's URL): a message must not repeat them.
-_UNPRINTABLE = frozenset({"auth.secret_file", "alerts.rules"})
+_UNPRINTABLE = frozenset({"auth.secret_file", "alerts.notify_team", "alerts.page_on_call"})
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
@@ -301,12 +414,22 @@ def check_exposure(config: Config) -> None:
     """
     if config.auth.mode == "jwt" or config.auth.i_know_this_is_open:
         return
-    if not _is_loopback(config.server.host):
+    if not is_loopback(config.server.host):
         raise ConfigError(
             f'server.host = "{config.server.host}": expected a loopback address (127.0.0.1, ::1,'
             ' localhost), because auth.mode = "none" lets everyone in; if that is meant, set'
             " auth.i_know_this_is_open = true"
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by the name or the address itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class _Draft:
@@ -318,8 +441,23 @@ class _Draft:
 
     def take(self, section: str, key: str, value: object, *, variable: str | None = None) -> None:
         """Convert one value to its field's type; `variable` is the environment's name of it."""
-        name = f"{section}.{key}"
-        kind = _kinds(section)[key]
+        name, kind = f"{section}.{key}", _kinds(section)[key]
+        if name == "alerts.rules":
+            self._take_rules(name, value, variable)
+        else:
+            self._put(self.values[section], key, value, kind, name=name, variable=variable)
+
+    def _put(
+        self,
+        into: dict[str, object],
+        key: str,
+        value: object,
+        kind: object,
+        *,
+        name: str,
+        variable: str | None = None,
+    ) -> None:
+        """Convert a value and put it where it belongs; `name` is that of a problem with it."""
         try:
             meant = value if variable is None else _parse(str(value), kind)
             if isinstance(meant, str) and kind in _QUANTITIES:
@@ -329,12 +467,48 @@ class _Draft:
             )
             if isinstance(taken, float) and not math.isfinite(taken):
                 raise msgspec.ValidationError("Expected a finite number")  # noqa: TRY301
-        except (msgspec.ValidationError, json.JSONDecodeError) as error:
-            shown = "" if name in _UNPRINTABLE else f" = {json.dumps(value, default=str)}"
+        except msgspec.ValidationError as error:
+            shown = "" if _is_secret(name) else f" = {json.dumps(value, default=str)}"
             source = f" (from {variable})" if variable else ""
-            self.problems.append(f"{name}{shown}{source}: {_expectation(kind, error)}")
+            hint = _nearest(str(value), Watched) if kind is Watched else ""
+            self.problems.append(f"{name}{shown}{source}: {_expectation(kind, error)}{hint}")
         else:
-            self.values[section][key] = taken
+            into[key] = taken
+
+    def _take_rules(self, name: str, value: object, variable: str | None) -> None:
+        """Convert the rules for alerts, table by table, so that a problem names its key."""
+        before = len(self.problems)
+        source = f" (from {variable})" if variable else ""
+        try:
+            tables = value if variable is None else json.loads(str(value))
+        except json.JSONDecodeError as error:
+            self.problems.append(f"{name}{source}: expected JSON: {error}")
+            return
+        if not isinstance(tables, list) or not all(isinstance(each, Mapping) for each in tables):
+            self.problems.append(f"{name}{source}: expected tables, each written [[{name}]]")
+            return
+        rules = [self._rule(f"{name}[{n}]", table) for n, table in enumerate(tables)]
+        names = [str(rule.get("name")) for rule in rules]
+        if twice := sorted({each for each in names if names.count(each) > 1}):
+            self.problems.append(f'{name}{source}: expected one of each name, has two "{twice[0]}"')
+        if len(rules) > MAX_RULES:
+            self.problems.append(f"{name}{source}: expected {MAX_RULES} at most, has {len(rules)}")
+        if len(self.problems) == before:
+            self.values["alerts"]["rules"] = tuple(AlertRule(**rule) for rule in rules)
+
+    def _rule(self, name: str, table: Mapping[str, object]) -> dict[str, Any]:
+        """Return the fields of one rule by their names here; those with a problem are missing."""
+        fields = {field.encode_name: field for field in msgspec.structs.fields(AlertRule)}
+        taken: dict[str, Any] = {}
+        for key, value in table.items():
+            if field := fields.get(key):
+                self._put(taken, field.name, value, field.type, name=f"{name}.{key}")
+            else:
+                self.problems.append(f"{name}.{key}: unknown key{_nearest(key, fields)}")
+        for key, field in fields.items():
+            if field.required and key not in table:
+                self.problems.append(f"{name}.{key}: expected {_words(field.type)}")
+        return taken
 
     def finish(self) -> Config:
         """Make the configuration, unless there was a problem."""
@@ -416,6 +590,9 @@ def check_pairs(config: Config) -> None:
         ConfigError: naming two that do not.
     """
     memory, server, limits = config.memory, config.server, config.limits
+    for name, url in receivers(config.alerts):
+        if not _can_be_asked(url):
+            raise ConfigError(f'{name}: expected a URL like "https://example.org/hook"')
     for network in limits.trusted_proxies:
         try:
             ipaddress.ip_network(network)
@@ -433,7 +610,19 @@ def check_pairs(config: Config) -> None:
         )
 
 
+def _can_be_asked(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port, or an address of IPv6, that is none
+        return False
+
+
 # --- types and their texts -------------------------------------------------------------------
+
+
+def _is_secret(name: str) -> bool:
+    return name in _UNPRINTABLE or (name.startswith("alerts.rules") and name.endswith(".action"))
 
 
 def _kinds(section: str) -> dict[str, object]:
@@ -450,8 +639,6 @@ def _parse(text: str, kind: object) -> object:
     if kind is bool:
         return _TRUTH.get(text.strip().lower(), text)
     if get_origin(kind) is tuple:
-        if get_args(kind)[0] is AlertRule:
-            return json.loads(text)
         return [part.strip() for part in text.split(",") if part.strip()]
     if not text and type(None) in get_args(kind):
         return None
@@ -478,8 +665,6 @@ def _expectation(kind: object, error: Exception) -> str:
     """Say what was expected: in the type's own words, or else in the parser's."""
     if words := _words(kind):
         return f"expected {words}"
-    if isinstance(error, json.JSONDecodeError):
-        return f"expected JSON: {error}"
     return str(error).replace("`", "")
 
 
@@ -488,8 +673,8 @@ def _words(kind: object) -> str:
         return "true or false"
     if kind is Path:
         return "a path"
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
+    if kind is Watched or get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind) or Watched)}"
     if get_origin(kind) is Annotated and (described := get_args(kind)[1].description):
         return str(described)
     if get_origin(kind) is tuple and (elements := _words(get_args(kind)[0])):
@@ -509,12 +694,3 @@ def _nearest_variable(variable: str, known: Iterable[str]) -> str:
     text = variable.removeprefix(ENVIRONMENT_PREFIX).replace("__", "_")
     near = difflib.get_close_matches(text, by_text, n=1)
     return f" (did you mean {by_text[near[0]]}?)" if near else ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

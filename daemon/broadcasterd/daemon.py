@@ -27,13 +27,18 @@ import trio
 from broadcasterd import __version__
 from broadcasterd.access.rotation import NO_SECRETS, Secrets
 from broadcasterd.access.tokens import KeyRing
+from broadcasterd.alerts import webhooks
+from broadcasterd.alerts.notice import read_key
+from broadcasterd.alerts.rules import Alerts
+from broadcasterd.alerts.watch import Watch
+from broadcasterd.alerts.webhooks import Webhooks
 from broadcasterd.api.answer import Answer
 from broadcasterd.api.auth import Guard
 from broadcasterd.api.routes import Api
 from broadcasterd.api.stats import Stats
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import Supervisor
-from broadcasterd.config import Config, ConfigError, Settings, check_exposure
+from broadcasterd.config import Config, ConfigError, Settings, check_exposure, receivers
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.figures.counts import Counts
 from broadcasterd.handover.kept_configuration import unpack, unpack_before
@@ -45,7 +50,7 @@ from broadcasterd.host.failed_starts import FailedStarts
 from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.host.service import Service
 from broadcasterd.host.systemd import HandedOver, Notifier, take_listen_fds, watchdog_period
-from broadcasterd.memory.breaker import Thresholds
+from broadcasterd.memory.breaker import MIB, Thresholds
 from broadcasterd.meter import Meter
 from broadcasterd.metrics import exposition
 from broadcasterd.monitor import Monitor
@@ -72,11 +77,13 @@ LAST_REQUESTS_S = 0.1
 """Whoever asks for something in this time is still answered, and told that the connection closes: a
 client that knows that does not write to a connection while it is closed."""
 
-Restore = Callable[[Hub, Connections], Awaitable[None]]
+Restore = Callable[[Hub, Connections], Awaitable[Sequence[tuple[str, float]]]]
+"""Puts into the hub what another process left; returns the alerts that fired, and for how long."""
 
 
-async def nothing_to_restore(_hub: Hub, _connections: Connections) -> None:
+async def nothing_to_restore(_hub: Hub, _connections: Connections) -> tuple[()]:
     """Begin anew."""
+    return ()
 
 
 class Daemon:
@@ -102,7 +109,8 @@ class Daemon:
     ) -> None:
         self._sockets = sockets
         self.settings = Settings(config)
-        self.monitor = Monitor(config.memory, MemoryProbe())
+        self.alerts = Alerts()
+        self.monitor = Monitor(config.memory, MemoryProbe(), self.alerts)
         self.hub = Hub(self.settings, thresholds=self._thresholds(), counts=counts)
         self.supervisor = Supervisor(self.hub, self.monitor.memory_host())
         self.guard = Guard(self.settings, keys, self.hub.clock, self.hub.revocations)
@@ -116,7 +124,16 @@ class Daemon:
         )
         self.app = create_app(self.api)
         self.server = HttpServer(self.app, self.api, sockets)
-        self.meter = Meter(self.api, self.server, self.monitor)
+        self.meter = Meter(self.api, self.server, self.monitor, self.alerts)
+        self.webhooks = Webhooks(self.hub.counts, read_key(config.alerts))
+        self.watch = Watch(
+            self.settings,
+            self.alerts,
+            self.webhooks,
+            read=self.meter.reading,
+            memory=self._memory_mb,
+            daemon=_name_of(sockets),
+        )
         self._served = trio.Event()
 
     async def run(
@@ -134,11 +151,13 @@ class Daemon:
         """
         async with trio.open_nursery() as root:
             await root.start(self.hub.run)
-            await restore(self.hub, self.server)
+            await root.start(self.webhooks.run)
+            self.alerts.resume(await restore(self.hub, self.server), trio.current_time())
             urls: list[str] = await root.start(self._serve)
             root.start_soon(self.monitor.loop.run)
             root.start_soon(self.meter.run)
             root.start_soon(self.supervisor.run)
+            root.start_soon(self.watch.run)
             task_status.started(urls)
 
     async def _serve(self, *, task_status: trio.TaskStatus[list[str]]) -> None:
@@ -153,13 +172,15 @@ class Daemon:
 
         """
         check_exposure_of(self._sockets, new)
-        keys = check(new, self.guard.keys.secrets)
+        keys, webhook_key = check(new, self.guard.keys.secrets), read_key(new.alerts)
         self.server.load_certificate(new.server)
         self.settings.replace(new)
         self.server.reconfigure()
         self.guard.reconfigure(keys)
         set_level(new.log.level)
         self.monitor.reconfigure(new.memory)
+        self.webhooks.key = webhook_key
+        self.watch.reconfigure()
         await self.hub.reconfigure(self._thresholds())
 
     async def drain(self, *, movable_stay: bool = False) -> None:
@@ -193,6 +214,8 @@ class Daemon:
         """Return one line for an operator."""
         counts = f"{len(self.hub.sessions)} sessions, {len(self.hub.subscribers)} subscribers"
         line = f"{counts}, breaker {self.hub.pressure.state or 'off'}"
+        if firing := self.alerts.firing:
+            line = f"{line}, alerts: {', '.join(firing)}"
         return f"draining: {line}" if self.hub.draining else line
 
     def _stats(self) -> Stats:
@@ -201,8 +224,18 @@ class Daemon:
     def _metrics(self, accept: str) -> Answer:
         return exposition(self.meter.stats(), accept)
 
+    def _memory_mb(self) -> tuple[float, float]:
+        thresholds = self.monitor.thresholds
+        return thresholds.warning / MIB, thresholds.critical / MIB
+
     def _thresholds(self) -> Thresholds | None:
         return self.monitor.thresholds if self.settings.config.memory.breaker else None
+
+
+def _name_of(sockets: Sequence[socket.socket]) -> str:
+    """Return the name of a daemon for people: its host, and its port where it has one."""
+    ports = {sock.getsockname()[1] for sock in sockets}
+    return ":".join([socket.gethostname(), *map(str, sorted(ports)[:1])])
 
 
 # --- as a process ----------------------------------------------------------------------------
@@ -363,7 +396,8 @@ async def _stop(
         with grace.lasting(inf if restart is None else HAND_OVER_AFTER_S):
             await daemon.drain(movable_stay=stay)
         if restart is not None:
-            await restart.hand_over(daemon.hub, daemon.server.take_idle())
+            alerts = daemon.alerts.lasting(trio.current_time())
+            await restart.hand_over(daemon.hub, daemon.server.take_idle(), alerts)
             with grace.lasting():
                 await daemon.wait_served()
         await daemon.abort()
@@ -411,6 +445,8 @@ def check(config: Config, before: Secrets = NO_SECRETS) -> KeyRing:
     """
     check_exposure(config)
     check_certificate(config.server)
+    read_key(config.alerts)
+    webhooks.prepare(url for _, url in receivers(config.alerts))
     return KeyRing.load(config.auth, before)
 
 

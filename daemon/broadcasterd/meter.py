@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 
-from broadcasterd.api.routes import Api, Route
-from broadcasterd.api.stats import Boundary, Change, Growth, OfRoute, Stats
+from broadcasterd.alerts.rules import Alerts, Standing
+from broadcasterd.api.routes import ROUTES, Api, Route
+from broadcasterd.api.stats import Alert, Boundary, Change, Growth, OfRoute, Stats
 from broadcasterd.figures.counts import Cause
 from broadcasterd.figures.histogram import Window
 from broadcasterd.figures.rates import COARSE_S, FINE_S, WINDOWS_S, Rates, Totals
-from broadcasterd.memory.breaker import State, Transition
+from broadcasterd.figures.watched import Watched
+from broadcasterd.memory.breaker import MIB, State, Transition
 from broadcasterd.monitor import Monitor
 from broadcasterd.server.serve import HttpServer
 
@@ -24,6 +26,12 @@ KEPT_CHANGES = 50
 """Transitions of the breaker that are remembered: a day of trouble, as it recovers in seconds."""
 
 _SERVER_ERROR = 500
+_REFUSED = (429, 503)
+
+_RATES = {f"{name}_per_s": name for name in Totals._fields}
+
+
+_HEALTH = next(route for route in ROUTES if (route.method, route.path) == ("GET", "/health"))
 
 
 class Meter:
@@ -33,10 +41,14 @@ class Meter:
         api: answers requests, and counts them.
         server: accepts connections, and counts those.
         monitor: has the figures of memory and of the loop.
+        alerts: how the rules stand.
 
     """
 
-    def __init__(self, api: Api, server: HttpServer, monitor: Monitor) -> None:
+    def __init__(
+        self, api: Api, server: HttpServer, monitor: Monitor, alerts: Alerts | None = None
+    ) -> None:
+        self._alerts = alerts or Alerts()
         self._api = api
         self._hub = api.hub
         self._server = server
@@ -50,6 +62,7 @@ class Meter:
         self._entered: Counter[State] = Counter()
         self._history: deque[Change] = deque(maxlen=KEPT_CHANGES)
         self._hub.pressure.watchers.append(self._note_transition)
+        self._readings = self._table_of_readings()
 
     async def run(self) -> None:
         """Sample until cancelled."""
@@ -97,8 +110,50 @@ class Meter:
             fan_out=self._fan_out.quantiles(),
             lags=self._monitor.loop.lags,
             recent_lags=self._lags.quantiles(),
+            alerts=[_alert(each, now) for each in self._alerts.standings],
             routes=[self._of_route(route, window) for route, window in self._routes.items()],
         )
+
+    def reading(self, figure: Watched) -> float | None:
+        """Return a figure that an alert may watch; ``None`` where it has no value now."""
+        if figure in _RATES:
+            return self._rate(_RATES[figure])
+        return self._readings[figure]()
+
+    def _table_of_readings(self) -> Mapping[Watched, Callable[[], float | None]]:
+        hub, monitor, taken = self._hub, self._monitor, self._server.connection_limits
+        settings = hub.settings
+        return {
+            Watched.USED_MB: lambda: monitor.used() / MIB,
+            Watched.RSS_MB: lambda: monitor.rss() / MIB,
+            Watched.ACCOUNTED_MB: lambda: hub.accounted_bytes / MIB,
+            Watched.CLIENTS_MB: lambda: hub.client_bytes / MIB,
+            Watched.USED_MB_PER_MINUTE: lambda: monitor.vitals(hub).trend_per_minute,
+            Watched.STALLED_PERCENT: lambda: monitor.vitals(hub).stalled_percent,
+            Watched.SESSIONS: lambda: len(hub.sessions),
+            Watched.STREAMS: lambda: len(hub.subscribers),
+            Watched.CONNECTIONS: lambda: taken.taken,
+            Watched.SESSIONS_SHARE: lambda: len(hub.sessions) / settings.sessions.max_sessions,
+            Watched.STREAMS_SHARE: lambda: len(hub.subscribers) / settings.sessions.max_subscribers,
+            Watched.CONNECTIONS_SHARE: lambda: taken.taken / settings.limits.max_connections,
+            Watched.LOOP_LAG_MS: lambda: 1000 * monitor.loop.recent_lag(),
+            Watched.HEALTH_P99_MS: lambda: _p99_ms(self._routes[_HEALTH]),
+            Watched.PUBLISH_P99_MS: lambda: _p99_ms(self._published),
+            Watched.FAN_OUT_P99_MS: lambda: _p99_ms(self._fan_out),
+            Watched.ERROR_RATE: self._error_rate,
+        }
+
+    def _rate(self, name: str) -> float:
+        grown, seconds = self._last_minute()
+        count: int = getattr(grown, name)
+        return count / seconds
+
+    def _error_rate(self) -> float | None:
+        grown, _ = self._last_minute()
+        return grown.errors / grown.requests if grown.requests else None
+
+    def _last_minute(self) -> tuple[Totals, float]:
+        return self._rates.grown(self._totals(), trio.current_time(), WINDOWS_S["1m"])
 
     def _of_route(self, route: Route, window: Window) -> OfRoute:
         return OfRoute(route.method, route.path, self._api.requests[route], window.quantiles())
@@ -120,6 +175,7 @@ class Meter:
             requests=by_status.total(),
             errors=sum(n for status, n in by_status.items() if status >= _SERVER_ERROR),
             refusals=sum(self._refused().values()),
+            publishes_refused=sum(published[status] for status in _REFUSED),
         )
 
     def _refused(self) -> Mapping[Cause, int]:
@@ -130,3 +186,21 @@ class Meter:
         self._entered[transition.after] += 1
         change = Change(time.time(), transition.before, transition.after, transition.used)
         self._history.append(change)
+
+
+def _p99_ms(window: Window) -> float | None:
+    """Return the quantile in milliseconds, if there was anything."""
+    found = window.quantiles()
+    return 1000 * found.p99 if found.count else None
+
+
+def _alert(standing: Standing, now: float) -> Alert:
+    rule = standing.rule
+    return Alert(
+        name=rule.name,
+        metric=rule.metric.value,
+        value=standing.value,
+        threshold=rule.threshold,
+        severity=rule.severity,
+        firing_s=None if standing.fired_at is None else now - standing.fired_at,
+    )

@@ -204,6 +204,20 @@ def _trouble(stats: Stats) -> Iterator[Metric]:
         "boundary",
         {boundary.value: stats.failures[boundary] for boundary in Boundary},
     )
+    firing = GaugeMetricFamily(
+        "broadcasterd_alert_firing",
+        "1 for each rule of the configuration whose alert fires, else 0.",
+        labels=["alert"],
+    )
+    for alert in stats.alerts:
+        firing.add_metric([alert.name], alert.firing_s is not None)
+    yield firing
+    yield _counters(
+        "alert_notices",
+        "News of alerts for webhooks, by whether one took it.",
+        "result",
+        {"delivered": counts.notices_delivered, "lost": counts.notices_lost},
+    )
     yield _counters(
         "log_records_dropped",
         "Records that were not written: the queue was full, journald took none, or too many came.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import trio
 
+from broadcasterd.alerts.rules import Alerts
 from broadcasterd.api.health import Vitals
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.relief import MemoryHost
@@ -20,16 +21,18 @@ class Monitor:
     Args:
         config: the ``[memory]`` settings.
         probe: reads the kernel's figures.
+        alerts: which fire.
 
     """
 
-    def __init__(self, config: Memory, probe: MemoryProbe) -> None:
+    def __init__(self, config: Memory, probe: MemoryProbe, alerts: Alerts | None = None) -> None:
         self._probe = probe
+        self._alerts = alerts or Alerts()
         self._started_at = trio.current_time()
         self._trend = Trend()
         self.loop = LoopWatch()
         self.thresholds = self._thresholds(config)
-        self._host = MemoryHost(self._used, self.rss, release_free_memory, config.sample_interval)
+        self._host = MemoryHost(self._sample, self.rss, release_free_memory, config.sample_interval)
 
     def memory_host(self) -> MemoryHost:
         """Return what the supervisor needs; it follows :meth:`reconfigure`."""
@@ -43,6 +46,10 @@ class Monitor:
     def rss(self) -> int:
         """Return the resident memory of this moment, in bytes."""
         return self._probe.read().rss
+
+    def used(self) -> int:
+        """Return the bytes of this moment that count against the thresholds."""
+        return self._bytes_used(self._probe.read())
 
     def vitals(self, hub: Hub) -> Vitals:
         """Return all figures of this moment."""
@@ -66,6 +73,7 @@ class Monitor:
             subscribers=len(hub.subscribers),
             uptime=trio.current_time() - self._started_at,
             draining=hub.draining,
+            alerts=self._alerts.firing,
         )
 
     def _thresholds(self, config: Memory) -> Thresholds:
@@ -76,8 +84,8 @@ class Monitor:
             limit=self._probe.read().cgroup_limit,
         )
 
-    def _used(self) -> int:
-        used = self._bytes_used(self._probe.read())
+    def _sample(self) -> int:
+        used = self.used()
         self._trend.add(used / MIB, now=trio.current_time())
         return used
 

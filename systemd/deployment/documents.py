@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 DOCUMENTS = "docs"
 BESIDE = (
     *("CHANGELOG.md", "SECURITY.md", "config/broadcasterd.toml"),
+    "config/alerts/webhook.schema.json",
     *(
         "config/prometheus/scrape.yml",
         "config/prometheus/alerts.yml",

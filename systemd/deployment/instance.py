@@ -21,6 +21,7 @@ CREDENTIALS = {
     "jwks.json": "jwks.json",
     "tls_certificate.pem": "tls/fullchain.pem",
     "tls_key.pem": "tls/privkey.pem",
+    "webhook_key": "webhook_key",
 }
 """The files of ``LoadCredential=`` of the unit, by their names there."""
 

@@ -29,6 +29,7 @@ OF_AN_INSTANCE: dict[str, Sequence[tuple[str, str]]] = {
         ("/etc/broadcasterd/secret", "/etc/broadcasterd/%i.secret"),
         ("/etc/broadcasterd/jwks.json", "/etc/broadcasterd/%i.jwks.json"),
         ("/etc/broadcasterd/tls/", "/etc/broadcasterd/%i.tls/"),
+        ("/etc/broadcasterd/webhook_key", "/etc/broadcasterd/%i.webhook_key"),
         ("User=broadcasterd\n", "User=broadcasterd-%i\n"),
         ("StateDirectory=broadcasterd\n", "StateDirectory=broadcasterd-%i\n"),
         ("RuntimeDirectory=broadcasterd\n", "RuntimeDirectory=broadcasterd-%i\n"),

@@ -19,6 +19,7 @@ from typing_extensions import override
 from broadcasterd import daemon as daemon_module
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.handover.restart import Restart
+from broadcasterd.handover.transfer import Alerts
 from broadcasterd.host.service import Service
 from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, Launch, Process, StartDaemon, as_toml, execute
@@ -233,7 +234,9 @@ async def test_streams_are_handed_over_before_the_last_request_is_over(
             return False
 
         @override
-        async def hand_over(self, hub: Hub, idle: Sequence[socket.socket] = ()) -> None:
+        async def hand_over(
+            self, hub: Hub, idle: Sequence[socket.socket] = (), alerts: Alerts = ()
+        ) -> None:
             handed_over.set()
 
     async with serving() as serves, trio.open_nursery() as nursery:

@@ -405,10 +405,11 @@ async def test_idle_connections_go_on_in_the_next_process_and_no_request_on_them
         await until(lambda: not daemon.server._connections)
         await stream.send_all(LIVE[:-2])
 
-        async def restore(_hub: Hub, connections: Connections) -> None:
+        async def restore(_hub: Hub, connections: Connections) -> tuple[()]:
             await trio.lowlevel.checkpoint()
             for sock in daemon.server.take_idle():
                 connections.resume(sock)
+            return ()
 
         async with serving(restore) as following, silent:
             assert 2 == following.server.connection_limits.taken

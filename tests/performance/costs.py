@@ -118,18 +118,23 @@ def system_calls_of(pid: int, directory: Path) -> Iterator[Count]:
 
 @contextmanager
 def function_calls() -> Iterator[Count]:
-    """Count the calls of functions, Python's and C's, of this thread while inside."""
+    """Count the calls of functions, Python's and C's, of this thread while inside.
+
+    The garbage of other tests is not collected meanwhile: what ends then may call something.
+    """
     count = Count()
 
     def see(_: FrameType, event: str, __: object) -> None:
         if event in {"call", "c_call"}:
             count.total += 1
 
+    gc.disable()
     sys.setprofile(see)
     try:
         yield count
     finally:
         sys.setprofile(None)
+        gc.enable()
 
 
 async def blocks_held() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broadcasterd.api.health import Vitals
-from broadcasterd.api.stats import Boundary, Change, Growth, OfRoute, Stats
+from broadcasterd.api.stats import Alert, Boundary, Change, Growth, OfRoute, Stats
 from broadcasterd.broadcast.subscribers import Sent
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.figures.counts import Cause, Counts, Format, Requests
@@ -32,6 +32,7 @@ VITALS = Vitals(
     subscribers=42,
     uptime=3600.0,
     draining=False,
+    alerts=["memory_critical"],
 )
 
 
@@ -50,6 +51,7 @@ def made_up() -> Stats:
     counts.publishes[Format.JSON] = {200: 9, 503: 1}
     counts.published = histogram(0.0005, 0.002, 7.0)
     counts.expired_events, counts.expired_sessions = 8, 1
+    counts.notices_delivered, counts.notices_lost = 11, 12
     counts.dropped_records, counts.unwritten_records, counts.left_out_records = 20, 10, 5
     health, stats = Requests(), Requests()
     health.by_status = {200: 29, 503: 1}
@@ -71,7 +73,7 @@ def made_up() -> Stats:
         entered={State.WARNING: 1, State.OPEN: 1},
         history=[Change(1_764_000_000.25, State.WARNING, State.OPEN, 512 * MIB)],
         growth={
-            "10s": Growth(Totals(50, 10, 500, 40_000, 40, 1, 3), 10.0),
+            "10s": Growth(Totals(50, 10, 500, 40_000, 40, 1, 3, 2), 10.0),
             "1m": nothing,
             "10m": nothing,
         },
@@ -82,5 +84,9 @@ def made_up() -> Stats:
         routes=[
             OfRoute("GET", "/health", health, Quantiles(30, 0.003, 0.003, 0.003, 0.003)),
             OfRoute("GET", "/stats", stats, NONE),
+        ],
+        alerts=[
+            Alert("memory_critical", "used_mb", 512.0, 500.0, "critical", 12.5),
+            Alert("error_rate", "error_rate", None, 0.01, "warning", None),
         ],
     )

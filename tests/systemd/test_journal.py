@@ -100,8 +100,12 @@ def test_events_are_no_records_and_not_in_any(service: Service) -> None:
 
 def test_the_documented_commands_answer(service: Service) -> None:
     """Everything that the questions are about happens once; then each of them is asked."""
-    service.configure(sessions={"max_lag_events": 5}, memory={"warning_mb": 1})
+    alert = {"name": "memory_critical", "metric": "used_mb", "threshold": "memory.warning_mb"}
+    service.configure(
+        sessions={"max_lag_events": 5}, memory={"warning_mb": 1}, alerts={"rules": [alert]}
+    )
     service.start()
+    until(lambda: service.journal("ALERT=memory_critical"))
     with service.listening("demo") as listener, service.stalled("demo"):
         for number in range(10):
             service.publish("demo", f"{number}")

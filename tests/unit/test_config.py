@@ -19,7 +19,9 @@ from broadcasterd.config import (
     check_exposure,
     from_mapping,
     load,
+    receivers,
 )
+from broadcasterd.figures.watched import Watched
 
 CONFIG = Path(__file__).parents[2] / "config"
 SECTIONS = [field.name for field in msgspec.structs.fields(Config)]
@@ -63,14 +65,14 @@ def test_packaged_file_shows_and_explains_every_key(section: str) -> None:
 
 def test_packaged_file_shows_every_key_of_a_rule() -> None:
     text = (CONFIG / "broadcasterd.toml").read_text()
-    example = text.split("# [[alerts.rules]]\n")[1].split("\n\n")[0]
-    shown = re.findall(r"^# (\w+) = ", example, flags=re.MULTILINE)
+    example = text.split("[[alerts.rules]]\n")[1].split("\n\n")[0]
+    shown = re.findall(r"^(\w+) = ", example, flags=re.MULTILINE)
 
-    assert shown == [field.name for field in msgspec.structs.fields(AlertRule)]
+    assert shown == [field.encode_name for field in msgspec.structs.fields(AlertRule)]
 
 
 def test_examples_in_the_packaged_file_can_be_switched_on(tmp_path: Path) -> None:
-    text = (CONFIG / "broadcasterd.toml").read_text().replace("rules = []", "", 1)
+    text = (CONFIG / "broadcasterd.toml").read_text().replace("# rules = []", "", 1)
     everything = re.sub(r"^# (?=\w+ = |\[\[)", "", text, flags=re.MULTILINE)
     (tmp_path / "all.toml").write_text(everything)
 
@@ -78,7 +80,7 @@ def test_examples_in_the_packaged_file_can_be_switched_on(tmp_path: Path) -> Non
 
     assert None not in msgspec.structs.astuple(config.server)
     assert None not in msgspec.structs.astuple(config.auth)
-    assert config.alerts.rules == (AlertRule(name="memory", metric="rss_mb", threshold=400),)
+    assert config.alerts.webhook_key_file == Path("/etc/broadcasterd/webhook_key")
 
 
 def test_development_file_may_be_served() -> None:
@@ -123,7 +125,10 @@ def test_environment_texts_become_the_keys_types() -> None:
             "BROADCASTERD_SESSIONS__EVENT_TTL": "1.5",
             "BROADCASTERD_SESSIONS__SLOW_CONSUMER": "skip",
             "BROADCASTERD_AUTH__ISSUER": "",
-            "BROADCASTERD_ALERTS__RULES": '[{"name": "rss_mb", "threshold": 3}]',
+            "BROADCASTERD_ALERTS__RULES": (
+                '[{"name": "memory", "metric": "rss_mb", "threshold": 3, "for": "1m"}]'
+            ),
+            "BROADCASTERD_ALERTS__PAGE_ON_CALL": "https://pager.example/hook",
         },
     )
 
@@ -132,7 +137,10 @@ def test_environment_texts_become_the_keys_types() -> None:
     assert config.sessions.event_ttl == 1.5
     assert config.sessions.slow_consumer == "skip"
     assert config.auth.issuer is None
-    assert config.alerts.rules == (AlertRule(name="rss_mb", threshold=3),)
+    assert config.alerts.rules == (
+        AlertRule(name="memory", metric=Watched.RSS_MB, threshold=3, hold=60),
+    )
+    assert config.alerts.receiver("page_on_call") == "https://pager.example/hook"
 
 
 @pytest.mark.parametrize("text", ["true", "TRUE", "1", "yes", "On"])
@@ -324,11 +332,13 @@ def test_wrong_variable_is_named_beside_its_key() -> None:
 
 
 def test_secrets_are_not_repeated() -> None:
-    rules = [{"name": "m", "threshold": "x", "action": "https://hooks.example/s3cret"}]
-    told = problems({"auth": {"secret_file": ["s3cret"]}, "alerts": {"rules": rules}})
+    rules = [{"name": "m", "metric": "rss_mb", "threshold": 1, "action": "ftp://s3cret"}]
+    alerts = {"rules": rules, "notify_team": "s3cret", "page_on_call": ["s3cret"]}
+    told = problems({"auth": {"secret_file": ["s3cret"]}, "alerts": alerts})
     told += problems_of(BROADCASTERD_AUTH__SECRET="s3cret", BROADCASTERD_ALERTS__RULES="s3cret")
+    told += problems({"alerts": {"notify_team": "https://hooks.example:s3cret/"}})
 
-    assert len(told) == 4
+    assert len(told) == 7
     assert "s3cret" not in "".join(told)
 
 
@@ -347,13 +357,112 @@ def test_certificate_and_key_go_together(given_key: str, absent: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("action", ["email", "ftp://example.org", "https://"])
-def test_alert_goes_to_the_journal_or_a_webhook(action: str) -> None:
-    rule = {"name": "m", "threshold": 1, "action": action}
+# --- rules for alerts ------------------------------------------------------------------------
 
-    [problem] = problems({"alerts": {"rules": [rule]}})
+RULE = {"name": "memory", "metric": "rss_mb", "threshold": 400}
 
-    assert problem.startswith("alerts.rules: ")
+
+def rule_problems(*rules: Mapping[str, object]) -> list[str]:
+    return problems({"alerts": {"rules": [*rules]}})
+
+
+def test_a_rule_takes_durations() -> None:
+    config = from_mapping({"alerts": {"rules": [RULE | {"for": "1m30s", "clear_after": 5}]}})
+
+    [rule] = config.alerts.rules
+
+    assert (90.0, 5.0) == (rule.hold, rule.clear_after)
+
+
+def test_no_rules_are_no_rules() -> None:
+    assert () == from_mapping({"alerts": {"rules": []}}).alerts.rules
+
+
+def test_a_figure_that_is_unknown_is_told_with_those_that_there_are() -> None:
+    [problem] = rule_problems(RULE | {"metric": "rss"})
+
+    assert problem.startswith('alerts.rules[0].metric = "rss": expected one of used_mb, rss_mb, ')
+    assert problem.endswith(" (did you mean rss_mb?)")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"threshold": 0}, 'threshold = 0: expected a number above 0, "memory.warning_mb"'),
+        ({"threshold": "200 MB"}, 'threshold = "200 MB": expected a number above 0'),
+        ({"threshold": float("nan")}, "threshold = NaN: expected a number above 0"),
+        ({"for": -1}, "for = -1: expected a number of seconds from 0"),
+        ({"clear_below": 1.1}, "clear_below = 1.1: expected a number above 0, at most 1"),
+        ({"severity": "bad"}, 'severity = "bad": expected one of info, warning, error, critical'),
+        ({"name": "a b"}, 'name = "a b": expected a name of up to 64 letters'),
+        ({"hold": 1}, "hold: unknown key"),
+        ({"fro": 1}, "fro: unknown key (did you mean for?)"),
+        ({"action": "email"}, 'action: expected "journal", "notify_team"'),
+        ({"action": "ftp://example.org"}, 'action: expected "journal", "notify_team"'),
+        ({"action": "https://a b"}, 'action: expected "journal", "notify_team"'),
+        ({"action": "https://:80/"}, "action: expected a URL like"),
+        ({"action": "http://a:99999/"}, "action: expected a URL like"),
+        ({"action": "http://[::1/"}, "action: expected a URL like"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_rule_that_cannot_be_is_told_by_its_number_and_key(
+    change: Mapping[str, object], expected: str
+) -> None:
+    other = RULE | {"name": "other"}
+
+    [problem] = rule_problems(other, {**RULE, **change})
+
+    assert problem.startswith(f"alerts.rules[1].{expected}")
+
+
+def test_what_a_rule_lacks_is_told() -> None:
+    told = rule_problems({"name": "memory"})
+
+    assert ["metric", "threshold"] == [line.partition(":")[0].rpartition(".")[2] for line in told]
+
+
+def test_rules_have_names_of_their_own() -> None:
+    assert ['alerts.rules: expected one of each name, has two "memory"'] == rule_problems(
+        RULE, RULE | {"metric": "used_mb"}
+    )
+
+
+def test_there_is_an_end_to_rules() -> None:
+    [problem] = rule_problems(*(RULE | {"name": f"r{n}"} for n in range(101)))
+
+    assert "alerts.rules: expected 100 at most, has 101" == problem
+
+
+@pytest.mark.parametrize("rules", [3, "x", {"name": "m"}, [1]], ids=str)
+def test_rules_are_tables(rules: object) -> None:
+    assert ["alerts.rules: expected tables, each written [[alerts.rules]]"] == problems(
+        {"alerts": {"rules": rules}}
+    )
+
+
+@pytest.mark.parametrize("url", ["ftp://example.org", "https://", "http://:80", "http://a:0", "x"])
+@pytest.mark.parametrize("action", ["notify_team", "page_on_call"])
+def test_an_action_goes_to_the_journal_or_to_a_url_that_can_be_asked(action: str, url: str) -> None:
+    [problem] = problems({"alerts": {action: url}})
+
+    assert problem.startswith(f"alerts.{action}: expected ")
+
+
+def test_urls_are_found_by_their_settings() -> None:
+    config = from_mapping(
+        {
+            "alerts": {
+                "page_on_call": "https://pager.example/",
+                "rules": [RULE, RULE | {"name": "b", "action": "http://127.0.0.1:7/x"}],
+            }
+        }
+    )
+
+    assert [
+        ("alerts.page_on_call", "https://pager.example/"),
+        ("alerts.rules[1].action", "http://127.0.0.1:7/x"),
+    ] == [*receivers(config.alerts)]
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

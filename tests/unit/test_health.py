@@ -34,6 +34,7 @@ FIGURES = Vitals(
     subscribers=42,
     uptime=3600.06,
     draining=False,
+    alerts=["memory_warning"],
 )
 
 
@@ -99,6 +100,7 @@ def test_the_document_has_the_shape_that_operators_rely_on() -> None:
         "loop": {"lag_ms": 1.2, "max_lag_ms": 456.8, "long_steps": 3},
         "sessions": 7,
         "subscribers": 42,
+        "alerts": ["memory_warning"],
         "uptime_s": 3600.1,
         "version": __version__,
     } == document(FIGURES)

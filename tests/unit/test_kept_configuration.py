@@ -8,6 +8,7 @@ import pytest
 
 from broadcasterd.access.rotation import NO_SECRETS, Secrets
 from broadcasterd.access.tokens import KeyRing
+from broadcasterd.alerts.notice import read_key
 from broadcasterd.config import Config, ConfigError, from_mapping
 from broadcasterd.daemon import check, check_tls_stays
 from broadcasterd.handover.kept_configuration import Before, pack, unpack, unpack_before
@@ -15,11 +16,13 @@ from tests.support.certificate import Certificate
 from tests.support.tokens import RSA_KEY, public_jwk, write_jwks
 
 SECRET = b"s" * 64
+WEBHOOK_KEY = b"w" * 32
 
 
 def everything(directory: Path) -> Config:
     """Return a configuration that names every kind of file, and they are there."""
     (directory / "secret").write_bytes(SECRET + b"\n")
+    (directory / "webhook_key").write_bytes(WEBHOOK_KEY)
     certificate = Certificate.make(directory)
     return from_mapping(
         {
@@ -35,7 +38,11 @@ def everything(directory: Path) -> Config:
                 "jwks_file": str(write_jwks(directory / "jwks.json", public_jwk(RSA_KEY))),
             },
             "limits": {"trusted_proxies": ["10.0.0.0/8"]},
-            "alerts": {"rules": [{"name": "memory", "threshold": 1.5}]},
+            "alerts": {
+                "page_on_call": "https://pager.example/hook",
+                "webhook_key_file": str(directory / "webhook_key"),
+                "rules": [{"name": "m", "metric": "used_mb", "threshold": 1.5, "for": 3}],
+            },
         }
     )
 
@@ -57,7 +64,9 @@ def test_it_is_whole_when_its_files_are_gone(tmp_path: Path) -> None:
     kept = unpack(packed)
 
     assert (7, 4321) == (kept.server.port, kept.sessions.retry_ms)
-    assert (config.limits, config.alerts) == (kept.limits, kept.alerts)
+    assert (config.limits, config.alerts.rules) == (kept.limits, kept.alerts.rules)
+    assert config.alerts.page_on_call == kept.alerts.page_on_call
+    assert WEBHOOK_KEY == read_key(kept.alerts)
     assert keys_of(keys) == keys_of(check(kept))
     with pytest.raises(ConfigError):
         check(config)

@@ -11,7 +11,7 @@ import trio.testing
 from structlog.typing import EventDict
 
 from broadcasterd.observe import looplag
-from broadcasterd.observe.looplag import INTERVAL_S, KEPT, LONG_STEP_S, LoopWatch
+from broadcasterd.observe.looplag import INTERVAL_S, KEPT, LONG_STEP_S, RECENT, LoopWatch
 
 
 class Stopwatch:
@@ -97,6 +97,26 @@ async def test_the_worst_is_forgotten_after_a_minute(
 
     assert 0.0 == pytest.approx(watch.max_lag)
     assert 60 == KEPT * INTERVAL_S
+
+
+async def test_the_worst_of_late_is_forgotten_after_ten_seconds(
+    nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    watch = LoopWatch()
+    nursery.start_soon(watch.run)
+
+    assert 0.0 == watch.recent_lag()
+
+    await pass_interval(mock_clock, late=9.0)
+    for _ in range(RECENT - 1):
+        await pass_interval(mock_clock)
+
+    assert 9.0 == pytest.approx(watch.recent_lag())
+
+    await pass_interval(mock_clock)
+
+    assert 0.0 == pytest.approx(watch.recent_lag())
+    assert 10 == RECENT * INTERVAL_S
 
 
 # --- long steps ------------------------------------------------------------------------------

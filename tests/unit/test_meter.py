@@ -12,6 +12,7 @@ from broadcasterd.config import from_mapping
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.daemon import Daemon
 from broadcasterd.figures.counts import Cause, Format
+from broadcasterd.figures.watched import Watched
 from broadcasterd.memory.breaker import State
 from broadcasterd.meter import KEPT_CHANGES
 from tests.performance.costs import function_calls
@@ -125,3 +126,71 @@ async def test_the_breaker_has_a_history_that_does_not_grow_for_ever(daemon: Dae
             tell(transition)  # type: ignore[arg-type] # it has what is read of it
 
     assert KEPT_CHANGES == len(daemon.meter.stats().history)
+
+
+# --- what alerts watch -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("figure", Watched)
+async def test_each_figure_that_an_alert_may_watch_can_be_read(
+    figure: Watched, daemon: Daemon, nursery: trio.Nursery
+) -> None:
+    await nursery.start(daemon.hub.run)
+    value = daemon.meter.reading(figure)
+
+    assert value is None or value >= 0
+    assert (value is None) <= (figure in NONE_AT_FIRST)
+
+
+NONE_AT_FIRST = {
+    Watched.ERROR_RATE,
+    Watched.STALLED_PERCENT,
+    *(figure for figure in Watched if "p99" in figure),
+}
+
+
+async def test_readings_are_of_the_last_minute(
+    daemon: Daemon, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    nursery.start_soon(daemon.meter.run)
+    await trio.sleep(200)
+    counts = daemon.hub.counts
+    counts.events = 600
+    counts.publishes[Format.JSON] = {200: 30, 500: 6, 503: 12, 429: 12}
+    counts.published.record(0.25)
+    counts.fan_out.record(1.0)
+    read = daemon.meter.reading
+
+    assert 10 == read(Watched.EVENTS_PER_S)
+    assert (1.0, 0.4) == (read(Watched.PUBLISHES_PER_S), read(Watched.PUBLISHES_REFUSED_PER_S))
+    assert (0.3, 18 / 60) == (read(Watched.ERROR_RATE), read(Watched.ERRORS_PER_S))
+    assert read(Watched.PUBLISH_P99_MS) == pytest.approx(250, rel=0.07)
+    assert read(Watched.FAN_OUT_P99_MS) == pytest.approx(1000, rel=0.07)
+
+    await trio.sleep(71)
+
+    assert (0.0, None) == (read(Watched.EVENTS_PER_S), read(Watched.ERROR_RATE))
+    assert None is read(Watched.PUBLISH_P99_MS)
+
+
+async def test_readings_say_how_much_there_is_and_may_be(daemon: Daemon) -> None:
+    daemon.server.connection_limits.taken = 25
+
+    assert (25, 0.25) == (
+        daemon.meter.reading(Watched.CONNECTIONS),
+        daemon.meter.reading(Watched.CONNECTIONS_SHARE),
+    )
+
+
+async def test_how_each_rule_stands_is_part_of_the_figures(
+    daemon: Daemon, mock_clock: trio.testing.MockClock
+) -> None:
+    daemon.alerts.resume([("memory_critical", 5.0)], trio.current_time())
+    found = {alert.name: alert.firing_s for alert in daemon.meter.stats().alerts}
+
+    assert 5 == found.pop("memory_critical")
+    assert {"memory_warning", "error_rate", "health_latency", "loop_lag", "publishes_refused"} == (
+        set(found)
+    )
+    assert {None} == set(found.values())
+    assert ["memory_critical"] == list(daemon.monitor.vitals(daemon.hub).alerts)

@@ -68,6 +68,9 @@ def test_figures_are_there_under_their_names() -> None:
         ("breaker_state", {"state": "closed"}, 0),
         ("breaker_transitions_total", {"to": "open"}, 1),
         ("log_records_dropped_total", {"why": "journald"}, 10),
+        ("alert_firing", {"alert": "memory_critical"}, 1),
+        ("alert_firing", {"alert": "error_rate"}, 0),
+        ("alert_notices_total", {"result": "lost"}, 12),
         ("requests_total", {"method": "GET", "route": "/health", "status": "200"}, 29),
     ],
 )

@@ -73,6 +73,19 @@ async def test_without_a_store_the_logs_wait_in_the_runtime_directory(
     assert ["handed over", "handover taken up"] == [record["event"] for record in records]
 
 
+async def test_alerts_that_fire_are_left_with_how_long_they_do(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    environ = {"RUNTIME_DIRECTORY": str(tmp_path)}
+    before, after = await start_hub(nursery), await start_hub(nursery)
+    await restart(environ).hand_over(before, alerts=[("memory_warning", 60.0)])
+    [(name, seconds)] = await restart(environ).restore(after, Arrivals())
+
+    assert "memory_warning" == name
+    assert seconds >= 60
+    assert [] == [*await restart(environ).restore(after, Arrivals())]
+
+
 async def test_where_nothing_is_kept_nothing_is_left(nursery: trio.Nursery) -> None:
     hub = await start_hub(nursery)
     await hub.open("s").publish(drafts("a"))

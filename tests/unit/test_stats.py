@@ -38,6 +38,30 @@ def test_the_counters_are_there_under_their_names() -> None:
     assert {"dropped": 30, "left_out": 5} == found["log_records"]
     assert {"closed": 0, "warning": 1, "open": 1, "half-open": 0} == found["breaker_transitions"]
     assert {"events": 8, "sessions": 1} == found["expired"]
+    assert {"delivered": 11, "lost": 12} == found["notices"]
+
+
+def test_each_rule_is_there_and_how_it_stands() -> None:
+    assert [
+        {
+            "name": "memory_critical",
+            "firing": True,
+            "firing_s": 12.5,
+            "severity": "critical",
+            "metric": "used_mb",
+            "value": 512.0,
+            "threshold": 500.0,
+        },
+        {
+            "name": "error_rate",
+            "firing": False,
+            "firing_s": None,
+            "severity": "warning",
+            "metric": "error_rate",
+            "value": None,
+            "threshold": 0.01,
+        },
+    ] == figures()["alerts"]
 
 
 def test_rates_are_by_the_second() -> None:
@@ -51,6 +75,7 @@ def test_rates_are_by_the_second() -> None:
         "requests_per_s": 4.0,
         "errors_per_s": 0.1,
         "refusals_per_s": 0.3,
+        "publishes_refused_per_s": 0.2,
     } == found["rates"]["10s"]
     assert {"10s": 0.025, "1m": 0.0, "10m": 0.0} == found["error_rate"]
 

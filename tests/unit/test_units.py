@@ -46,6 +46,7 @@ def test_the_template_is_the_service_with_names_of_its_own() -> None:
         "LoadCredential=jwks.json:/etc/broadcasterd/%i.jwks.json",
         "LoadCredential=tls_certificate.pem:/etc/broadcasterd/%i.tls/fullchain.pem",
         "LoadCredential=tls_key.pem:/etc/broadcasterd/%i.tls/privkey.pem",
+        "LoadCredential=webhook_key:/etc/broadcasterd/%i.webhook_key",
         "User=broadcasterd-%i",
         "StateDirectory=broadcasterd-%i",
         "RuntimeDirectory=broadcasterd-%i",

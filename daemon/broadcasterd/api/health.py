@@ -20,6 +20,7 @@ class Vitals:
         breaker: its state; ``None`` where it is switched off.
         trend: megabytes used over the last minutes, oldest first, one a step of 10 s.
         trend_per_minute: the slope of that, in megabytes.
+        alerts: the names of those that fire.
 
     """
 
@@ -41,6 +42,7 @@ class Vitals:
     subscribers: int
     uptime: float
     draining: bool
+    alerts: Sequence[str]
 
 
 def status(vitals: Vitals) -> str:
@@ -88,6 +90,7 @@ def document(vitals: Vitals) -> dict[str, object]:
         },
         "sessions": vitals.sessions,
         "subscribers": vitals.subscribers,
+        "alerts": [*vitals.alerts],
         "uptime_s": round(vitals.uptime, 1),
         "version": __version__,
     }

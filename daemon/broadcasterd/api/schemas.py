@@ -9,6 +9,7 @@ import msgspec
 
 from broadcasterd.api.grants import TicketRequest
 from broadcasterd.api.posted import MAX_ARRAY_EVENTS, Posted
+from broadcasterd.figures.watched import Watched
 from broadcasterd.memory.breaker import State
 
 Schema = dict[str, object]
@@ -130,6 +131,7 @@ _NAMED: dict[str, Schema] = {
             "loop": _LOOP,
             "sessions": COUNT,
             "subscribers": COUNT,
+            "alerts": array(TEXT),
             "uptime_s": SECONDS,
             "version": TEXT,
         }
@@ -142,13 +144,28 @@ _NAMED: dict[str, Schema] = {
             "sessions": COUNT,
             "streams": COUNT,
             "connections": COUNT,
+            "alerts": array(
+                record(
+                    {
+                        "name": TEXT,
+                        "firing": {"type": "boolean"},
+                        "firing_s": or_null(SECONDS),
+                        "severity": {"enum": ["info", "warning", "error", "critical"]},
+                        "metric": {"enum": [*Watched]},
+                        "value": or_null(NUMBER),
+                        "threshold": NUMBER,
+                    }
+                )
+            ),
             "counters": record(
                 {
                     **dict.fromkeys(("events", "duplicates", "deliveries", "gaps"), COUNT),
                     **dict.fromkeys(("delivered_bytes", "streams_opened"), COUNT),
                     "publishes": {"type": "object", "additionalProperties": _COUNTS},
                     **dict.fromkeys(("streams_ended", "refused", "failures"), _COUNTS),
-                    **dict.fromkeys(("log_records", "breaker_transitions", "expired"), _COUNTS),
+                    **dict.fromkeys(
+                        ("log_records", "breaker_transitions", "expired", "notices"), _COUNTS
+                    ),
                 }
             ),
             "performance": record(

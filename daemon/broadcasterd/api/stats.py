@@ -56,6 +56,24 @@ class OfRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class Alert:
+    """A rule, and how it stands.
+
+    Attributes:
+        value: of the figure, when it was looked at last; ``None``: it had none.
+        firing_s: for how many seconds it fires; ``None``: it does not.
+
+    """
+
+    name: str
+    metric: str
+    value: float | None
+    threshold: float
+    severity: str
+    firing_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """All figures of a moment. Counts are since the start; quantiles are of the last minute.
 
@@ -68,6 +86,7 @@ class Stats:
         history: the latest of them, oldest first.
         growth: of the last 10 s, minute and 10 min, by that name.
         lags: of the event loop.
+        alerts: one of each rule.
 
     """
 
@@ -91,6 +110,7 @@ class Stats:
     lags: Histogram
     recent_lags: Quantiles
     routes: Sequence[OfRoute]
+    alerts: Sequence[Alert]
 
 
 def document(stats: Stats) -> dict[str, object]:
@@ -101,6 +121,7 @@ def document(stats: Stats) -> dict[str, object]:
         "sessions": stats.vitals.sessions,
         "streams": stats.vitals.subscribers,
         "connections": stats.connections,
+        "alerts": [_alert(alert) for alert in stats.alerts],
         "counters": _counters(stats),
         "performance": {
             "rates": {name: _rates(growth) for name, growth in stats.growth.items()},
@@ -146,6 +167,7 @@ def _counters(stats: Stats) -> dict[str, object]:
             "dropped": counts.dropped_records + counts.unwritten_records,
             "left_out": counts.left_out_records,
         },
+        "notices": {"delivered": counts.notices_delivered, "lost": counts.notices_lost},
         "breaker_transitions": {state.value: stats.entered.get(state, 0) for state in State},
         "expired": {"events": counts.expired_events, "sessions": counts.expired_sessions},
         "gaps": counts.gaps,
@@ -169,6 +191,18 @@ def _quantiles(found: Quantiles) -> dict[str, float]:
         "p95": _ms(found.p95),
         "p99": _ms(found.p99),
         "max": _ms(found.longest),
+    }
+
+
+def _alert(alert: Alert) -> dict[str, object]:
+    return {
+        "name": alert.name,
+        "firing": alert.firing_s is not None,
+        "firing_s": None if alert.firing_s is None else round(alert.firing_s, 1),
+        "severity": alert.severity,
+        "metric": alert.metric,
+        "value": None if alert.value is None else round(alert.value, 4),
+        "threshold": alert.threshold,
     }
 
 

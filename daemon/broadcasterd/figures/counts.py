@@ -68,6 +68,7 @@ class Counts:
         gaps: news of a gap that streams were told.
         dropped_records: records of the log that found its queue full.
         left_out_records: of which too many came in a second.
+        notices_delivered, notices_lost: news of alerts that a webhook took; that none did.
         unwritten_records: that journald did not take. The log's listener thread alone counts them.
 
     """
@@ -84,6 +85,8 @@ class Counts:
         "fan_out",
         "gaps",
         "left_out_records",
+        "notices_delivered",
+        "notices_lost",
         "published",
         "publishes",
         "refused",
@@ -100,6 +103,7 @@ class Counts:
         self.failed_requests = self.failed_sessions = self.failed_streams = 0
         self.expired_events = self.expired_sessions = 0
         self.gaps = 0
+        self.notices_delivered = self.notices_lost = 0
         self.dropped_records = self.left_out_records = self.unwritten_records = 0
 
     def turned_away(self, cause: Cause | None) -> None:

@@ -24,6 +24,7 @@ class Totals(NamedTuple):
     requests: int = 0
     errors: int = 0
     refusals: int = 0
+    publishes_refused: int = 0
 
 
 class Rates:

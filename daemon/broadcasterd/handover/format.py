@@ -135,11 +135,13 @@ class Done(_Record, frozen=True, tag="done"):
             record of their own they would be news that a release before them refuses.
         connections: the sockets, by inode, of clients that may ask for something next. A release
             before these closes them.
+        alerts: those that fire, and for how many seconds: they were told.
 
     """
 
     revoked: list[tuple[str, float]] = []
     connections: list[int] = []
+    alerts: list[tuple[str, float]] = []
 
 
 Record = Segment | SessionLeft | EventLeft | StreamLeft | NameEnded | Done

@@ -93,6 +93,8 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
     auth, server = config.auth, config.server
     if auth.mode == "jwt" and auth.jwks_file is not None:
         yield "auth.jwks_file", auth.jwks_file
+    if config.alerts.webhook_key_file is not None:
+        yield "alerts.webhook_key_file", config.alerts.webhook_key_file
     if server.tls_certificate is not None and server.tls_key is not None:
         yield "server.tls_certificate", server.tls_certificate
         yield "server.tls_key", server.tls_key

@@ -18,7 +18,7 @@ from broadcasterd.handover.descriptor_store import DescriptorStore, Stored
 from broadcasterd.handover.files import HandoverFiles
 from broadcasterd.handover.format import SEGMENT_BYTES, HandoverError
 from broadcasterd.handover.kept_configuration import pack
-from broadcasterd.handover.transfer import Connections, hand_over, restore
+from broadcasterd.handover.transfer import Alerts, Connections, hand_over, restore
 from broadcasterd.host.systemd import HandedOver, Notifier, runtime_directory
 
 log = structlog.stdlib.get_logger(__name__)
@@ -79,12 +79,15 @@ class Restart:
             return False
         return hub.logs.bytes // SEGMENT_BYTES + SPARE_DESCRIPTORS <= self._keeper.room
 
-    async def restore(self, hub: Hub, connections: Connections) -> None:
-        """Go on with the handover that was left, if any; ``connections`` takes its sockets in."""
+    async def restore(self, hub: Hub, connections: Connections) -> Alerts:
+        """Go on with the handover that was left, if any; ``connections`` takes its sockets in.
+
+        Return the alerts that fired then.
+        """
         if not self._left.segments:
             for sock in await self._left.take_sockets():
                 sock.close()  # nobody knows its session and its cursor
-            return
+            return ()
         try:
             moved = await restore(hub, self._left, connections)
         except (HandoverError, OSError) as error:
@@ -93,7 +96,7 @@ class Restart:
                 why=str(error),
                 then="every session begins anew; clients come back and are told of the gap",
             )
-            return
+            return ()
         log.info(
             "handover taken up",
             sessions=moved.sessions,
@@ -103,19 +106,23 @@ class Restart:
             lost_streams=moved.lost_streams,
             away_s=round(moved.seconds, 3),
         )
+        return moved.alerts
 
-    async def hand_over(self, hub: Hub, idle: Sequence[socket.socket] = ()) -> None:
+    async def hand_over(
+        self, hub: Hub, idle: Sequence[socket.socket] = (), alerts: Alerts = ()
+    ) -> None:
         """Leave everything to the next process, if somebody keeps it.
 
         Args:
             hub: has the sessions and streams.
             idle: connections on which no request is under way.
+            alerts: those that fire.
 
         """
         if self._keeper is None:
             return
         try:
-            moved = await hand_over(hub, self._keeper, idle)
+            moved = await hand_over(hub, self._keeper, idle, alerts)
             await self._keeper.settle()
         except OSError as error:
             why = str(error) or type(error).__name__

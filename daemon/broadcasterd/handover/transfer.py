@@ -57,11 +57,16 @@ class Keeper(Protocol):
         """
 
 
+Alerts = Sequence[tuple[str, float]]
+"""The alerts that fire, and for how many seconds."""
+
+
 @dataclass(slots=True)
 class Moved:
     """How much was handed over; ``seconds`` passed between leaving and taking up.
 
-    ``connections`` are those on which no request was under way.
+    ``connections`` are those on which no request was under way. Taken up, ``alerts`` have fired for
+    those seconds, too.
     """
 
     sessions: int = 0
@@ -70,22 +75,26 @@ class Moved:
     connections: int = 0
     lost_streams: int = 0
     seconds: float = 0.0
+    alerts: Alerts = ()
 
 
-async def hand_over(hub: Hub, keeper: Keeper, idle: Sequence[socket.socket] = ()) -> Moved:
+async def hand_over(
+    hub: Hub, keeper: Keeper, idle: Sequence[socket.socket] = (), alerts: Alerts = ()
+) -> Moved:
     """Leave everything to the next process. The hub is empty afterwards.
 
     Args:
         hub: has the sessions and streams.
         keeper: takes them.
         idle: connections on which no request is under way; they are left, too.
+        alerts: those that fire.
 
     Raises:
         OSError: the keeper failed. The streams and connections that it does not have are closed;
             their clients come back by themselves.
 
     """
-    moved = Moved()
+    moved = Moved(alerts=alerts)
     taken: list[socket.socket] = []
     rest = [*idle]
     records = _leaving(hub, taken, rest, moved)
@@ -135,7 +144,7 @@ def _leaving(
     moved.connections = len(idle)
     taken += idle
     idle.clear()
-    yield Done([*hub.revocations], inodes)
+    yield Done([*hub.revocations], inodes, [*moved.alerts])
 
 
 def _describe(session: Session, whole: Sequence[LogSegment]) -> SessionLeft:
@@ -354,10 +363,11 @@ class _Arrival:
                 self.streams.append(record)
             case NameEnded(name, age_s):
                 self._hub.note_ended(name, self._now - age_s)
-            case Done(revoked, connections):
+            case Done(revoked, connections, alerts):
                 for subject, at in revoked:
                     self._hub.revocations.revoke(subject, at)
                 self.connections = connections
+                self.moved.alerts = [(name, age + self.moved.seconds) for name, age in alerts]
                 self._is_done = True
             case Segment():
                 raise HandoverError("a segment within a segment")

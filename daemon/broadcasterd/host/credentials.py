@@ -20,6 +20,7 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
     "jwks.json": ("auth", "jwks_file"),
     "tls_certificate.pem": ("server", "tls_certificate"),
     "tls_key.pem": ("server", "tls_key"),
+    "webhook_key": ("alerts", "webhook_key_file"),
 }
 """The section and the key that each credential is for, by its name."""
 

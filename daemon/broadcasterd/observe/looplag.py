@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from time import perf_counter
 
 import structlog
@@ -21,6 +22,9 @@ log = structlog.stdlib.get_logger(__name__)
 INTERVAL_S = 0.25
 KEPT = 240
 """A minute of measurements."""
+
+RECENT = 40
+"""Ten seconds of them."""
 
 LONG_STEP_S = 0.1
 """All the time that /health may take; no single step may take as much."""
@@ -59,6 +63,10 @@ class LoopWatch(trio.abc.Instrument):
     def max_lag(self) -> float:
         """The worst of the last minute, in seconds."""
         return max(self._lags, default=0.0)
+
+    def recent_lag(self) -> float:
+        """Return the worst of the last ten seconds, in seconds."""
+        return max(islice(reversed(self._lags), RECENT), default=0.0)
 
     async def run(self) -> None:
         """Measure until cancelled."""
