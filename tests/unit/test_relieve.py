@@ -974,7 +974,7 @@ async def test_what_is_excused_does_not_excuse_histories_too(
             host.used = program + stays + hub.logs.bytes
 
     host.giving_back = give_back
-    while not hub.pressure.excused:
+    while not hub.pressure.excused:  # noqa: ASYNC110 (nothing tells)
         await trio.sleep(0.1)
     assert abs(stays - hub.pressure.excused) < MIB
     before = hub.logs.bytes
