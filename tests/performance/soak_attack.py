@@ -26,6 +26,9 @@ from tests.support.tools import raise_open_files
 
 OPEN_FILES = 15_000
 AT_ONCE = 3
+ROOM_MB = 20.0
+"""More memory than where one attack is alone: up to three come at once, and what one of them has sent
+may still be published, at its rate, in the next round."""
 WITHIN_S = 2.0
 """The attacks of a round begin within so many seconds."""
 
@@ -58,7 +61,7 @@ def soak_under_attack(
     try:
         for number, secure in enumerate((None, certificate)):
             (own := directory / str(number)).mkdir()
-            daemons.append(Daemon.start(own, **sections(own, idle_mb, secure)))
+            daemons.append(Daemon.start(own, **sections(own, idle_mb + ROOM_MB, secure)))
         plain, tls = Target(daemons[0]), Target(daemons[1], certificate)
         rounds = trio.run(_run, plain, tls, seconds, seed, report)
         for daemon in daemons:
