@@ -828,6 +828,32 @@ async def test_what_stays_is_told_once_and_is_excused_no_longer_than_it_is_there
     assert hub.pressure.excused == 0
 
 
+async def test_much_that_no_count_explains_is_given_back_also_without_pressure(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    await under_supervision(nursery, hub, host)
+    before = host.used
+    host.used += 40 * MIB
+    host.giving_back = lambda: setattr(host, "used", max(before, host.used - 10 * MIB))
+    await trio.sleep(60)
+
+    assert hub.pressure.state is State.CLOSED
+    assert host.used < before + 16 * MIB
+
+
+async def test_without_pressure_it_is_looked_for_ever_less_often(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    await under_supervision(nursery, hub, host)
+    host.used += 40 * MIB  # and stays
+    await trio.sleep(3600)
+
+    assert 12 <= len(host.released_at) <= 24
+    assert hub.pressure.excused == 0
+
+
 async def test_what_comes_on_top_of_what_is_excused_counts(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -123,7 +123,7 @@ class Relief:
             counted=counted,
             state=state,
             now=hub.clock.now(),
-            is_puzzling=self._is_spent or self._residue.exceeds(thresholds.recover),
+            is_puzzling=self._is_puzzling(state, thresholds),
         ):
             self._is_releasing = True
             if self._is_thorough:
@@ -132,6 +132,11 @@ class Relief:
         if state is None:
             return True
         return self._relieve(state, settled - self._residue.excused, thresholds)
+
+    def _is_puzzling(self, state: State | None, thresholds: Thresholds) -> bool:
+        if state is State.CLOSED:
+            return self._residue.is_waste
+        return self._is_spent or self._residue.exceeds(thresholds.recover)
 
     @property
     def _is_thorough(self) -> bool:

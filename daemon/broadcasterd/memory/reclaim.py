@@ -15,12 +15,15 @@ RELEASE_INTERVAL_S = 1.0
 LONGEST_PAUSE_S = 30.0
 """Between two of those that look for memory that no count explains."""
 
+LONGEST_PAUSE_WITHOUT_PRESSURE_S = 300.0
+"""Between two of those, while nobody needs it."""
+
 
 class ReleaseRule:
     """Says when, from the breaker's state and the bytes that the daemon counts itself.
 
-    Only under pressure: otherwise what was freed is soon used again. And once more after each
-    time: what has been forgotten may still have been about to end.
+    Only under pressure, or where it is much: otherwise what was freed is soon used again. And once
+    more after each time: what has been forgotten may still have been about to end.
 
     Attributes:
         is_wanted: whether the resident set tells nothing until it is done: after a change of state,
@@ -46,8 +49,9 @@ class ReleaseRule:
     ) -> bool:
         """Take the figures of this moment; ``True`` says that it is done now.
 
-        ``is_puzzling`` says that more is resident than any count explains: whatever the counts do,
-        it is looked for again and again, after pauses that grow.
+        ``is_puzzling`` says that more is resident than any count explains, so much that it is in
+        the way, or a waste: whatever the counts do, it is looked for again and again, after pauses
+        that grow.
         """
         if state is None:  # the breaker is off
             return False
@@ -55,7 +59,9 @@ class ReleaseRule:
             self._state = state
             self.is_wanted = True
             self._pause, self._look_again_at = RELEASE_INTERVAL_S, now
-        if is_puzzling and state is not State.CLOSED and now >= self._look_again_at:
+        if not is_puzzling:
+            self._pause = RELEASE_INTERVAL_S
+        elif now >= self._look_again_at:
             self.is_wanted = True
         self._most = max(self._most, counted)
         worth_it = state is not State.CLOSED and self.freed(counted) >= WORTH_RELEASING_BYTES
@@ -67,5 +73,7 @@ class ReleaseRule:
         self._not_before = now + RELEASE_INTERVAL_S
         self._look_again_at = now + self._pause
         if is_puzzling:
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+            under_pressure = state is not State.CLOSED
+            most = LONGEST_PAUSE_S if under_pressure else LONGEST_PAUSE_WITHOUT_PRESSURE_S
+            self._pause = min(2 * self._pause, most)
         return True
