@@ -27,8 +27,8 @@ from tests.support.tools import raise_open_files
 OPEN_FILES = 15_000
 AT_ONCE = 3
 ROOM_MB = 20.0
-"""More memory than where one attack is alone: up to three come at once, and what one of them has sent
-may still be published, at its rate, in the next round."""
+"""More memory than where one attack is alone: up to three come at once, and what they have sent may
+still be published, at its rate, in the next round."""
 WITHIN_S = 2.0
 """The attacks of a round begin within so many seconds."""
 
