@@ -842,6 +842,24 @@ async def test_much_that_no_count_explains_is_given_back_also_without_pressure(
     assert host.used < before + 16 * MIB
 
 
+async def test_so_is_much_that_was_held_for_a_while(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery)
+    await under_supervision(nursery, hub, host)
+    before = host.used
+    held = Held(hub, 40 * MIB, since=inf)
+    host.used += 40 * MIB
+    await trio.sleep(60)
+    assert [] == host.released_at
+
+    held.let_go()
+    host.giving_back = lambda: setattr(host, "used", before)
+    await trio.sleep(60)
+
+    assert host.used == before
+
+
 async def test_without_pressure_it_is_looked_for_ever_less_often(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -33,7 +33,7 @@ from broadcasterd.memory.policy import (
 )
 from broadcasterd.memory.ration import MARGIN_SHARE, SMALLEST_STEP_BYTES, Ration
 from broadcasterd.memory.reclaim import ReleaseRule
-from broadcasterd.memory.residue import Residue
+from broadcasterd.memory.residue import WASTE_BYTES, Residue
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -135,7 +135,8 @@ class Relief:
 
     def _is_puzzling(self, state: State | None, thresholds: Thresholds) -> bool:
         if state is State.CLOSED:
-            return self._residue.is_waste
+            freed = self._release.freed(self._hub.counted_bytes)
+            return freed + self._residue.unexplained - self._residue.excused >= WASTE_BYTES
         return self._is_spent or self._residue.exceeds(thresholds.recover)
 
     @property

@@ -14,7 +14,7 @@ MUCH_BYTES = 2 * MIB
 """Less is what the program itself comes to, by and by."""
 
 WASTE_BYTES = 16 * MIB
-"""So much is worth looking for also where nobody is short of memory."""
+"""So much of no use is worth giving back also where nobody is short of memory."""
 
 TRIES = 3
 """Releases that brought nothing, until memory is excused: with their pauses some 15 s."""
@@ -45,11 +45,6 @@ class Residue:
     def unexplained(self) -> int:
         """Bytes beyond those of the program itself."""
         return 0 if self._first is None else self.bytes - self._least
-
-    @property
-    def is_waste(self) -> bool:
-        """Whether there is much of it, of which nothing is excused."""
-        return self.unexplained - self.excused >= WASTE_BYTES
 
     @property
     def held_against_us(self) -> int:
