@@ -3,7 +3,7 @@
 Where things are, for a reader (imports run one way, top to bottom):
 
 =============== ==================================================================
-``cli.py``      argv and exit statuses; ``client.py`` is its HTTP client
+``cli/``        argv and exit statuses; ``client/`` is its HTTP client
 ``daemon.py``   the whole put together: in what order all starts, reloads and stops
 ``reload.py``   what a reload does; ``monitor.py`` the figures that /health shows
 ``meter.py``    reads all that is counted, for /stats and ``metrics.py`` (Prometheus)

@@ -87,10 +87,10 @@ def _if_banned(node: ast.expr, used: str, file: str) -> Iterator[tuple[int, str]
 def _used(node: ast.expr, used: str, file: str) -> Iterator[tuple[int, str]]:
     if re.search(r"\b_?([a-z]+_)*lock$", used) and "." in used and (file, used) not in EXCEPTIONS:
         yield node.lineno, f"uses {used}: state has one owner, and no lock"
-    if file != "cli.py" and used in {"sys.exit", "SystemExit", "exit", "quit"}:
-        yield node.lineno, f"uses {used}: only cli.py decides the exit status"
-    if file != "cli.py" and used == "print":
-        yield node.lineno, "uses print: only cli.py writes to the terminal"
+    if not file.startswith("cli/") and used in {"sys.exit", "SystemExit", "exit", "quit"}:
+        yield node.lineno, f"uses {used}: only cli/ decides the exit status"
+    if not file.startswith("cli/") and used == "print":
+        yield node.lineno, "uses print: only cli/ writes to the terminal"
 
 
 def _banned(name: str) -> str | None:
@@ -204,7 +204,7 @@ def test_the_checker_sees(file: str, source: str, expected: str) -> None:
         ("broadcast/hub.py", "class Lock: ...\nself.Lock = Lock()\nblueprint.print()"),
         ("broadcast/hub.py", "def lock(): ...\nqueued = queue_of(x)\ntype(x)"),
         ("daemon.py", "try:\n    x\nexcept* OSError:\n    pass"),
-        ("cli.py", "import sys\nprint(1)\nsys.exit(1)\nraise SystemExit(2)"),
+        ("cli/__init__.py", "import sys\nprint(1)\nsys.exit(1)\nraise SystemExit(2)"),
         ("observe/log.py", "import queue\nqueue.Queue(1)"),
     ],
 )

@@ -236,7 +236,7 @@ def test_check_config_says_to_root_what_the_service_could_not_read(
     file = Path(config_file(OPEN))
     file.chmod(mode)
     # The directories of a test are its user's alone.
-    monkeypatch.setattr("broadcasterd.cli._opens", lambda _directory: True)
+    monkeypatch.setattr("broadcasterd.cli.serve._opens", lambda _directory: True)
 
     assert run("check-config", str(file)) == 0
     assert ("but not the user of the service" in capsys.readouterr().err) is is_noted
