@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from broadcasterd.host.allocator import VARIABLE
+from broadcasterd.observe.without_rich import import_structlog
 
 MODULES = ("broadcasterd.cli", "broadcasterd.client", "broadcasterd.daemon")
 """The modules that the server imports ahead."""
@@ -132,6 +133,7 @@ class ForkServer:
 
 def main() -> None:
     """Fork on request until the tests are gone; in each process that is forked, run the daemon."""
+    import_structlog()
     for module in MODULES:
         importlib.import_module(module)
     gc.freeze()

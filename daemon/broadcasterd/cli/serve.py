@@ -17,6 +17,7 @@ from broadcasterd.cli.options import config_option, settings
 from broadcasterd.cli.token import sign
 from broadcasterd.config import Auth, Config, ConfigError
 from broadcasterd.host.credentials import credentials_directory
+from broadcasterd.observe.without_rich import import_structlog
 
 EXAMPLE_TTL = 24 * 3600  # seconds that a printed example works: a day's tinkering
 
@@ -26,6 +27,7 @@ EXAMPLE_TTL = 24 * 3600  # seconds that a printed example works: a day's tinkeri
 @click.option("--examples", is_flag=True, help="Once ready, print commands to try it with.")
 def serve(*, config_file: Path | None, examples: bool) -> None:
     """Run the daemon in the foreground, until SIGTERM or SIGINT."""
+    import_structlog()
     from broadcasterd import daemon
 
     def print_examples(urls: list[str]) -> None:

@@ -1,0 +1,77 @@
+"""rich is installed, and the daemon is what it would be without."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import json, sys
+from broadcasterd import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as exited:
+    found = {name.partition(".")[0] for name in sys.modules}
+    print(json.dumps([exited.code, "structlog" in found, sorted(found & {"rich", "pygments"})]))
+"""
+
+EXCEPTION = """
+import sys
+from broadcasterd.observe.without_rich import import_structlog
+import_structlog()
+import rich.traceback
+from broadcasterd.config import Log
+from broadcasterd.observe.log import log, logging_as
+rich.traceback.install(show_locals=True)
+with logging_as(Log(format="console")):
+    try:
+        secret = "hidden"
+        raise ValueError(f"{len(secret)} characters")
+    except ValueError:
+        log.exception("it failed")
+"""
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "FORCE_COLOR": "1"},  # rich obeys it
+    )
+
+
+def test_a_daemon_does_not_carry_it(tmp_path: Path) -> None:
+    """It stops at its configuration, when all is imported."""
+    config = tmp_path / "broadcasterd.toml"
+    config.write_text("server.prot = 1")
+
+    ran = run(PROGRAM, "serve", "--config", str(config))
+
+    assert [2, True, []] == json.loads(ran.stdout)
+
+
+def test_a_traceback_is_the_interpreters_own_where_it_is_used() -> None:
+    """The program has rich show exceptions; what is logged is plain, and tells no secret."""
+    logged = run(EXCEPTION).stderr
+
+    assert '  File "<string>", line 12, in <module>\n' in logged
+    assert logged.endswith("\nValueError: 6 characters\n")
+    assert "hidden" not in logged
+    assert "\x1b" not in logged
+
+
+def test_what_was_imported_before_is_still_there() -> None:
+    program = """
+import rich, sys
+from broadcasterd.observe.without_rich import import_structlog
+import_structlog()
+import structlog.dev
+print(sys.modules["rich"] is rich, structlog.dev.rich)
+"""
+
+    assert "True None\n" == run(program).stdout
