@@ -63,7 +63,10 @@ def test_version_and_help_succeed(capsys: Output) -> None:
 
     printed = capsys.readouterr().out
     assert printed.startswith(f"broadcasterd {broadcasterd.__version__}\n")
-    assert all(name in printed for name in ("serve", "check-config", "publish", "tail", "token"))
+    assert all(
+        name in printed
+        for name in ("serve", "check-config", "publish", "tail", "token", "stats", "top")
+    )
 
 
 def test_module_is_the_command() -> None:

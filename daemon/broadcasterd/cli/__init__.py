@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from broadcasterd.cli import publish, serve, tail, token
+from broadcasterd.cli import figures, publish, serve, tail, token
 from broadcasterd.config import ConfigError
 from broadcasterd.host.allocator import use_allocator_that_gives_back
 
@@ -51,11 +51,8 @@ def commands() -> None:
 
 
 for command in (
-    serve.serve,
-    serve.check_config,
-    serve.reload,
-    publish.publish,
-    tail.tail,
-    token.token,
+    *(serve.serve, serve.check_config, serve.reload),
+    *(publish.publish, tail.tail, token.token),
+    *(figures.stats, figures.sessions, figures.top),
 ):
     commands.add_command(command)

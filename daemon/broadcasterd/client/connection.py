@@ -1,4 +1,4 @@
-"""What `publish` and `tail` share: connections, what an answer says, and how long to wait."""
+"""What all clients share: connections, what an answer says, and how long to wait."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import ipaddress
 import os
 import random
 import re
+import ssl
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -27,6 +29,10 @@ _NUMBER = re.compile(r"^\[Errno -?[0-9]+\] ")  # it says nothing that the words 
 
 class RequestFailed(Exception):  # noqa: N818 (it is the daemon's answer, not an error in here)
     """The daemon refused, or could not be reached; the text is for a person."""
+
+
+class Unavailable(RequestFailed):
+    """It may be better at another moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +86,25 @@ def connect(url: str, proxy: str | None, timeout: httpx.Timeout) -> httpx.Client
     Raises:
         RequestFailed: a proxy cannot be used.
     """
+    return _made(httpx.Client, url, proxy, timeout)
+
+
+def connect_async(url: str, proxy: str | None, timeout: httpx.Timeout) -> httpx.AsyncClient:
+    """Return the same for Trio.
+
+    Raises:
+        RequestFailed: a proxy cannot be used.
+    """
+    return _made(httpx.AsyncClient, url, proxy, timeout)
+
+
+_Client = TypeVar("_Client", httpx.Client, httpx.AsyncClient)
+
+
+def _made(kind: type[_Client], url: str, proxy: str | None, timeout: httpx.Timeout) -> _Client:
     from_environment = proxy is None and not _is_loopback(url)
     try:
-        return httpx.Client(
+        return kind(
             timeout=timeout,
             proxy=proxy,
             trust_env=from_environment,
@@ -125,10 +147,23 @@ def refusal(response: httpx.Response) -> str:
 
 def cause(error: Exception, url: str = "") -> str:
     """Say what went wrong without error numbers, and what it means where a scheme is wrong."""
-    text = _NUMBER.sub("", str(error)) or type(error).__name__
+    text = _NUMBER.sub("", _told_by_system(error)) or type(error).__name__
     if "WRONG_VERSION_NUMBER" in text:
         return "no TLS is spoken there (is it http:// ?)"
     is_cut = "without sending a response" in text or "reset by peer" in text
     if is_cut and url.startswith("http:"):
         return f"{text} (is it https:// ?)"
     return text
+
+
+def _told_by_system(error: BaseException) -> str:
+    """Return what the system or OpenSSL said: in Trio, the error itself leaves that out."""
+    told = str(error)
+    if not told or told.startswith("all attempts to connect"):
+        while (deeper := error.__cause__ or error.__context__) is not None:
+            error = deeper.exceptions[0] if isinstance(deeper, BaseExceptionGroup) else deeper
+        if isinstance(error, ssl.SSLError):
+            return str(error)
+        if isinstance(error, OSError) and error.errno is not None:
+            return os.strerror(error.errno)
+    return told
