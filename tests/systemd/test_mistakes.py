@@ -119,3 +119,48 @@ def test_a_stop_for_good_tells_every_stream(command: Sequence[str], service: Ser
     until(lambda: service.show("ActiveState") == "inactive")
     assert "0" == service.show("NFileDescriptorStore")
     service.container.run("systemctl", "isolate", "multi-user.target")
+
+
+HOG = """
+import sys
+from pathlib import Path
+cgroup = Path(sys.argv[1])
+version_2 = cgroup / "memory.events"
+told = version_2 if version_2.exists() else cgroup / "memory.oom_control"
+
+def killed():
+    fields = dict(line.split() for line in told.read_text().splitlines())
+    return int(fields["oom_kill"])
+
+(cgroup / "cgroup.procs").write_text("0")
+taken = []
+while not killed():
+    taken.append(b"x" * 1_000_000)
+"""
+"""Takes memory in a cgroup until the kernel has ended another process for want of it: the daemon,
+which offers itself by its score."""
+
+
+def test_one_that_the_kernel_ends_for_want_of_memory_is_replaced(service: Service) -> None:
+    service.start("MemoryHigh=infinity\nMemoryMax=200M\nOOMScoreAdjust=1000\nRestartSec=100ms\n")
+    pid = service.pid
+    controllers = "/sys/fs/cgroup"
+    if (service.container.root / "sys/fs/cgroup/memory").is_dir():  # version 1
+        controllers += "/memory"
+    with service.listening("s") as listener:
+        last_id = service.publish("s", "before")["last_id"]
+        listener.until("before")
+
+        service.container.run(
+            "/usr/bin/python3", "-c", HOG, controllers + service.show("ControlGroup")
+        )
+
+        assert listener.is_over()
+    service.until_restarted(pid)
+    service.publish("s", "after")
+    page = service.page("s", last_event_id=last_id)
+
+    assert {"asked": last_id, "oldest": page["events"][0]["id"]} == page["gap"]
+    assert ["after"] == [event["data"] for event in page["events"]]
+    assert "1" == service.show("NRestarts")
+    assert any("status=9/KILL" in message for message in service.messages("_PID=1"))
