@@ -177,7 +177,7 @@ def test_daemon_that_is_not_there_is_told(daemon: Daemon, start: Start) -> None:
 
 
 def test_the_wrong_scheme_is_told(
-    daemon: Daemon, start_daemon: StartDaemon, certificate: Certificate
+    daemon: Daemon, start: Start, start_daemon: StartDaemon, certificate: Certificate
 ) -> None:
     files = {"tls_certificate": str(certificate.chain), "tls_key": str(certificate.key)}
     secured = start_daemon(server=files)
@@ -185,7 +185,12 @@ def test_the_wrong_scheme_is_told(
     assert "no TLS is spoken there (is it http:// ?)" == failure(
         daemon.url.replace("http:", "https:")
     )
-    assert failure(secured.url).endswith("(is it https:// ?)")
+    publisher = start("publish", "s", "--data", "x", "--url", secured.url)
+    status, out, aside = publisher.outcome()
+
+    assert (1, "") == (status, out)
+    assert aside.startswith(f"Error: 400 Bad Request from {secured.session('s')}: ")
+    assert "this port speaks https" in aside
 
 
 # --- publish, through what fails -------------------------------------------------------------

@@ -74,6 +74,7 @@ async def secured(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.do_handshake)
         tls = await Handshakes().secured(ours, server_context(certificate))
+    assert isinstance(tls, TlsSocket)
     async with client:
         yield tls, client
         tls.close()
@@ -156,11 +157,22 @@ async def test_who_speaks_no_tls_is_sent_away(
     pair: tuple[PlainSocket, socket.socket], certificate: Certificate, place: Place
 ) -> None:
     ours, theirs = pair
-    theirs.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    theirs.sendall(b"\x05\x01\x00 something else")
 
     with pytest.raises(ssl.SSLError):
         await Handshakes().secured(ours, server_context(certificate))
     assert 1 == place.given_back
+
+
+async def test_who_speaks_http_is_left_to_be_told(
+    pair: tuple[PlainSocket, socket.socket], certificate: Certificate, place: Place
+) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"GET / HTTP/1.1\r\n")
+
+    assert ours is await Handshakes().secured(ours, server_context(certificate))
+    assert b"GET / HTTP/1.1\r\n" == ours.recv(100)
+    assert (0, 0) == (place.given_back, place.bytes)
 
 
 async def test_a_handshake_may_not_take_for_ever(

@@ -364,19 +364,53 @@ async def test_an_early_answer_reaches_a_client_that_is_still_sending(
         assert "application/json" in str(answer.json()["detail"])
 
 
+@pytest.mark.parametrize(
+    "head", [b"\x05\x01\x00 and some more", b"\x16\x03\x01\x00\x05hello"], ids=["socks", "tls"]
+)
 async def test_who_does_not_speak_tls_is_turned_away_and_nobody_else_notices(
-    certificate: Certificate,
+    head: bytes, certificate: Certificate
 ) -> None:
     async with serving_on(Path.TLS, certificate) as (daemon, clients):
         stream = await clients.follow(EVENTS)
         async with await daemon.connect() as plain:
-            stranger = Http1(plain)
-            await stranger.ask("GET", "/health")
-            await stranger.closed()
+            await plain.send_all(head)
+            await Http1(plain).closed()
         await clients.publish(EVENTS, "a")
 
         assert ["a"] == await stream.data(1)
         assert 0 == daemon.server.failed_connections
+
+
+@pytest.mark.parametrize("size", [0, 1_000_000])
+async def test_who_speaks_plain_http_is_told_that_it_is_https(
+    size: int, certificate: Certificate
+) -> None:
+    async with serving(certificate=certificate) as daemon, await daemon.connect() as plain:
+        stranger = Http1(plain)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stranger.ask, "POST", EVENTS, TEXT, b"x" * size)
+            answer = await stranger.answer()
+
+        assert 400 == answer.status
+        assert "this port speaks https" in str(answer.json()["detail"])
+        await stranger.closed()
+        assert (0, 0) == (daemon.server.failed_connections, len(daemon.hub.sessions))
+
+
+async def test_plain_http_where_https_is_spoken_has_no_more_time_than_elsewhere(
+    certificate: Certificate,
+) -> None:
+    limits = {"head_timeout": 0.1}
+    async with (
+        serving(certificate=certificate, limits=limits) as daemon,
+        await daemon.connect() as plain,
+    ):
+        await plain.send_all(b"GET / HTTP/1.1\r\nHost:")
+        stranger = Http1(plain)
+        stranger.has_asked()
+
+        assert 408 == (await stranger.answer()).status
+        await stranger.closed()
 
 
 async def test_a_handshake_that_is_never_made_is_given_up(

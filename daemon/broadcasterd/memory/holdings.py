@@ -20,8 +20,8 @@ KIB = 1024
 CONNECTION_BYTES = 7 * KIB
 """A connection that waits for a request: its socket, its task, and what reads it."""
 
-SILENT_TLS_BYTES = 7 * KIB
-"""TLS on a connection that has said nothing yet, beside the connection."""
+SAVED_BYTES = 2 * KIB
+"""What a connection lacks that has said nothing yet where TLS is spoken: nothing reads it."""
 
 HANDSHAKE_BYTES = 40 * KIB
 """A TLS handshake that is under way, beside its connection."""

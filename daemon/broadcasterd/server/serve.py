@@ -25,7 +25,7 @@ from broadcasterd.api.request import join_fields
 from broadcasterd.api.routes import Api
 from broadcasterd.broadcast.slices import for_each
 from broadcasterd.config import ConfigError, Limits, Server
-from broadcasterd.errors import Problem
+from broadcasterd.errors import BadRequest, Problem
 from broadcasterd.server.bridge import Address, Bridge, scope_of
 from broadcasterd.server.certificate import check_certificate, name_of_certificate
 from broadcasterd.server.connection_limits import ConnectionLimits
@@ -233,6 +233,9 @@ class HttpServer:
         sock: ConnectionSocket = plain
         if self._tls is not None:
             sock = await self._handshakes.secured(plain, self._tls)
+            if isinstance(sock, PlainSocket):
+                await self._run(Http1(sock, self._settings, self._api.hub.poller, _ask_for_tls))
+                return
             if sock.selected_alpn_protocol() == "h2":
                 await self._serve_http2(sock, client)
                 return
@@ -316,6 +319,10 @@ class HttpServer:
     def _note_failure(self, error: BaseException) -> None:
         self.failed_responses += 1
         log.error("a response failed", exc_info=error)
+
+
+async def _ask_for_tls(_exchange: Exchange) -> None:
+    raise BadRequest("this port speaks https, and the request is plain http")
 
 
 def _peer_of(sock: socket.socket) -> Address:

@@ -18,12 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 from typing_extensions import override
 
-from broadcasterd.memory.holdings import (
-    HANDSHAKE_BYTES,
-    SILENT_TLS_BYTES,
-    TLS_BYTES,
-    Holdings,
-)
+from broadcasterd.memory.holdings import HANDSHAKE_BYTES, SAVED_BYTES, TLS_BYTES, Holdings
 from broadcasterd.server.connection_limits import Place
 
 if TYPE_CHECKING:
@@ -192,8 +187,11 @@ class Handshakes:
         for each in self._under_way:
             each.scope.deadline = min(each.scope.deadline, trio.current_time() + seconds)
 
-    async def secured(self, plain: PlainSocket, context: ssl.SSLContext) -> TlsSocket:
+    async def secured(self, plain: PlainSocket, context: ssl.SSLContext) -> ConnectionSocket:
         """Do the handshake on a connection; ``plain`` lets go of it. Close it where that fails.
+
+        Where the client speaks HTTP instead, ``plain`` is returned, and nothing is read: it can be
+        told, and that is no handshake.
 
         Raises:
             OSError: the client speaks no TLS that would do.
@@ -201,27 +199,26 @@ class Handshakes:
 
         """
         place = plain.place
-        try:
-            tls = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
-        except OSError:
-            plain.close()
-            raise
-        assert isinstance(tls, TlsSocket)  # noqa: S101 (it was asked for)
-        tls.place = place
+        sock: ConnectionSocket = plain
         with trio.move_on_after(self._timeout) as scope:
             handshake = Handshake(scope, place)
             self._under_way.add(handshake)
             self._holdings.add(handshake)
-            if place is not None:
-                place.take(SILENT_TLS_BYTES)
             try:
-                await trio.lowlevel.wait_readable(tls)
                 if place is not None:
-                    place.take(HANDSHAKE_BYTES - SILENT_TLS_BYTES)
+                    place.take(-SAVED_BYTES)
+                await trio.lowlevel.wait_readable(plain)
+                if place is not None:
+                    place.take(SAVED_BYTES)
+                if _speaks_http(plain):
+                    return plain
+                sock = tls = _with_tls(plain, context)
+                if place is not None:
+                    place.take(HANDSHAKE_BYTES)
                 while not await self._step(tls):
                     pass
             except BaseException:
-                tls.close()
+                sock.close()
                 raise
             finally:
                 self._under_way.discard(handshake)
@@ -230,7 +227,7 @@ class Handshakes:
                 place.take(TLS_BYTES - HANDSHAKE_BYTES)
         if scope.cancelled_caught:
             raise trio.TooSlowError
-        return tls
+        return sock
 
     async def _step(self, tls: TlsSocket) -> bool:
         """Do the next part of a handshake; return whether it was the last."""
@@ -247,6 +244,21 @@ class Handshakes:
         finally:
             self._free.send_nowait(None)
         return True
+
+
+def _speaks_http(plain: PlainSocket) -> bool:
+    """Tell by the first byte that has come: a method's letter is no TLS record's type."""
+    try:
+        return plain.recv(1, socket.MSG_PEEK).isalpha()
+    except OSError:  # whoever reads next will see
+        return False
+
+
+def _with_tls(plain: PlainSocket, context: ssl.SSLContext) -> TlsSocket:
+    tls = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+    assert isinstance(tls, TlsSocket)  # noqa: S101 (it was asked for)
+    tls.place = plain.place
+    return tls
 
 
 class SocketStream(trio.abc.HalfCloseableStream):
