@@ -136,7 +136,8 @@ test-e2e: test-ready ## run the tests with real clients: curl, browsers, librari
 RESTARTS ?= 100
 .PHONY: restarts
 restarts: $(INSTALLED) ## restart the daemon behind real proxies, under load, again and again (RESTARTS=100)
-	BROADCASTERD_TEST_RESTARTS=$(RESTARTS) $(BIN)/pytest tests/systemd/test_proxies.py -k restarts
+	BROADCASTERD_TEST_RESTARTS=$(RESTARTS) BROADCASTERD_TEST_SUBSCRIBERS=200 BROADCASTERD_TEST_PUBLISHERS=20 \
+		$(BIN)/pytest tests/systemd/test_proxies.py -k restarts
 
 RUNS ?= 10
 flake-check: test-ready ## run the whole suite again and again, in any order, on a busy machine (RUNS=10)

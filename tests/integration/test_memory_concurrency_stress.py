@@ -223,7 +223,7 @@ async def test_a_thousand_readers_that_stop_reading_cost_nothing(
                     await reader.run()
     finally:
         for reader in stopped:
-            reader.stream.socket.close()
+            reader.hang_up()
 
     history_mb = listed["retained_bytes"] / MIB
     # What is left of a frame is a part of the log's own; beside the log, a slow reader has none.

@@ -55,7 +55,7 @@ async def a_cycle(daemon: Daemon, client: Client, number: int) -> None:
         async with reading(daemon, name, cursor=reader.events[3].id) as [again]:
             await again.until(lambda r: len(r.data) == EVENTS - 4, within=ANSWER_S)
         stopped = await subscribe(daemon, name, receive_buffer=4096)
-        stopped.stream.socket.close()
+        stopped.hang_up()
         await client.ask("POST", f"/v1/sessions/{name}/events", b"{not json")
         await client.ask("GET", f"/v1/sessions/{name}/nothing")
         await client.ask("DELETE", f"/v1/sessions/{name}")

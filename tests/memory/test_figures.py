@@ -86,7 +86,7 @@ async def test_a_write_that_was_cut_short_is_accounted(daemon: Daemon) -> None:
         await client.publish("s", *["x" * 100_000] * 8)
         health = await client.health()
         listed = await client.session("s")
-        reader.stream.socket.close()
+        reader.hang_up()
 
     logged = listed["retained_bytes"] + SESSION_BYTES + STREAM_BYTES + ASKING_BYTES
     pending = health["memory"]["accounted_mb"] * MIB - logged

@@ -207,7 +207,7 @@ class Recorder:
         async with client_of(self._daemon) as client:
             await client.until_breaker("open", within=FLOOD_S + PATIENCE_S)
         await reader.run()
-        reader.stream.socket.close()
+        reader.hang_up()
 
     async def _resume(self, reader: Reader) -> None:
         with trio.fail_after(ANSWER_S):

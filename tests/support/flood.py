@@ -263,6 +263,15 @@ async def flood(
 # --- readers -------------------------------------------------------------------------------------
 
 
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+def hang_up(stream: Stream) -> None:
+    """Close a connection without a word, of TLS either."""
+    plain = stream if isinstance(stream, trio.SocketStream) else stream.transport_stream
+    plain.socket.close()
+
+
 class Reader:
     """A subscriber, with all that it was told. Call :meth:`run` in a task of its own.
 
@@ -274,7 +283,7 @@ class Reader:
 
     """
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.status = 0
         self.events: list[Event] = []
@@ -293,6 +302,10 @@ class Reader:
     def whole(self) -> bool:
         """Whether the response came to its proper end."""
         return self._is_over
+
+    def hang_up(self) -> None:
+        """Leave."""
+        hang_up(self.stream)
 
     async def run(self) -> None:
         """Read to the end of the stream."""
@@ -399,7 +412,7 @@ async def reading(
             yield readers
         finally:
             for reader in readers:
-                reader.stream.socket.close()
+                reader.hang_up()
 
 
 # --- what it costs -------------------------------------------------------------------------------

@@ -6,13 +6,15 @@ event has to come on it once and in order.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import trio
 from typing_extensions import override
 
-from tests.support.flood import Reader, read_answer
+from tests.support.flood import Reader, Stream, hang_up, read_answer
 from tests.support.service import PORT, Service
 from tests.support.tools import raise_open_files
 
@@ -27,10 +29,32 @@ FILES = 1000
 """Files that a test has open besides."""
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A port that clients come through: the daemon's own, or that of a proxy.
+
+    Attributes:
+        context: of clients, where TLS is spoken there.
+
+    """
+
+    port: int = PORT
+    context: ssl.SSLContext | None = None
+
+    async def connect(self, host: str) -> Stream:
+        """Open a connection."""
+        plain = await trio.open_tcp_stream(host, self.port)
+        if self.context is None:
+            return plain
+        secured = trio.SSLStream(plain, self.context, https_compatible=True)
+        await secured.do_handshake()
+        return secured
+
+
 class Watcher(Reader):
     """A subscriber that notes the time of everything that came."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: Stream) -> None:
         super().__init__(stream)
         self.heard_at: list[float] = []
 
@@ -47,10 +71,10 @@ class Publisher:
     thousand watchers share two cores with the daemon.
     """
 
-    def __init__(self, service: Service, session: str, port: int) -> None:
+    def __init__(self, service: Service, session: str, door: Door) -> None:
         self.session = session
         self.acknowledged: list[str] = []
-        self._where = service.host, port
+        self._host, self._door = service.host, door
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -77,7 +101,7 @@ class Publisher:
     async def _try(self, text: str) -> bool:
         answer = b""
         try:
-            async with await trio.open_tcp_stream(*self._where) as stream:
+            async with await self._door.connect(self._host) as stream:
                 await stream.send_all(self._request(text, "Connection: close"))
                 async for data in stream:
                     answer += data
@@ -89,20 +113,20 @@ class Publisher:
 class KeptPublisher(Publisher):
     """The same on one connection, as long as that is kept. Every request has to be answered."""
 
-    _stream: trio.SocketStream | None = None
+    _stream: Stream | None = None
 
     @override
     async def _try(self, text: str) -> bool:
         if self._stream is None:
-            self._stream = await trio.open_tcp_stream(*self._where)
+            self._stream = await self._door.connect(self._host)
         await self._stream.send_all(self._request(text))
         try:
             answer = await read_answer(self._stream)
         except (EOFError, trio.BrokenResourceError) as error:
-            raise AssertionError(f"{text} was not answered through {self._where}") from error
-        assert answer.status == 200, f"{text} through {self._where}: {answer}"
+            raise AssertionError(f"{text} was not answered through {self._door}") from error
+        assert answer.status == 200, f"{text} through {self._door}: {answer}"
         if answer.headers.get("connection") == "close":
-            self._stream.socket.close()
+            hang_up(self._stream)
             self._stream = None
         return True
 
@@ -112,24 +136,26 @@ class KeptPublisher(Publisher):
             await super().run()
         finally:
             if self._stream is not None:
-                self._stream.socket.close()
+                hang_up(self._stream)
 
 
 async def unnoticed(
     service: Service,
     *changes: Callable[[], object],
     subscribers: int = SUBSCRIBERS,
-    ports: Sequence[int] = (PORT,),
+    sessions: int = SESSIONS,
+    doors: Sequence[Door] = (Door(),),
     publisher_kind: type[Publisher] = Publisher,
     events: int = EVENTS,
 ) -> float:
     """Make changes, one after another, that no subscriber may notice.
 
     Args:
-        service: has a session for each of ten publishers.
+        service: has a session for each publisher.
         changes: to be made.
         subscribers: how many there are.
-        ports: the daemon's and its proxies'; subscribers and publishers come through all of them.
+        sessions: how many there are, each with a publisher.
+        doors: subscribers and publishers come through all of them.
         publisher_kind: how the publishers go about it.
         events: that each subscriber gets before something happens, and between and after.
 
@@ -140,14 +166,14 @@ async def unnoticed(
     raise_open_files(subscribers + FILES)
     readers: list[tuple[Publisher, Watcher]] = []
     publishers = [
-        publisher_kind(service, f"s{number}", ports[number % len(ports)])
-        for number in range(SESSIONS)
+        publisher_kind(service, f"s{number}", doors[number % len(doors)])
+        for number in range(sessions)
     ]
     async with trio.open_nursery() as nursery:
         for number in range(subscribers):
-            publisher = publishers[number % SESSIONS]
-            port = ports[number // SESSIONS % len(ports)]
-            reader = await _subscribe(service, publisher.session, port)
+            publisher = publishers[number % sessions]
+            door = doors[(number + number // sessions) % len(doors)]
+            reader = await _subscribe(service, publisher.session, door)
             readers.append((publisher, reader))
             nursery.start_soon(reader.run)
         async with trio.open_nursery() as publishing:
@@ -164,7 +190,7 @@ async def unnoticed(
         still_open = [not reader.ended.is_set() for _, reader in readers]
         nursery.cancel_scope.cancel()
     for publisher, reader in readers:
-        reader.stream.socket.close()
+        reader.hang_up()
         # An event that was accepted as the publisher was stopped has no acknowledgement.
         count = len(publisher.acknowledged)
         assert reader.data[:count] == publisher.acknowledged
@@ -175,8 +201,8 @@ async def unnoticed(
     return max(b - a for _, reader in readers for a, b in pairwise(reader.heard_at))
 
 
-async def _subscribe(service: Service, session: str, port: int) -> Watcher:
-    stream = await trio.open_tcp_stream(service.host, port)
+async def _subscribe(service: Service, session: str, door: Door) -> Watcher:
+    stream = await door.connect(service.host)
     await stream.send_all(
         f"GET /v1/sessions/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     )

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import socket
+import ssl
 import tomllib
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,13 +19,27 @@ import pytest
 
 from broadcasterd.observe.messages import MESSAGE_IDS
 from tests.support import proxies
+from tests.support.certificate import Certificate
 from tests.support.container import SOON_S, Container, until
-from tests.support.proxies import CADDY, HAPROXY, LEAST, NGINX, PORTS, PROXIES, SUB_PATH
-from tests.support.service import PORT, PROJECT, Service
-from tests.support.throughout import KeptPublisher, unnoticed
+from tests.support.proxies import (
+    APACHE,
+    CADDY,
+    HAPROXY,
+    LEAST,
+    NGINX,
+    PORTS,
+    PROXIES,
+    SUB_PATH,
+    TLS_PORTS,
+)
+from tests.support.service import PROJECT, Service
+from tests.support.throughout import Door, KeptPublisher, unnoticed
 
 RESTARTS = int(os.environ.get("BROADCASTERD_TEST_RESTARTS", "10"))
-SUBSCRIBERS = 60
+SUBSCRIBERS = int(os.environ.get("BROADCASTERD_TEST_SUBSCRIBERS", "60"))
+PUBLISHERS = int(os.environ.get("BROADCASTERD_TEST_PUBLISHERS", "10"))
+"""A restart of the everyday suite is one among few; see the Makefile for more."""
+
 EVENTS = 2
 """Events that each subscriber gets between two restarts."""
 
@@ -35,13 +50,13 @@ log = logging.getLogger(__name__)
 
 
 @pytest.fixture(scope="module")
-def behind(machine: Container) -> Iterator[Service]:
+def behind(machine: Container, certificate: Certificate) -> Iterator[Service]:
     """Start the service, which trusts whom the packaged configuration trusts, and all proxies."""
     packaged = tomllib.loads((PROJECT / "config/broadcasterd.toml").read_text())
     with Service(machine).installed() as service:
         service.configure(limits={"trusted_proxies": packaged["limits"]["trusted_proxies"]})
         service.start()
-        with proxies.running(service):
+        with proxies.running(service, certificate):
             yield service
 
 
@@ -54,6 +69,42 @@ def test_events_come_at_once(proxy: str, below: str, behind: Service) -> None:
             behind.publish(session, data)
 
             assert data == listener.until(data).data
+
+
+@pytest.fixture
+def context(certificate: Certificate) -> ssl.SSLContext:
+    """Return that of a client, for whom it does not matter which of loopback's addresses it is."""
+    context = certificate.client_context()
+    context.check_hostname = False
+    return context
+
+
+@each_proxy
+def test_events_come_at_once_over_tls(proxy: str, behind: Service, context: ssl.SSLContext) -> None:
+    session = secrets.token_hex(4)
+    with behind.listening(session, port=TLS_PORTS[proxy], tls=context) as listener:
+        for data in ("a", "b"):
+            behind.publish(session, data)
+
+            assert data == listener.until(data).data
+
+
+@each_proxy
+def test_events_come_at_once_over_http2(
+    proxy: str, behind: Service, context: ssl.SSLContext
+) -> None:
+    session = secrets.token_hex(4)
+    url = f"https://{behind.host}:{TLS_PORTS[proxy]}/v1/sessions/{session}/events"
+    with (
+        httpx.Client(http2=True, verify=context, timeout=SOON_S) as client,
+        client.stream("GET", url) as stream,
+    ):
+        lines = stream.iter_lines()
+        for data in ("a", "b"):
+            behind.publish(session, data)
+
+            assert f"data: {data}" in lines
+        assert "HTTP/2" == stream.http_version
 
 
 @each_path
@@ -99,14 +150,28 @@ def test_who_hangs_up_is_gone_at_once(proxy: str, behind: Service) -> None:
     until(lambda: behind.get(f"/v1/sessions/{session}").json()["subscribers"] == 0)
 
 
+def test_who_hangs_up_on_apache_is_gone_after_the_next_events(behind: Service) -> None:
+    session = secrets.token_hex(4)
+    with behind.listening(session, port=PORTS[APACHE]):
+        until(lambda: behind.publish(session, "a")["subscribers"] == 1)
+    until(lambda: behind.publish(session, "b")["subscribers"] == 0)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 10 * RESTARTS)
-async def test_restarts_close_no_stream_lose_no_event_and_fail_no_request(behind: Service) -> None:
+async def test_restarts_close_no_stream_lose_no_event_and_fail_no_request(
+    behind: Service, context: ssl.SSLContext
+) -> None:
     silence = await unnoticed(
         behind,
         *[behind.restart] * RESTARTS,
         subscribers=SUBSCRIBERS,
-        ports=[PORT, *(PORTS[name] for name in (*PROXIES, LEAST))],
+        sessions=PUBLISHERS,
+        doors=[
+            Door(),
+            *(Door(PORTS[name]) for name in (*PROXIES, LEAST)),
+            *(Door(TLS_PORTS[name], context) for name in PROXIES),
+        ],
         publisher_kind=KeptPublisher,
         events=EVENTS,
     )
