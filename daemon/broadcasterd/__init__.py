@@ -17,6 +17,7 @@ Where things are, for a reader (imports run one way, top to bottom):
 ``config.py``   every setting, typed and checked; ``errors.py`` what is answered
 ``figures/``    what every part counts in: counts, histograms, rates
 ``alerts/``     rules over figures, and webhooks that are told
+``page/``       the live page: files for a browser, as they are
 ``host/``       the machine: memory, the allocator, systemd
 ``observe/``    logging (to the journal, or standard error), and a watch on the loop
 =============== ==================================================================

@@ -307,6 +307,13 @@ def receivers(alerts: Alerts) -> Iterator[tuple[str, str]]:
             yield f"alerts.rules[{n}].action", url
 
 
+class Dashboard(Section, frozen=True, kw_only=True):
+    """The live page at ``/``."""
+
+    enabled: bool = True
+    quality_report: Path | None = None
+
+
 class Log(Section, frozen=True, kw_only=True):
     """Records of the daemon's own doings: which, and in what form."""
 
@@ -323,6 +330,7 @@ class Config(Section, frozen=True, kw_only=True):
     auth: Auth = Auth()
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
+    dashboard: Dashboard = Dashboard()
     log: Log = Log()
 
 

@@ -34,6 +34,7 @@ from broadcasterd.alerts.watch import Watch
 from broadcasterd.alerts.webhooks import Webhooks
 from broadcasterd.api.answer import Answer
 from broadcasterd.api.auth import Guard
+from broadcasterd.api.live import Live
 from broadcasterd.api.routes import Api
 from broadcasterd.api.stats import Stats
 from broadcasterd.broadcast.hub import Hub
@@ -48,6 +49,7 @@ from broadcasterd.host.control import serve_control
 from broadcasterd.host.credentials import credentials_directory
 from broadcasterd.host.failed_starts import FailedStarts
 from broadcasterd.host.memory import MemoryProbe
+from broadcasterd.host.quality import Report, read_reports
 from broadcasterd.host.service import Service
 from broadcasterd.host.systemd import HandedOver, Notifier, take_listen_fds, watchdog_period
 from broadcasterd.memory.breaker import MIB, Thresholds
@@ -121,6 +123,7 @@ class Daemon:
             vitals=lambda: self.monitor.vitals(self.hub),
             stats=self._stats,
             metrics=self._metrics,
+            live=Live(self.hub, self._stats, self._quality),
         )
         self.app = create_app(self.api)
         self.server = HttpServer(self.app, self.api, sockets)
@@ -156,6 +159,7 @@ class Daemon:
             urls: list[str] = await root.start(self._serve)
             root.start_soon(self.monitor.loop.run)
             root.start_soon(self.meter.run)
+            root.start_soon(self.api.live.run)
             root.start_soon(self.supervisor.run)
             root.start_soon(self.watch.run)
             task_status.started(urls)
@@ -220,6 +224,9 @@ class Daemon:
 
     def _stats(self) -> Stats:
         return self.meter.stats()
+
+    def _quality(self) -> Sequence[Report]:
+        return read_reports(self.settings.config.dashboard.quality_report)
 
     def _metrics(self, accept: str) -> Answer:
         return exposition(self.meter.stats(), accept)

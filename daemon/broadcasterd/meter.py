@@ -102,6 +102,7 @@ class Meter:
             },
             entered=self._entered,
             history=tuple(self._history),
+            totals=totals,
             growth={
                 name: Growth(*self._rates.grown(totals, now, seconds))
                 for name, seconds in WINDOWS_S.items()

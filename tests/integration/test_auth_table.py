@@ -23,18 +23,23 @@ POST   /v1/sessions/{session}/events  401  401  401  401  401  401  401  403  40
 GET    /agent_network_sse/{session}   401  401  401  401  401  401  401  403  200  403  403
 PAGE   /agent_network_sse/{session}   401  401  401  401  401  401  401  403  200  403  403
 GET    /v1/sessions                   401  401  401  401  401  401  401  403  403  403  200
+GET    /v1/sessions/{session}/streams 401  401  401  401  401  401  401  403  403  403  200
 GET    /v1/sessions/{session}         401  401  401  401  401  401  401  403  200  403  200
 DELETE /v1/sessions/{session}         401  401  401  401  401  401  401  403  403  204  403
 POST   /v1/tickets                    401  401  401  401  401  401  401  403  201  403  403
 POST   /v1/streams/{stream}/token     401  401  401  401  401  401  401  403  200  403  403
+DELETE /v1/streams/{stream}           401  401  401  401  401  401  401  403  403  403  204
 DELETE /v1/streams?subject={subject}  401  401  401  401  401  401  401  403  403  403  200
 DELETE /v1/subjects/{subject}/streams 401  401  401  401  401  401  401  403  403  403  200
 GET    /health                        200  200  200  200  200  200  200  200  200  200  200
 GET    /health/live                   200  200  200  200  200  200  200  200  200  200  200
 GET    /health/ready                  200  200  200  200  200  200  200  200  200  200  200
 GET    /stats                         401  401  401  401  401  401  401  403  403  403  200
+GET    /v1/stats/events               401  401  401  401  401  401  401  403  403  403  200
 GET    /metrics                       401  401  401  401  401  401  401  403  403  403  200
 GET    /openapi.json                  200  200  200  200  200  200  200  200  200  200  200
+GET    /                              200  200  200  200  200  200  200  200  200  200  200
+GET    /page/{file}                   200  200  200  200  200  200  200  200  200  200  200
 """
 
 MINE = {"subscribe": ("mine.*",), "publish": ("mine.*",), "sub": "me", "aud": "us"}
@@ -117,7 +122,7 @@ async def test_what_is_answered(daemon: Daemon, row: str) -> None:
         stream_id = stream.heard[1].removeprefix(": stream ")
         for column, token in TOKENS.items():
             name = await a_session(daemon)
-            filled = path.format(session=name, stream=stream_id, subject="nobody")
+            filled = path.format(session=name, stream=stream_id, subject="nobody", file="app.js")
             async with connected(daemon) as client:
                 found = await status_of(client, method, filled, token, name)
             answered[column] = found.status

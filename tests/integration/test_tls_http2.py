@@ -57,6 +57,15 @@ async def test_what_is_published_arrives_at_once(path: Path, certificate: Certif
 
 
 @on_each_path
+async def test_figures_are_a_stream_like_any_other(path: Path, certificate: Certificate) -> None:
+    async with serving_on(path, certificate) as (_, clients):
+        stream = await clients.follow("/v1/stats/events")
+        seen = [await stream.event() for _ in range(2)]
+
+        assert ["history", "stats"] == [event.type for event in seen if event is not None]
+
+
+@on_each_path
 async def test_an_event_larger_than_every_buffer_arrives_whole(
     path: Path, certificate: Certificate
 ) -> None:

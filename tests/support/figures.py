@@ -72,6 +72,7 @@ def made_up() -> Stats:
         failures={**dict.fromkeys(Boundary, 0), Boundary.SESSION: 1},
         entered={State.WARNING: 1, State.OPEN: 1},
         history=[Change(1_764_000_000.25, State.WARNING, State.OPEN, 512 * MIB)],
+        totals=Totals(50, 10, 500, 40_000, 40, 1, 3),
         growth={
             "10s": Growth(Totals(50, 10, 500, 40_000, 40, 1, 3, 2), 10.0),
             "1m": nothing,

@@ -12,6 +12,7 @@ from broadcasterd.api.fields import (
     codings,
     content_type,
     cookies,
+    entity_tags,
     prefers,
 )
 
@@ -188,3 +189,22 @@ def test_no_value_is_a_failure(value: str) -> None:
     assert all(token in value for token in bearer_tokens(value))
     assert isinstance(cookies(value, "t"), list)
     assert isinstance(codings(value), list)
+
+
+# --- If-None-Match ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "tags"),
+    [
+        ("", set()),
+        ('"a"', {'"a"'}),
+        ('"a", W/"b"', {'"a"', '"b"'}),
+        ('""', {'""'}),
+        ('"a', set()),
+        ("a", set()),
+        ("*", set()),
+    ],
+)
+def test_entity_tags(value: str, tags: set[str]) -> None:
+    assert tags == entity_tags(value)

@@ -16,6 +16,7 @@ from broadcasterd.access.tokens import KeyRing
 from broadcasterd.api.answer import NOTHING, Answer, Stream
 from broadcasterd.api.auth import Guard
 from broadcasterd.api.bodies import ClientDisconnected
+from broadcasterd.api.live import Live
 from broadcasterd.api.request import Head
 from broadcasterd.api.routes import ROUTES, Api, Call, Route
 from broadcasterd.broadcast.hub import Hub
@@ -49,6 +50,7 @@ def api_of(settings: Settings, keys: KeyRing | None = None, hub: Hub | None = No
         vitals=not_asked_for,
         stats=not_asked_for,
         metrics=not_asked_for,
+        live=Live(hub, not_asked_for),
         requests=defaultdict(Requests),
     )
 
@@ -129,6 +131,8 @@ async def test_only_what_is_for_anyone_needs_no_token(tmp_path: Path) -> None:
         "/health/live",
         "/health/ready",
         "/openapi.json",
+        "/",
+        "/page/{file}",
     }
     assert 200 == (await _status(api, route_that(None, anyone=True)))
 

@@ -9,7 +9,8 @@ import trio
 
 from broadcasterd.access.grants import EVERYONE
 from broadcasterd.api.request import Head, parse_query
-from broadcasterd.api.subscribe import Admission, Over, TurnedAway, admit
+from broadcasterd.api.room import TurnedAway
+from broadcasterd.api.subscribe import Admission, Over, admit
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.errors import BadRequest, Unavailable
 from tests.support.broadcast import drafts, retained, start_hub

@@ -19,6 +19,7 @@ _TYPE = re.compile(rf"({_WORD})/({_WORD})")
 _COMMA = re.compile(r"[ \t]*,[ \t]*")
 _QUALITY = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 _LISTED = re.compile(rf"(?:{_QUOTED}|[^,\"])+")
+_TAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 _CREDENTIALS = re.compile(rf"[ \t]*({_WORD})(?:[ ]+(.*))?", re.DOTALL)
 
 Parameters = dict[str, str]
@@ -88,6 +89,11 @@ def codings(value: str) -> list[str]:
     """Return the codings of ``Content-Encoding``, in lower case; ``identity`` is none (§8.4)."""
     each = [coding.strip(" \t").lower() for coding in value.split(",")]
     return [coding for coding in each if coding not in {"", "identity"}]
+
+
+def entity_tags(value: str) -> set[str]:
+    """Return the tags of ``If-None-Match``, quoted; here weak ones are as good (§13.1.2)."""
+    return set(_TAG.findall(value))
 
 
 def _media_type(value: str, at: int) -> tuple[str, Parameters, int]:

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from broadcasterd.access.grants import MAX_SUBJECT_CHARS, Action, Grant
 from broadcasterd.access.tickets import TICKET_TTL_S, Tickets
+from broadcasterd.api import live
 from broadcasterd.api.auth import Guard, require
 from broadcasterd.api.bodies import whole_body
 from broadcasterd.api.json_body import Reader, check_utf8, without_bom
@@ -74,7 +75,10 @@ def renew(stream_id: str, *, grant: Grant, hub: Hub) -> dict[str, object]:
     stream = hub.subscribers.by_id.get(stream_id)
     if stream is None or stream.subject != grant.subject:
         raise Problem(HTTPStatus.NOT_FOUND, "the token's subject has no open stream of this id")
-    require(grant, Action.SUBSCRIBE, session=stream.feed.name)
+    if stream.feed.name == live.PATH:
+        require(grant, Action.ADMIN)
+    else:
+        require(grant, Action.SUBSCRIBE, session=stream.feed.name)
     stream.expires_at = max(stream.expires_at, hub.clock.moment(grant.expires_at))
     at = hub.clock.unix_time(stream.expires_at)
     return {"stream": stream_id, "expires_at": None if at is None else round(at, 3)}

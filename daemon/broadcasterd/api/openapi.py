@@ -13,6 +13,7 @@ import msgspec
 
 from broadcasterd import __version__
 from broadcasterd.access.grants import MAX_SUBJECT_CHARS, Action
+from broadcasterd.api import live
 from broadcasterd.api.formats import JSON_TYPE, NDJSON_TYPE, STREAM_TYPE
 from broadcasterd.api.pages import MAX_PAGE_EVENTS, MAX_WAIT_S
 from broadcasterd.api.posted import EventName
@@ -29,7 +30,7 @@ from broadcasterd.api.schemas import (
     record,
     reference,
 )
-from broadcasterd.api.sessions import MAX_LISTED
+from broadcasterd.api.sessions import MAX_LISTED, MAX_OFFSET, SESSION_ORDER, STREAM_ORDER
 from broadcasterd.api.subscribe import MAX_ID_CHARS
 from broadcasterd.config import Auth, Config
 from broadcasterd.core.position import ID_PARAMETERS
@@ -76,8 +77,10 @@ def _paths(config: Config) -> dict[str, Schema]:
             "get": _describe_session(),
             "delete": _close_session(),
         },
+        "/v1/sessions/{session}/streams": {"parameters": [_SESSION], "get": _list_streams()},
         "/v1/tickets": {"post": _issue_ticket()},
         "/v1/streams/{stream}/token": {"parameters": [_STREAM], "post": _renew()},
+        "/v1/streams/{stream}": {"parameters": [_STREAM], "delete": _end_stream()},
         "/v1/streams": {"delete": _revoke("revokeSubject", parameters=[_ANY_SUBJECT])},
         "/v1/subjects/{subject}/streams": {"parameters": [_SUBJECT], "delete": _revoke("revoke")},
         "/health": {"get": _health()},
@@ -86,8 +89,11 @@ def _paths(config: Config) -> dict[str, Schema]:
             "get": _state("ready", "Whether the daemon takes requests", "ready", not_yet="draining")
         },
         "/stats": {"get": _stats()},
+        live.PATH: {"get": _watch()},
         "/metrics": {"get": _metrics()},
         "/openapi.json": {"get": _description()},
+        "/": {"get": _page("page", "The live page")},
+        "/page/{file}": {"parameters": [_FILE], "get": _page("pageFile", "A file of the page")},
     }
 
 
@@ -161,6 +167,11 @@ def _list_sessions() -> Schema:
         parameters=[
             _parameter("query", "limit", _whole(1, MAX_LISTED), "sessions of a page; 100"),
             _parameter("query", "cursor", TEXT, "what `next` of the page before said"),
+            _parameter("query", "q", TEXT, "only names that have this, in capitals or not"),
+            _parameter(
+                "query", "sort", _order("session", *SESSION_ORDER), "largest first with a minus"
+            ),
+            _parameter("query", "offset", _whole(0, MAX_OFFSET), "sessions to pass over; 0"),
         ],
         responses={"200": _json("a page of sessions", reference("Sessions"))},
         problems=[400],
@@ -174,6 +185,31 @@ def _describe_session() -> Schema:
         needs=[Action.SUBSCRIBE, Action.ADMIN],
         responses={"200": _json("its figures", reference("Session"))},
         problems=[400, 404],
+    )
+
+
+def _list_streams() -> Schema:
+    return _operation(
+        "listStreams",
+        "List the open streams of a session, oldest first",
+        needs=[Action.ADMIN],
+        parameters=[
+            _parameter("query", "limit", _whole(1, MAX_LISTED), "streams of a page; 100"),
+            _parameter("query", "sort", _order(*STREAM_ORDER), "largest first with a minus"),
+            _parameter("query", "offset", _whole(0, MAX_OFFSET), "streams to pass over; 0"),
+        ],
+        responses={"200": _json("a page of streams", reference("Streams"))},
+        problems=[400, 404],
+    )
+
+
+def _end_stream() -> Schema:
+    return _operation(
+        "endStream",
+        "End one stream: its client is told not to come back",
+        needs=[Action.ADMIN],
+        responses={"204": {"description": "it has ended"}},
+        problems=[404],
     )
 
 
@@ -249,6 +285,47 @@ def _stats() -> Schema:
     )
 
 
+def _watch() -> Schema:
+    return _operation(
+        "watch",
+        "All figures as a stream, once a second",
+        description="First `event: history`, the last hour; then an `event: stats` each second.",
+        needs=[Action.ADMIN],
+        parameters=[_parameter("query", "overload", TEXT, "`status`: 503 where there is no room")],
+        responses={
+            "200": {
+                "description": "the figures",
+                "headers": {
+                    "Cache-Control": {
+                        "required": True,
+                        "schema": {"const": "no-store, no-transform"},
+                    }
+                },
+                "content": {STREAM_TYPE: {"schema": STREAM_EVENT}},
+            }
+        },
+        problems=[503],
+    )
+
+
+def _page(name: str, summary: str) -> Schema:
+    contents = {kind: {"schema": TEXT} for kind in ("text/html", "text/css", "text/javascript")}
+    headers = {"ETag": {"required": True, "schema": TEXT}}
+    return _operation(
+        name,
+        summary,
+        responses={
+            "200": {
+                "description": "the file",
+                "headers": headers,
+                "content": {**contents, "image/svg+xml": {"schema": TEXT}},
+            },
+            "304": {"description": "it is what `If-None-Match` names", "headers": headers},
+        },
+        problems=[404],
+    )
+
+
 def _metrics() -> Schema:
     return _operation(
         "metrics",
@@ -311,6 +388,10 @@ def _parameter(place: str, name: str, schema: Schema, description: str) -> Schem
     return {"in": place, "name": name, "description": description, "schema": schema}
 
 
+def _order(*names: str) -> Schema:
+    return {"enum": [f"{sign}{name}" for name in names for sign in ("", "-")]}
+
+
 def _whole(low: int, high: int) -> Schema:
     return {"type": "integer", "minimum": low, "maximum": high}
 
@@ -329,6 +410,7 @@ def _variable(name: str, schema: Schema, description: str) -> Schema:
 
 _SESSION = _variable("session", {"type": "string", "pattern": f"^{NAME_PATTERN}$"}, "its name")
 _STREAM = _variable("stream", TEXT, "what the first comment of the stream names")
+_FILE = _variable("file", {**TEXT, "minLength": 1}, "its name")
 _SUBJECT = _variable("subject", {**TEXT, "minLength": 1}, "`sub` of its tokens")
 _ANY_SUBJECT = {
     **_parameter(

@@ -20,7 +20,8 @@ from broadcasterd.api.auth import token_expired
 from broadcasterd.api.fields import prefers
 from broadcasterd.api.formats import JSON_TYPE, STREAM_TYPE
 from broadcasterd.api.request import Head
-from broadcasterd.api.subscribe import NoRoom, find_room, new_stream_id, start_of
+from broadcasterd.api.room import NoRoom, find_room
+from broadcasterd.api.subscribe import new_stream_id, start_of
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.session import Session

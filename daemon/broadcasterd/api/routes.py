@@ -15,7 +15,7 @@ from time import perf_counter
 import msgspec
 
 from broadcasterd.access.grants import EVERYONE, Action, Grant
-from broadcasterd.api import grants, health, openapi, pages, sessions, stats
+from broadcasterd.api import grants, health, live, openapi, pages, sessions, stats
 from broadcasterd.api.answer import (
     NOTHING,
     Answer,
@@ -27,15 +27,19 @@ from broadcasterd.api.answer import (
 )
 from broadcasterd.api.auth import Guard
 from broadcasterd.api.bodies import ClientDisconnected
+from broadcasterd.api.fields import entity_tags
 from broadcasterd.api.formats import format_of
+from broadcasterd.api.live import Live
 from broadcasterd.api.problems import from_crash, problem_answer
 from broadcasterd.api.publish import publish
 from broadcasterd.api.request import Head
-from broadcasterd.api.subscribe import STREAM_HEADERS, Over, TurnedAway, admit
+from broadcasterd.api.room import TurnedAway
+from broadcasterd.api.subscribe import STREAM_HEADERS, Admission, Over, admit
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import Config, Settings
 from broadcasterd.errors import Problem
 from broadcasterd.figures.counts import Requests
+from broadcasterd.page.assets import INDEX, assets
 
 CLIENT_GONE = 499
 """The status that a request is counted under whose client left, as nginx does."""
@@ -57,6 +61,7 @@ class Api:
         vitals: returns the daemon's figures of this moment.
         stats: returns more of them.
         metrics: returns those for Prometheus, in a format that ``Accept`` takes.
+        live: the stream of figures.
         requests: those that were answered, by route; publishes are in the hub's counts.
 
     """
@@ -67,6 +72,7 @@ class Api:
     vitals: Callable[[], health.Vitals]
     stats: Callable[[], stats.Stats]
     metrics: Callable[[str], Answer]
+    live: Live
     requests: Mapping[Route, Requests] = field(
         default_factory=lambda: {r: Requests() for r in ROUTES if r.handler is not _publish}
     )
@@ -127,6 +133,7 @@ class Route:
         needs: a token has to cover one of these, on the session that ``{session}`` names.
             ``None``: open to everyone, and no token is looked at. Empty: any good token.
         takes_ticket: whether a ticket serves as well as a token.
+        is_stream: whether the answer has no end: neither length nor state could HEAD tell.
         is_local: whether this machine's own requests need no token, where a setting says so.
 
     """
@@ -136,6 +143,7 @@ class Route:
     handler: Handler
     needs: tuple[Action, ...] | None
     takes_ticket: bool = False
+    is_stream: bool = False
     is_local: bool = False
 
     def admit(self, guard: Guard, call: Call) -> Grant:
@@ -166,8 +174,10 @@ async def _listen(api: Api, call: Call, grant: Grant) -> Answer | LongAnswer | S
             return NOTHING
         return json_answer(found) if isinstance(found, dict) else long_json_answer(found)
     admission = admit(call.head, name, grant, api.hub)
-    if isinstance(admission, Over):
-        return NOTHING
+    return NOTHING if isinstance(admission, Over) else _stream(admission)
+
+
+def _stream(admission: Admission | TurnedAway) -> Answer | Stream:
     if isinstance(admission, TurnedAway):
         return Answer(headers=STREAM_HEADERS, body=admission.body)
     return Stream(admission, STREAM_HEADERS)
@@ -185,6 +195,16 @@ async def _list_sessions(api: Api, call: Call, _grant: Grant) -> Answer:
 
 async def _show_session(api: Api, call: Call, _grant: Grant) -> Answer:
     return json_answer(sessions.describe(api.hub.find(call.path["session"])))
+
+
+async def _list_streams(api: Api, call: Call, _grant: Grant) -> Answer:
+    session = api.hub.find(call.path["session"])
+    return json_answer(sessions.list_streams(call.head, session))
+
+
+async def _end_stream(api: Api, call: Call, _grant: Grant) -> Answer:
+    sessions.end_stream(call.path["stream"], api.hub)
+    return NOTHING
 
 
 async def _end_session(api: Api, call: Call, _grant: Grant) -> Answer:
@@ -230,6 +250,10 @@ async def _stats(api: Api, _call: Call, _grant: Grant) -> Answer:
     return json_answer(stats.document(api.stats()))
 
 
+async def _watch(api: Api, call: Call, grant: Grant) -> Answer | Stream:
+    return _stream(api.live.admit(call.head, grant))
+
+
 async def _metrics(api: Api, call: Call, _grant: Grant) -> Answer:
     return api.metrics(call.head.headers.get("accept", ""))
 
@@ -238,19 +262,40 @@ async def _describe_api(api: Api, _call: Call, _grant: Grant) -> LongAnswer:
     return shared_json_answer(_description(api.settings.config))
 
 
+async def _page(api: Api, call: Call, _grant: Grant) -> Answer:
+    config = api.settings.config
+    found = assets(is_open=config.auth.mode == "none").get(call.path.get("file", INDEX))
+    if found is None or not config.dashboard.enabled:
+        raise Problem(HTTPStatus.NOT_FOUND, "there is nothing at this path")
+    if found.etag in entity_tags(call.head.headers.get("if-none-match", "")):
+        return Answer(HTTPStatus.NOT_MODIFIED, found.headers)
+    return Answer(headers=found.headers, body=found.body)
+
+
 ANYONE = None
 ANY_TOKEN: tuple[Action, ...] = ()
 SUBSCRIBE, PUBLISH, ADMIN = (Action.SUBSCRIBE,), (Action.PUBLISH,), (Action.ADMIN,)
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/v1/sessions/{session}/events", _listen, SUBSCRIBE, takes_ticket=True),
-    Route("GET", "/agent_network_sse/{session}", _listen, SUBSCRIBE, takes_ticket=True),
+    Route(
+        "GET",
+        "/v1/sessions/{session}/events",
+        _listen,
+        SUBSCRIBE,
+        takes_ticket=True,
+        is_stream=True,
+    ),
+    Route(
+        "GET", "/agent_network_sse/{session}", _listen, SUBSCRIBE, takes_ticket=True, is_stream=True
+    ),
     Route("POST", "/v1/sessions/{session}/events", _publish, PUBLISH),
     Route("GET", "/v1/sessions", _list_sessions, ADMIN),
     Route("GET", "/v1/sessions/{session}", _show_session, SUBSCRIBE + ADMIN),
     Route("DELETE", "/v1/sessions/{session}", _end_session, PUBLISH),
+    Route("GET", "/v1/sessions/{session}/streams", _list_streams, ADMIN),
     Route("POST", "/v1/tickets", _issue_ticket, ANY_TOKEN),
     Route("POST", "/v1/streams/{stream}/token", _renew_stream, ANY_TOKEN),
+    Route("DELETE", "/v1/streams/{stream}", _end_stream, ADMIN),
     Route("DELETE", "/v1/streams", _revoke_subject, ADMIN),
     # A subject may be a URL, and so have slashes.
     Route("DELETE", "/v1/subjects/{subject...}/streams", _revoke_subject, ADMIN),
@@ -258,6 +303,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/health/live", _live, ANYONE),
     Route("GET", "/health/ready", _ready, ANYONE),
     Route("GET", "/stats", _stats, ADMIN),
+    Route("GET", live.PATH, _watch, ADMIN, is_stream=True),
     Route("GET", "/metrics", _metrics, ADMIN, is_local=True),
     Route("GET", "/openapi.json", _describe_api, ANYONE),
+    Route("GET", "/", _page, ANYONE),
+    Route("GET", "/page/{file}", _page, ANYONE),
 )

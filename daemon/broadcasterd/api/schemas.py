@@ -90,6 +90,17 @@ _QUANTILES = record({"count": COUNT, **dict.fromkeys(("p50", "p95", "p99", "max"
 _CHANGE = record({"time": TIME, "from": _BREAKER, "to": _BREAKER, "used_mb": MEGABYTES})
 
 
+_STREAM = record(
+    {
+        "stream": TEXT,
+        "peer": TEXT,
+        "subject": or_null(TEXT),
+        "age_s": SECONDS,
+        **dict.fromkeys(("lag_events", "sent_events", "sent_bytes", "pending_bytes"), COUNT),
+    }
+)
+
+
 def _of_windows(schema: Schema) -> Schema:
     """Return the schema of a figure over the last 10 s, minute and 10 min."""
     return record(dict.fromkeys(("10s", "1m", "10m"), schema))
@@ -119,8 +130,14 @@ _NAMED: dict[str, Schema] = {
         }
     ),
     "Sessions": record(
-        {"sessions": array(reference("Session")), "next": or_null(TEXT), "total": COUNT}
+        {
+            "sessions": array(reference("Session")),
+            "next": or_null(TEXT),
+            "found": COUNT,
+            "total": COUNT,
+        }
     ),
+    "Streams": record({"session": TEXT, "streams": array(_STREAM), "total": COUNT}),
     "Ticket": record({"ticket": TEXT, "session": TEXT, "expires_in": COUNT}),
     "Renewal": record({"stream": TEXT, "expires_at": or_null(NUMBER)}),
     "Revocation": record({"subject": TEXT, "ended": COUNT}),

@@ -84,6 +84,7 @@ class Stats:
         refused: requests and connections that were turned away, by cause.
         entered: transitions of the breaker, by the state that it went to.
         history: the latest of them, oldest first.
+        totals: what grows.
         growth: of the last 10 s, minute and 10 min, by that name.
         lags: of the event loop.
         alerts: one of each rule.
@@ -104,6 +105,7 @@ class Stats:
     failures: Mapping[Boundary, int]
     entered: Mapping[State, int]
     history: Sequence[Change]
+    totals: Totals
     growth: Mapping[str, Growth]
     published: Quantiles
     fan_out: Quantiles

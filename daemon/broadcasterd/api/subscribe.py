@@ -10,18 +10,16 @@ import msgspec
 from broadcasterd.access.grants import Grant
 from broadcasterd.api.formats import STREAM_TYPE
 from broadcasterd.api.request import Head
+from broadcasterd.api.room import NoRoom, TurnedAway, find_room, turn_away
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Session
 from broadcasterd.core.position import ById, First, Start, parse_start
-from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position
 from broadcasterd.core.wire import (
-    encode_end,
     encode_opening,
     encode_priming,
 )
-from broadcasterd.errors import RETRY_AFTER_S, BadRequest, Problem, Unavailable, UsedUp
-from broadcasterd.figures.counts import Cause
+from broadcasterd.errors import BadRequest
 
 STREAM_HEADERS = {
     # By the standard it is UTF-8 anyway; but clients that know only HTTP take text for Latin-1.
@@ -50,16 +48,6 @@ class Admission(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class TurnedAway:
-    """A request that may listen, but not now: the reason as a stream that ends at once.
-
-    An EventSource never comes back after an answer other than 200, so this is no error.
-    """
-
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Over:
     """The session was closed: 204, which tells an EventSource to stop."""
 
@@ -78,58 +66,31 @@ def admit(head: Head, name: str, grant: Grant, hub: Hub) -> Admission | TurnedAw
         return Over()
     session = find_room(head, name, grant, hub)
     if isinstance(session, NoRoom):
-        if head.parameter("overload") == "status":
-            raise session.problem
-        hub.counts.turned_away(session.problem.cause)
-        return TurnedAway(encode_end(session.reason, retry_ms=hub.subscribers.jittered_retry_ms()))
+        return turn_away(head, hub, session)
     position = session.resolve(start)
-    stream_id = new_stream_id()
-    opening = encode_opening(stream_id, retry_ms=hub.settings.sessions.retry_ms)
+    opening = b""
     if not isinstance(start, First | ById):
         # A client that is cut before its first event shall resume here, not at the start. One that
         # is to be told of a gap first has an id from before all that is lost.
         here = position.cursor if position.gap is None else 0
-        opening += encode_priming(session.log.id_of(here))
+        opening = encode_priming(session.log.id_of(here))
+    return admit_to(session, position, grant, hub, opening=opening)
+
+
+def admit_to(
+    session: Session, position: Position, grant: Grant, hub: Hub, *, opening: bytes
+) -> Admission:
+    """Return the admission of a new stream; ``opening`` follows what names it."""
+    stream_id = new_stream_id()
+    named = encode_opening(stream_id, retry_ms=hub.settings.sessions.retry_ms)
     return Admission(
         session=session,
         position=position,
         stream_id=stream_id,
-        opening=opening,
+        opening=named + opening,
         subject=grant.subject,
         expires_at=hub.clock.moment(grant.expires_at),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class NoRoom:
-    """The reason why there is no room, as a stream tells it and as an answer does."""
-
-    reason: EndReason
-    problem: Problem
-
-
-def find_room(head: Head, name: str, grant: Grant, hub: Hub) -> Session | NoRoom:
-    """Return the session if it has room for a stream, or for a page that waits like one."""
-    if hub.draining:
-        return _no_room(EndReason.DRAINING, Cause.DRAINING)
-    if hub.pressure.refuses_subscriber():
-        return _no_room(EndReason.MEMORY, Cause.BREAKER)
-    quotas, is_new = hub.quotas, name not in hub.sessions
-    if (setting := quotas.used_up_by_streams(head.peer, grant.subject)) or (
-        is_new and (setting := quotas.used_up_by_sessions(grant.subject))
-    ):
-        return NoRoom(EndReason.MEMORY, UsedUp(setting))
-    if hub.subscribers.are_full or (is_new and hub.is_full and not hub.make_room()):
-        return _no_room(EndReason.MEMORY)
-    session = hub.open(name, grant.subject)
-    if len(session.subscribers) >= hub.settings.sessions.max_subscribers_per_session:
-        return _no_room(EndReason.MEMORY)
-    return session
-
-
-def _no_room(reason: EndReason, cause: Cause = Cause.LIMITS) -> NoRoom:
-    msg = f"no stream can be opened now ({reason})"
-    return NoRoom(reason, Unavailable(msg, retry_after=RETRY_AFTER_S, cause=cause))
 
 
 def start_of(head: Head) -> Start:

@@ -221,13 +221,17 @@ class Hub:
 
     def put(self, session: Session) -> Session:
         """Open a session and run its task; return it."""
-        assert self._nursery is not None  # noqa: S101 (run() was started first)
         self.sessions[session.name] = session
         self.quotas.sessions_of_subject.add(session.subject)
+        self.start(session)
+        return session
+
+    def start(self, session: Session) -> None:
+        """Run a session's task; unless it is :meth:`put`, nobody finds it by its name."""
+        assert self._nursery is not None  # noqa: S101 (run() was started first)
         # Not in the context of the request that happens to open it: the task would keep that
         # request, with all that its framework knows of it, for as long as the session lives.
         self._context.run(self._nursery.start_soon, self._contain, session)
-        return session
 
     def find(self, name: str) -> Session:
         """Return the open session of that name.

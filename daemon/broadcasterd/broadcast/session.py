@@ -93,6 +93,7 @@ class Session:
         settings: those in force.
         clock: the daemon's.
         subject: the one on whose account it was opened.
+        can_move: whether it, and its streams, can go on in another process.
 
     """
 
@@ -105,8 +106,10 @@ class Session:
         settings: Settings,
         clock: Clock,
         subject: str | None = None,
+        can_move: bool = True,
     ) -> None:
         self.name = name
+        self.can_move = can_move
         self.log = log
         self.subject = subject
         self._registry = registry

@@ -148,7 +148,7 @@ class SocketSubscriber(Subscriber):
     @override
     def can_move(self) -> bool:
         is_plain = not isinstance(self._socket, ssl.SSLSocket)  # TLS cannot be handed over
-        return is_plain and not self.closed and self._ending is None
+        return self.feed.can_move and is_plain and not self.closed and self._ending is None
 
     @property
     @override

@@ -51,6 +51,10 @@ class Feed(Protocol):
     name: str
 
     @property
+    def can_move(self) -> bool:
+        """Whether its streams can go on in another process."""
+
+    @property
     def log(self) -> ReplayLog:
         """The events."""
 

@@ -64,8 +64,7 @@ def _add_route(app: Application, api: Api, route: Route) -> None:
         methods=[route.method],
         provide_automatic_options=False,
     )
-    if route.takes_ticket:
-        # GET's answer never ends: there is no length, and no state, that HEAD could tell.
+    if route.is_stream:
         for rule in app.url_map.iter_rules(endpoint=endpoint):
             (rule.methods or set()).discard("HEAD")
 
@@ -144,6 +143,6 @@ def _response(answer: Answer) -> Response:
     response = Response(answer.body, answer.status, dict(answer.headers))
     if "Content-Type" not in answer.headers:
         del response.headers["Content-Type"]  # Quart's own guess
-    if answer.status == HTTPStatus.NO_CONTENT:
-        del response.headers["Content-Length"]  # RFC 9110 §8.6
+    if answer.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
+        response.headers.pop("Content-Length", None)  # RFC 9110 §8.6
     return response

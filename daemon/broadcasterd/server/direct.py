@@ -14,6 +14,7 @@ from http import HTTPStatus
 
 import msgspec
 
+from broadcasterd.api import live
 from broadcasterd.api.answer import PIECE_BYTES, Answer, LongAnswer, Stream
 from broadcasterd.api.bodies import ClientDisconnected
 from broadcasterd.api.cors import shared_with
@@ -31,19 +32,19 @@ from broadcasterd.server.http1 import Exchange
 from broadcasterd.server.requests import RequestHead
 from broadcasterd.server.responses import encode_head
 
-_PATHS = {"/v1/sessions/{session}/events", "/agent_network_sse/{session}"}
+_PATHS = {"/v1/sessions/{session}/events", "/agent_network_sse/{session}", live.PATH}
 _ROUTES: dict[str, list[tuple[re.Pattern[str], Route]]] = defaultdict(list)
 for _route in ROUTES:
     if _route.path in _PATHS:
-        _pattern = re.compile(_route.path.replace("{session}", f"({NAME_PATTERN})"))
+        _pattern = re.compile(_route.path.replace("{session}", f"(?P<session>{NAME_PATTERN})"))
         _ROUTES[_route.method].append((_pattern, _route))
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """A route, and the session that its path names."""
+    """A route, and the parameters of its path."""
 
     route: Route
-    session: str
+    path: Mapping[str, str]
 
 
 def find(head: RequestHead) -> Found | None:
@@ -51,7 +52,7 @@ def find(head: RequestHead) -> Found | None:
     path = head.target.partition("?")[0]
     for pattern, route in _ROUTES.get(head.method, ()):
         if found := pattern.fullmatch(path):
-            return Found(route, found[1])
+            return Found(route, found.groupdict())
     return None
 
 
@@ -73,7 +74,7 @@ async def respond(api: Api, found: Found, exchange: Exchange, peer: str) -> None
         call = Call(
             Head(head.method, path, fields, head.headers, peer, head.http_version),
             exchange,
-            {"session": found.session},
+            found.path,
             exchange.connection.until_gone,
         )
         answer = await api.answer(found.route, call)

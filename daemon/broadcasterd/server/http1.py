@@ -26,7 +26,14 @@ from broadcasterd.errors import Problem
 from broadcasterd.memory.holdings import TLS_BYTES
 from broadcasterd.server.headers import RawHeaders
 from broadcasterd.server.requests import RequestHead, RequestReader, refusal
-from broadcasterd.server.responses import CLOSE, CONTINUE, LAST_CHUNK, encode_head, has_no_body
+from broadcasterd.server.responses import (
+    CLOSE,
+    CONTINUE,
+    LAST_CHUNK,
+    WITHOUT_BODY,
+    encode_head,
+    has_no_body,
+)
 from broadcasterd.server.sockets import ConnectionSocket, PlainSocket, SocketStream, TlsSocket
 
 log = structlog.stdlib.get_logger(__name__)
@@ -408,7 +415,7 @@ class Exchange(Arriving):
 
     async def answer(self, status: int, fields: RawHeaders, body: bytes) -> None:
         """Send a whole response."""
-        is_said = status == HTTPStatus.NO_CONTENT or _has_length(fields)
+        is_said = status in WITHOUT_BODY or _has_length(fields)
         head = self._encode_head(status, fields, None if is_said else len(body))
         await self.connection.send(head if has_no_body(self.head.method, status) else head + body)
 

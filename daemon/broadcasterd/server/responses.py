@@ -14,7 +14,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CLOSE = (b"connection", b"close")
 LAST_CHUNK = b"0\r\n\r\n"
 
-_WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 _SECURITY_NAMES = frozenset(name for name, _ in SECURITY_HEADERS)
 _SECURE = b"".join([b"%b: %b\r\n" % field for field in SECURITY_HEADERS])
 
@@ -53,7 +53,7 @@ def _unchanging(status: int, fields: tuple[tuple[bytes, bytes], ...], closes: bo
 
 def has_no_body(method: str, status: int) -> bool:
     """Whether a response ends with its head, whatever its fields say (RFC 9112 §6.3)."""
-    return method == "HEAD" or status in _WITHOUT_BODY
+    return method == "HEAD" or status in WITHOUT_BODY
 
 
 def _missing_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
