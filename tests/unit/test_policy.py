@@ -376,18 +376,30 @@ def test_who_has_no_more_than_its_fair_share_keeps_all_of_it_while_others_can_pa
     by_name = {session.name: session for session in there}
     held = Counter({s.subject: 0 for s in there})
     for session in there:
-        held[session.subject] += session.bytes
+        held[session.subject] += holds(session)
     owed = dues({subject: size for subject, size in held.items() if size}, max(to_free, 1))
     todo = plan(state, to_free, lambda: there)
     lost: Counter[str | None] = Counter()
     for action in todo.actions:
         if isinstance(action, Trim | Forget):
             session = by_name[action.name]
-            lost[session.subject] += min(freed(session, action), session.bytes)
+            lost[session.subject] += min(freed(session, action), holds(session))
     if sum(lost[subject] for subject in lost if subject not in owed):
         for subject, due in owed.items():
-            spared = sum(s.bytes // s.events for s in there if s.subject == subject and s.bytes)
+            spared = sum(spares(state, s) for s in there if s.subject == subject)
             assert lost[subject] + spared >= due, "it still had something to give"
+
+
+def holds(session: SessionVitals) -> int:
+    """Return what a subject answers for: its history, and a session that nobody listens to."""
+    return session.bytes + (0 if session.subscribers else SESSION_BYTES)
+
+
+def spares(state: State, session: SessionVitals) -> int:
+    """Return what a session may keep of that, though it is asked for: an event is never halved."""
+    an_event = session.bytes // max(session.events, 1)
+    is_in_use = state is not State.OPEN and session.idle < IDLE_S and not session.subscribers
+    return an_event + (SESSION_BYTES if is_in_use else 0)
 
 
 def plan_alone(state: State, session: SessionVitals) -> list[str]:
