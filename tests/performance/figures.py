@@ -60,6 +60,8 @@ ROWS = (
     Row("health_p50_ms", "ms /health p50, new connections, under load"),
     Row("health_p99_ms", "ms /health p99, the same", "< 100"),
     Row("health_events_per_s", "events/s that the load came to", "20"),
+    Row("stats_p50_ms", "ms /stats p50, the same"),
+    Row("stats_p99_ms", "ms /stats p99, the same", "< 100"),
 )
 
 

@@ -110,20 +110,32 @@ def storm(kind: Kind, size: Size, directory: Path) -> Figures:
 
 
 def health(kind: Kind, size: Size, directory: Path) -> Figures:
-    """Ask GET /health on new connections while a crowd gets events."""
+    """Ask GET /health, and GET /stats where there is one, while a crowd gets events."""
     with _warm(kind, directory) as (server, load):
         load.do("open", session="crowd", count=size.health.subscribers)
         time.sleep(SETTLE_S)
-        with on_core(LOAD_CORE):
-            poller = HealthPoller(server.port)
-        with poller:
-            seen = _publish(load, "crowd", size.health)
-            polled = poller.finish()
-    yield {
-        "health_p50_ms": polled["new"]["p50_ms"],
-        "health_p99_ms": polled["new"]["p99_ms"],
-        "health_events_per_s": size.health.events / seen["seconds"],
-    }
+        polled, rate = _polled(server, load, size.health, "/health")
+        yield {
+            "health_p50_ms": polled["p50_ms"],
+            "health_p99_ms": polled["p99_ms"],
+            "health_events_per_s": rate,
+        }
+        try:
+            polled, _ = _polled(server, load, size.health, "/stats")
+        except Broken:  # other servers have none
+            return
+        yield {"stats_p50_ms": polled["p50_ms"], "stats_p99_ms": polled["p99_ms"]}
+
+
+def _polled(
+    server: Server, load: Load, events: Steady, path: str
+) -> tuple[Mapping[str, float], float]:
+    """Return the latencies of new connections meanwhile, and the events/s that the load came to."""
+    with on_core(LOAD_CORE):
+        poller = HealthPoller(server.port, path=path)
+    with poller:
+        seen = _publish(load, "crowd", events)
+        return poller.finish()["new"], events.events / seen["seconds"]
 
 
 @contextmanager
