@@ -9,6 +9,7 @@ import difflib
 import ipaddress
 import json
 import math
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
+from typing_extensions import override
 
 from broadcasterd import former_names
 from broadcasterd.figures.watched import Watched
@@ -119,6 +121,31 @@ class ConfigError(ValueError):
     """The configuration cannot be used. One line per problem: key, value, what was expected."""
 
 
+class Secret:
+    """A variable's value that does not show itself.
+
+    Attributes:
+        content: its bytes, as they are in the environment.
+    """
+
+    __slots__ = ("content",)
+
+    def __init__(self, text: str) -> None:
+        self.content = os.fsencode(text)
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self.content == other.content
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self.content)
+
+    @override
+    def __repr__(self) -> str:
+        return "Secret()"
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the configuration file."""
 
@@ -173,6 +200,7 @@ class Auth(Section, frozen=True, kw_only=True):
 
     mode: Literal["jwt", "none"] = "jwt"
     algorithms: Annotated[tuple[Algorithm, ...], Meta(min_length=1)] = ("HS256",)
+    secret: Secret | None = None
     secret_file: Path | None = None
     jwks_file: Path | None = None
     previous_secret_ttl: Span = 3600.0
@@ -383,7 +411,14 @@ _TRUTH = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(
     ("false", "0", "no", "off"), False
 )
 # Their values may be secrets, or hold one (a webhook's URL): a message must not repeat them.
-_UNPRINTABLE = frozenset({"auth.secret_file", "alerts.notify_team", "alerts.page_on_call"})
+_UNPRINTABLE = frozenset(
+    {"auth.secret", "auth.secret_file", "alerts.notify_team", "alerts.page_on_call"}
+)
+
+SECRET_VARIABLE = "BROADCASTERD_AUTH__SECRET"  # noqa: S105 (a name)
+
+ENVIRONMENT_ONLY: Mapping[str, str] = {"auth.secret": "auth.secret_file"}
+"""Keys that no file may have, since files are read and copied by many; the key that it may have."""
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
@@ -471,7 +506,7 @@ class _Draft:
             if isinstance(meant, str) and kind in _QUANTITIES:
                 meant = _in_units(meant, *_QUANTITIES[kind])
             taken: object = msgspec.convert(
-                meant, type=kind, strict=variable is None, dec_hook=_to_path
+                meant, type=kind, strict=variable is None, dec_hook=_to_own_type
             )
             if isinstance(taken, float) and not math.isfinite(taken):
                 raise msgspec.ValidationError("Expected a finite number")  # noqa: TRY301
@@ -560,7 +595,12 @@ def _take_tables(draft: _Draft, tables: Mapping[str, object]) -> None:
             draft.problems.append(f"{section}: expected a table, written [{section}]")
         else:
             for key, value in table.items():
-                if key in _kinds(section):
+                if instead := ENVIRONMENT_ONLY.get(f"{section}.{key}"):
+                    draft.problems.append(
+                        f"{section}.{key}: no key of a file; expected {instead}, or"
+                        f" {_variable(section, key)} in the environment"
+                    )
+                elif key in _kinds(section):
                     draft.take(section, key, value)
                 else:
                     hint = _nearest(key, _kinds(section))
@@ -571,9 +611,7 @@ def _take_tables(draft: _Draft, tables: Mapping[str, object]) -> None:
 
 def _take_environment(draft: _Draft, environ: Mapping[str, str]) -> None:
     known = {
-        f"{ENVIRONMENT_PREFIX}{section}__{key}".upper(): (section, key)
-        for section in _SECTIONS
-        for key in _kinds(section)
+        _variable(section, key): (section, key) for section in _SECTIONS for key in _kinds(section)
     }
     for variable, text in environ.items():
         if variable in known:
@@ -637,6 +675,10 @@ def _kinds(section: str) -> dict[str, object]:
     return {field.name: field.type for field in msgspec.structs.fields(_SECTIONS[section])}
 
 
+def _variable(section: str, key: str) -> str:
+    return f"{ENVIRONMENT_PREFIX}{section}__{key}".upper()
+
+
 def _bare(kind: object) -> object:
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
@@ -662,10 +704,10 @@ def _in_units(text: str, units: Mapping[str, float], unit: float) -> float | str
     return round(number) if math.isclose(number, round(number)) else number
 
 
-def _to_path(kind: type, value: object) -> Path:
-    """Let msgspec read paths, the one type here that it does not know."""
-    if kind is Path and isinstance(value, str) and value:
-        return Path(value)
+def _to_own_type(kind: type, value: object) -> Path | Secret:
+    """Let msgspec read the two types here that it does not know."""
+    if isinstance(value, str) and value:
+        return Secret(value) if kind is Secret else Path(value)
     raise ValueError("Expected a path")
 
 

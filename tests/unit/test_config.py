@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from broadcasterd import former_names
 from broadcasterd.config import (
+    ENVIRONMENT_ONLY,
     AlertRule,
     Config,
     ConfigError,
@@ -28,7 +29,9 @@ SECTIONS = [field.name for field in msgspec.structs.fields(Config)]
 
 
 def keys(section: str) -> list[str]:
-    return [field.name for field in msgspec.structs.fields(getattr(Config(), section))]
+    """Return the keys that a file may have."""
+    names = [field.name for field in msgspec.structs.fields(getattr(Config(), section))]
+    return [name for name in names if f"{section}.{name}" not in ENVIRONMENT_ONLY]
 
 
 def problems(tables: Mapping[str, object]) -> list[str]:
@@ -79,7 +82,7 @@ def test_examples_in_the_packaged_file_can_be_switched_on(tmp_path: Path) -> Non
     config = load(tmp_path / "all.toml", {})
 
     assert None not in msgspec.structs.astuple(config.server)
-    assert None not in msgspec.structs.astuple(config.auth)
+    assert None not in [getattr(config.auth, key) for key in keys("auth")]
     assert config.alerts.webhook_key_file == Path("/etc/broadcasterd/webhook_key")
 
 
@@ -335,11 +338,30 @@ def test_secrets_are_not_repeated() -> None:
     rules = [{"name": "m", "metric": "rss_mb", "threshold": 1, "action": "ftp://s3cret"}]
     alerts = {"rules": rules, "notify_team": "s3cret", "page_on_call": ["s3cret"]}
     told = problems({"auth": {"secret_file": ["s3cret"]}, "alerts": alerts})
-    told += problems_of(BROADCASTERD_AUTH__SECRET="s3cret", BROADCASTERD_ALERTS__RULES="s3cret")
+    told += problems({"auth": {"secret": "s3cret"}})
+    told += problems_of(BROADCASTERD_AUTH__SECRETS="s3cret", BROADCASTERD_ALERTS__RULES="s3cret")
     told += problems({"alerts": {"notify_team": "https://hooks.example:s3cret/"}})
 
-    assert len(told) == 7
+    assert len(told) == 8
     assert "s3cret" not in "".join(told)
+
+
+def test_a_secret_may_come_from_the_environment_but_not_from_the_file() -> None:
+    [told] = problems({"auth": {"secret": "x" * 32}})
+
+    assert told == (
+        "auth.secret: no key of a file; expected auth.secret_file, or BROADCASTERD_AUTH__SECRET in"
+        " the environment"
+    )
+
+    config = load(None, {"BROADCASTERD_AUTH__SECRET": "s3cret"})
+
+    assert config.auth.secret is not None
+    assert b"s3cret" == config.auth.secret.content
+    assert "s3cret" not in repr(config)
+    assert config == load(None, {"BROADCASTERD_AUTH__SECRET": "s3cret"})
+    assert config != load(None, {"BROADCASTERD_AUTH__SECRET": "another"})
+    assert load(None, {"BROADCASTERD_AUTH__SECRET": ""}).auth.secret is None
 
 
 def test_warning_must_be_below_critical() -> None:

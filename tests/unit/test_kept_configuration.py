@@ -9,7 +9,7 @@ import pytest
 from broadcasterd.access.rotation import NO_SECRETS, Secrets
 from broadcasterd.access.tokens import KeyRing
 from broadcasterd.alerts.notice import read_key
-from broadcasterd.config import Config, ConfigError, from_mapping
+from broadcasterd.config import Config, ConfigError, from_mapping, load
 from broadcasterd.daemon import check, check_tls_stays
 from broadcasterd.handover.kept_configuration import Before, pack, unpack, unpack_before
 from tests.support.certificate import Certificate
@@ -134,3 +134,12 @@ def test_a_certificate_that_was_a_credential_may_not_just_be_missing(
         ConfigError, match=f'^server.tls_certificate = "{certificate.chain}": is mi'
     ):
         check_tls_stays(Config(), before)
+
+
+def test_a_secret_of_the_environment_is_kept_as_a_file() -> None:
+    config = load(None, {"BROADCASTERD_AUTH__SECRET": SECRET.decode()})
+    keys = check(config)
+    kept = unpack(pack(config, keys.secrets))
+
+    assert kept.auth.secret is None
+    assert keys_of(keys) == keys_of(check(kept))

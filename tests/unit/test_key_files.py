@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from broadcasterd.access.key_files import MAX_KEYS, Key, signing_key
 from broadcasterd.access.tokens import KeyRing, TokenFault
-from broadcasterd.config import Auth, ConfigError
+from broadcasterd.config import Auth, ConfigError, Secret
 from tests.support.tokens import (
     EC_KEY,
     EDWARDS_KEY,
@@ -83,6 +83,21 @@ def test_a_secret_that_cannot_be_used_is_named(
 @pytest.mark.parametrize("secret", [SECRET, f"/{SECRET}", f"{SECRET[:9]}/{SECRET}", "x" * 300])
 def test_a_secret_in_the_place_of_its_file_is_not_repeated(secret: str) -> None:
     assert problem(Auth(secret_file=Path(secret))).startswith("auth.secret_file: cannot be read: ")
+
+
+def test_the_secret_of_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x" * 64)
+    auth = Auth(secret=Secret(SECRET), secret_file=tmp_path / "secret")
+
+    assert KeyRing.load(auth).verify(sign(claims(admin=True))).admin
+    assert signing_key(auth, None) == ("HS256", SECRET.encode())
+
+
+def test_a_secret_of_the_environment_that_cannot_be_used_is_named_but_not_repeated() -> None:
+    told = problem(Auth(secret=Secret("s3cret")))
+
+    assert "BROADCASTERD_AUTH__SECRET: holds 6 bytes, expected at least 32" in told
+    assert "s3cret" not in told
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:

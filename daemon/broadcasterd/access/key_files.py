@@ -21,7 +21,7 @@ from jwt.algorithms import AllowedPublicKeys, HMACAlgorithm
 from typing_extensions import override
 
 from broadcasterd.access.rotation import Secrets
-from broadcasterd.config import Auth, ConfigError
+from broadcasterd.config import SECRET_VARIABLE, Auth, ConfigError
 
 MAX_KEYS = 64
 """A token that names no key is tried with each that fits."""
@@ -90,17 +90,20 @@ def fingerprint(material: AllowedPublicKeys | bytes) -> str:
 
 
 def read_secret(auth: Auth) -> Key | None:
-    """Return the secret, if the settings name one.
+    """Return the secret, if the settings have one, or name its file.
 
     Raises:
         ConfigError: it cannot be read, or cannot be used.
 
     """
-    if auth.secret_file is None:
+    if auth.secret is not None:
+        name, secret = SECRET_VARIABLE, auth.secret.content
+    elif auth.secret_file is not None:
+        name = _shown_secret_file(auth.secret_file)
+        secret = _read(name, auth.secret_file)
+    else:
         return None
-    name = _shown_secret_file(auth.secret_file)
-    # Editors end a file with a line break, which is no part of the secret.
-    secret = _read(name, auth.secret_file).rstrip(b"\r\n")
+    secret = secret.rstrip(b"\r\n")  # editors end a file so, which is no part of the secret
     algorithms = _pinned(name, auth, frozenset(_MIN_SECRET_BYTES), len(secret))
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)

@@ -39,7 +39,7 @@ def token(
     kid: str | None,
     config_file: Path | None,
 ) -> None:
-    """Print a token, signed with the secret of auth.secret_file, or one of auth.jwks_file.
+    """Print a token, signed with the secret in force, or with one of auth.jwks_file (--kid).
 
     A GLOB is a session's name, in which * stands for any run of characters. --subscribe and
     --publish may be given more than once.

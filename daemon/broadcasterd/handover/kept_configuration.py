@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from broadcasterd.access.rotation import NO_SECRETS, Secrets
-from broadcasterd.config import Config, ConfigError, from_mapping
+from broadcasterd.config import ENVIRONMENT_ONLY, Config, ConfigError, from_mapping
 from broadcasterd.handover.descriptor_store import sealed_memory
 
 
@@ -103,6 +103,10 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
 def _tables(config: Config) -> dict[str, dict[str, object]]:
     tables: dict[str, dict[str, object]] = msgspec.to_builtins(config, enc_hook=str)
     return {
-        section: {key: value for key, value in table.items() if value is not None}
+        section: {
+            key: value
+            for key, value in table.items()
+            if value is not None and f"{section}.{key}" not in ENVIRONMENT_ONLY
+        }
         for section, table in tables.items()
     }

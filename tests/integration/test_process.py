@@ -1,0 +1,68 @@
+"""What others see of the daemon's process: its name, and no secret."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.container import until
+from tests.support.daemon import Daemon
+from tests.support.tokens import SECRET, bearer, claims, sign
+
+VARIABLE = "BROADCASTERD_AUTH__SECRET"
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """Start a daemon as a shell does, with its secret in the environment alone."""
+    daemon = Daemon.start(tmp_path, environment={VARIABLE: SECRET}, auth={"mode": "jwt"})
+    yield daemon
+    daemon.stop_cleanly()
+
+
+def shown(*command: str) -> str:
+    """Return what a command prints."""
+    return subprocess.check_output(command, text=True)
+
+
+def test_it_is_found_by_its_name(daemon: Daemon) -> None:
+    assert "broadcasterd" == shown("ps", "-o", "comm=", "-p", str(daemon.pid)).strip()
+    assert str(daemon.pid) in shown("pgrep", "-x", "broadcasterd").split()
+
+
+def test_a_secret_of_the_environment_is_in_force_and_shown_nowhere(daemon: Daemon) -> None:
+    token = bearer(sign(claims(publish=("s",))))
+    event = {"data": "x"}
+
+    assert 200 == httpx.post(daemon.session("s"), json=event, headers=token).status_code
+    assert 401 == httpx.post(daemon.session("s"), json=event).status_code
+
+    daemon.reload(auth={"mode": "jwt"}, sessions={"retry_ms": 1234})
+    until(lambda: "configuration reloaded" in daemon.log())
+
+    assert 200 == httpx.post(daemon.session("s"), json=event, headers=token).status_code
+    assert VARIABLE in shown("ps", "eww", "-p", str(daemon.pid))
+    assert SECRET not in shown("ps", "eww", "-p", str(daemon.pid))
+    assert SECRET not in daemon.log()
+
+
+@pytest.mark.parametrize("secret", [SECRET, SECRET[:31]])
+def test_check_config_does_not_repeat_it(secret: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.toml").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "broadcasterd", "check-config", tmp_path / "empty.toml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {VARIABLE: secret},
+    )
+
+    assert (0 if secret == SECRET else 2) == done.returncode, done.stderr
+    assert (VARIABLE in done.stderr) is (secret != SECRET)
+    assert secret not in done.stdout + done.stderr
