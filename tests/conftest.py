@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.support.certificate import Certificate
@@ -63,6 +65,18 @@ def start_daemon(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> It
 def daemon(start_daemon: StartDaemon) -> Daemon:
     """Start a daemon with the defaults of tests/support/daemon.py."""
     return start_daemon()
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    """Leave no trace in what is configured for the whole process."""
+    before = structlog.get_config()
+    loggers = [logging.getLogger(name) for name in ("", "broadcasterd")]
+    levels = [logger.level for logger in loggers]
+    yield
+    structlog.configure(**before)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)

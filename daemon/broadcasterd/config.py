@@ -347,6 +347,7 @@ class Log(Section, frozen=True, kw_only=True):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "journal", "json", "console"] = "auto"
+    file: Path | None = None
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -635,10 +636,14 @@ def check_pairs(config: Config) -> None:
     Raises:
         ConfigError: naming two that do not.
     """
-    memory, server, limits = config.memory, config.server, config.limits
+    memory, server, limits, log = config.memory, config.server, config.limits, config.log
     for name, url in receivers(config.alerts):
         if not _can_be_asked(url):
             raise ConfigError(f'{name}: expected a URL like "https://example.org/hook"')
+    if log.file is not None and log.format == "journal":
+        raise ConfigError(
+            f'log.file = "{log.file}": expected log.format = "json" or "console" beside it'
+        )
     for network in limits.trusted_proxies:
         try:
             ipaddress.ip_network(network)

@@ -56,7 +56,8 @@ from broadcasterd.memory.breaker import MIB, Thresholds
 from broadcasterd.meter import Meter
 from broadcasterd.metrics import exposition
 from broadcasterd.monitor import Monitor
-from broadcasterd.observe.log import logging_as, set_level
+from broadcasterd.observe.log import Reopen, logging_as, set_level
+from broadcasterd.observe.log_file import check_log_file
 from broadcasterd.reload import Reloader, Reloads
 from broadcasterd.server.app import create_app
 from broadcasterd.server.certificate import check_certificate
@@ -251,6 +252,8 @@ def _name_of(sockets: Sequence[socket.socket]) -> str:
 def main(load: Callable[[], Config], *, on_ready: OnReady | None = None) -> None:
     """Run the daemon until SIGTERM or SIGINT; a second signal ends the drain.
 
+    SIGHUP has it reload, and SIGUSR1 open its log file anew.
+
     SIGTERM hands all that can be over to the next process. SIGINT is an end for good.
 
     Where the files of a service are bad, it goes on with the configuration that it last ran with.
@@ -273,9 +276,17 @@ def main(load: Callable[[], Config], *, on_ready: OnReady | None = None) -> None
     try:
         start = _prepare(load, restart.configuration)
         counts = Counts()
-        with logging_as(start.config.log, counts):
+        with logging_as(start.config.log, counts) as reopen_log:
             run = partial(
-                serve, start, restart, notifier, failed, counts, load=load, on_ready=on_ready
+                serve,
+                start,
+                restart,
+                notifier,
+                failed,
+                counts,
+                load=load,
+                reopen_log=reopen_log,
+                on_ready=on_ready,
             )
             try:
                 trio.run(run, strict_exception_groups=True)
@@ -330,6 +341,7 @@ async def serve(
     counts: Counts,
     *,
     load: Callable[[], Config],
+    reopen_log: Reopen,
     on_ready: OnReady | None,
 ) -> None:
     """Run the daemon in this Trio run; see :func:`main`."""
@@ -337,6 +349,7 @@ async def serve(
     with (  # before the port answers: whoever may ask it to stop finds it listening
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as stops,
         trio.open_signal_receiver(signal.SIGHUP) as hangups,
+        trio.open_signal_receiver(signal.SIGUSR1) as rotations,
     ):
         daemon = Daemon(config, start.keys, listen(config, restart.others), counts)
         service = Service(
@@ -377,6 +390,7 @@ async def serve(
             root.start_soon(service.run)
             root.start_soon(reloads.run)
             root.start_soon(_reload_on, hangups, reloads)
+            root.start_soon(_reopen_log_on, rotations, reopen_log, config.log.file)
             if on_ready is not None:
                 on_ready(urls)
             is_restart = await anext(stops) == signal.SIGTERM
@@ -447,13 +461,15 @@ def check(config: Config, before: Secrets = NO_SECRETS) -> KeyRing:
         before: the secrets that were in force until now.
 
     Raises:
-        ConfigError: a key or a certificate cannot be used, or nobody would have to prove anything.
+        ConfigError: a key, a certificate or the log file cannot be used, or nobody would have to
+            prove anything.
 
     """
     check_exposure(config)
     check_certificate(config.server)
     read_key(config.alerts)
     webhooks.prepare(url for _, url in receivers(config.alerts))
+    check_log_file(config.log)
     return KeyRing.load(config.auth, before)
 
 
@@ -523,6 +539,14 @@ async def _reload(reloader: Reloader, service: Service, keep: Callable[[], Await
         await keep()
     await service.ready()
     return why
+
+
+async def _reopen_log_on(
+    rotations: AsyncIterator[int], reopen_log: Reopen, file: Path | None
+) -> None:
+    async for _ in rotations:
+        reopen_log()
+        log.info("log reopened", file=None if file is None else str(file))
 
 
 class Grace:

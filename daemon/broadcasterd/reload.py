@@ -17,7 +17,7 @@ from broadcasterd.config import Config, ConfigError
 log = structlog.stdlib.get_logger(__name__)
 
 NEED_A_RESTART = frozenset(
-    {"server.host", "server.port", "server.backlog", "log.format"}
+    {"server.host", "server.port", "server.backlog", "log.format", "log.file"}
 )  # and whether there is TLS at all
 """Keys that the running daemon keeps as they were when it started."""
 

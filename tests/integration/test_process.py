@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from tests.support.container import until
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, StartDaemon
 from tests.support.tokens import SECRET, bearer, claims, sign
 
 VARIABLE = "BROADCASTERD_AUTH__SECRET"
@@ -50,6 +51,21 @@ def test_a_secret_of_the_environment_is_in_force_and_shown_nowhere(daemon: Daemo
     assert VARIABLE in shown("ps", "eww", "-p", str(daemon.pid))
     assert SECRET not in shown("ps", "eww", "-p", str(daemon.pid))
     assert SECRET not in daemon.log()
+
+
+def test_a_rotation_of_logs_is_no_end(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """Without a handler, the signal would be one."""
+    with_file = start_daemon(log={"format": "console", "file": str(tmp_path / "log")})
+    without = start_daemon()
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    for daemon in (with_file, without):
+        daemon.process.send_signal(signal.SIGUSR1)
+    until(lambda: "log reopened" in without.log())
+    until((tmp_path / "log").exists)
+    until(lambda: "log reopened" in (tmp_path / "log").read_text())
+
+    assert "ready" in (tmp_path / "log.1").read_text()
+    assert "" == with_file.log()
 
 
 @pytest.mark.parametrize("secret", [SECRET, SECRET[:31]])

@@ -24,16 +24,7 @@ from broadcasterd.observe.log import DroppingQueueHandler
 Format = Literal["auto", "journal", "json", "console"]
 
 
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    """Leave no trace in what is configured for the whole process."""
-    before = structlog.get_config()
-    loggers = [logging.getLogger(name) for name in ("", "broadcasterd")]
-    levels = [logger.level for logger in loggers]
-    yield
-    structlog.configure(**before)
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 class Written:
@@ -43,7 +34,7 @@ class Written:
         self._capsys = capsys
 
     @contextmanager
-    def by_the_end_of(self, writing: AbstractContextManager[None]) -> Iterator[list[str]]:
+    def by_the_end_of(self, writing: AbstractContextManager[object]) -> Iterator[list[str]]:
         """Log inside; afterwards the lines are in the list."""
         lines: list[str] = []
         with writing:
@@ -59,7 +50,7 @@ def written(capsys: pytest.CaptureFixture[str]) -> Written:
 
 def logging_as(
     kind: Format, level: Literal["debug", "info", "warning"] = "info"
-) -> AbstractContextManager[None]:
+) -> AbstractContextManager[object]:
     return log_module.logging_as(Log(format=kind, level=level))
 
 

@@ -17,6 +17,9 @@ from broadcasterd.access.rotation import NO_SECRETS, Secrets
 from broadcasterd.config import ENVIRONMENT_ONLY, Config, ConfigError, from_mapping
 from broadcasterd.handover.descriptor_store import sealed_memory
 
+NOT_KEPT = {*ENVIRONMENT_ONLY, "log.file"}
+"""A secret of the environment is kept as a file, and a log file may be what cannot be written."""
+
 
 class Before(msgspec.Struct):
     """What a start has to know of the process before, whatever settings that had.
@@ -106,7 +109,7 @@ def _tables(config: Config) -> dict[str, dict[str, object]]:
         section: {
             key: value
             for key, value in table.items()
-            if value is not None and f"{section}.{key}" not in ENVIRONMENT_ONLY
+            if value is not None and f"{section}.{key}" not in NOT_KEPT
         }
         for section, table in tables.items()
     }

@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import queue
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging.handlers import QueueHandler, QueueListener
+from pathlib import Path
 
 import structlog
 from logging_journald import check_journal_stream
@@ -26,6 +27,7 @@ from broadcasterd.observe import journal
 from broadcasterd.observe.error_output import ErrorHandler
 from broadcasterd.observe.journal import JournalHandler
 from broadcasterd.observe.limit import RecordLimit
+from broadcasterd.observe.log_file import FileHandler
 from broadcasterd.observe.printable import printable, printable_lines
 
 log = structlog.stdlib.get_logger(__name__)
@@ -35,6 +37,8 @@ QUEUED_RECORDS = 10_000
 
 FLUSH_S = 3.0
 """How long the end of the daemon waits for a journald, or a standard error, that takes nothing."""
+
+Reopen = Callable[[], None]
 
 
 class DroppingQueueHandler(QueueHandler):
@@ -88,15 +92,17 @@ class DroppingQueueHandler(QueueHandler):
 
 
 @contextmanager
-def logging_as(config: Log, counts: Counts | None = None) -> Iterator[None]:
+def logging_as(config: Log, counts: Counts | None = None) -> Iterator[Reopen]:
     """Write all records as the settings say while inside; flush them on the way out.
+
+    What it provides has a log file opened anew before the next record.
 
     Args:
         config: the ``[log]`` settings.
         counts: what the daemon counts: here, the records that are not written.
 
     Raises:
-        ConfigError: the journal is asked for, and there is none.
+        ConfigError: the journal is asked for, and there is none; or the file cannot be opened.
 
     """
     shared: list[Processor] = [
@@ -125,7 +131,7 @@ def logging_as(config: Log, counts: Counts | None = None) -> Iterator[None]:
     set_level(config.level)
     listener.start()
     try:
-        yield
+        yield writer.reopen if isinstance(writer, FileHandler) else _nothing
     finally:
         writer.give_up_after(FLUSH_S)
         handler.tell_left_out(is_over=True)
@@ -144,30 +150,44 @@ def set_level(level: str) -> None:
     logging.getLogger("broadcasterd").setLevel(number)
 
 
-def _writer(config: Log, shared: list[Processor], counts: Counts) -> JournalHandler | ErrorHandler:
-    """Return the handler that writes the records: to the journal, or to standard error."""
+def _nothing() -> None:
+    """Reopen nothing: the journal and standard error are there as long as the daemon."""
+
+
+def _writer(
+    config: Log, shared: list[Processor], counts: Counts
+) -> JournalHandler | ErrorHandler | FileHandler:
+    """Return the handler that writes the records: to the journal, a file, or standard error."""
     if config.format == "journal" and not journal.SOCKET.exists():
         raise ConfigError(f'log.format = "journal": there is no journald at {journal.SOCKET}')
-    if config.format == "journal" or (config.format == "auto" and check_journal_stream()):
+    to_journal = config.format == "auto" and config.file is None and check_journal_stream()
+    if config.format == "journal" or to_journal:
         return JournalHandler(journal.SOCKET, counts)
     renderers: list[Processor]
     if config.format == "json":
         renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         console = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
+            colors=config.file is None and sys.stderr.isatty(),
             # The pretty formatter prints local variables: event data must not reach a log.
             exception_formatter=structlog.dev.plain_traceback,
         )
         renderers = [structlog.processors.format_exc_info, _printable, console]
-    stream = ErrorHandler(sys.stderr)
-    stream.setFormatter(
+    writer = ErrorHandler(sys.stderr) if config.file is None else _file(config.file, counts)
+    writer.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
-    return stream
+    return writer
+
+
+def _file(path: Path, counts: Counts) -> FileHandler:
+    try:
+        return FileHandler(path, counts)
+    except OSError as error:
+        raise ConfigError(f'log.file = "{path}": cannot be opened: {error.strerror}') from error
 
 
 def _printable(_logger: object, _method: str, record: EventDict) -> EventDict:
