@@ -1,0 +1,85 @@
+"""supervisord and logrotate with the packaged files, where the daemon is no service of systemd."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.container import Container, until
+from tests.support.service import PROJECT, Service
+from tests.support.tools import require
+
+CONFIG = PROJECT / "config"
+LOGS = "var/log/broadcasterd"
+PROGRAM = "etc/supervisor/conf.d/broadcasterd.conf"
+ROTATION = "/etc/logrotate.d/broadcasterd"
+USER = ("useradd", "--system", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin")
+OWNED = ("--owner", "broadcasterd", "--group", "broadcasterd", "--mode", "750")
+
+
+@pytest.fixture
+def supervised(machine: Container) -> Iterator[Service]:
+    """Return the daemon as the head of the file says, but where it is installed and may listen."""
+    for program in ("supervisord", "logrotate", "pkill"):
+        require(program)
+    service = Service(machine)
+    service.configure(server={"host": service.host})
+    machine.run(*USER, "broadcasterd")
+    machine.run("install", "--directory", *OWNED, f"/{LOGS}")
+    program = (CONFIG / "supervisord.conf").read_text()
+    (machine.root / PROGRAM).write_text(program.replace("/usr/local/bin/", "/usr/bin/"))
+    machine.write(ROTATION, (CONFIG / "logrotate.conf").read_text())
+    machine.run("systemctl", "start", "supervisor")
+    try:
+        until(lambda: "RUNNING" in state(service))
+        until(lambda: "ready" in log(service))
+        yield service
+    finally:
+        machine.run("supervisorctl", "shutdown", check=False)
+        machine.run("systemctl", "stop", "supervisor")
+        (machine.root / PROGRAM).unlink()
+        shutil.rmtree(machine.root / LOGS)
+        machine.run("userdel", "broadcasterd")
+
+
+def state(service: Service) -> str:
+    return service.container.run("supervisorctl", "status", "broadcasterd", check=False).stdout
+
+
+def log(service: Service, name: str = "broadcasterd.log") -> str:
+    path = service.container.root / LOGS / name
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_rotation_and_a_reload_cost_no_stream_and_a_stop_tells_all(supervised: Service) -> None:
+    machine = supervised.container
+
+    assert "broadcasterd" == machine.run("pgrep", "-u", "broadcasterd", "-l").stdout.split()[-1]
+
+    with supervised.listening("s") as listener:
+        machine.run("logrotate", "--force", ROTATION)
+        until(lambda: "log reopened" in log(supervised))
+
+        assert "ready" in log(supervised, "broadcasterd.log.1")
+
+        supervised.configure(server={"host": supervised.host}, sessions={"retry_ms": 1234})
+        machine.run("supervisorctl", "signal", "HUP", "broadcasterd")
+        until(lambda: "configuration reloaded" in log(supervised))
+        supervised.publish("s", "x")
+        listener.until("x")
+        machine.run("supervisorctl", "stop", "broadcasterd")
+
+        assert "draining" == listener.until_end()["reason"]
+
+    assert "STOPPED" in state(supervised)
+    assert "stopped" in log(supervised)
+    assert "" == log(supervised, "stderr.log")
+
+
+def test_what_a_start_has_to_say_is_in_a_file_of_its_own(supervised: Service) -> None:
+    supervised.write_configuration("[server]\nprot = 1\n")
+    supervised.container.run("supervisorctl", "restart", "broadcasterd", check=False)
+
+    until(lambda: "server.prot: unknown key" in log(supervised, "stderr.log"))
