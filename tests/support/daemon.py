@@ -169,11 +169,14 @@ class Daemon:
 
 
 def execute(
-    arguments: Sequence[str], environment: Mapping[str, str], stderr: IO[str]
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    stderr: IO[str],
+    command: Sequence[str | Path] = (sys.executable, "-m", "broadcasterd"),
 ) -> tuple[Process, IO[str]]:
     """Launch it as a shell does."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "broadcasterd", *arguments],
+        [*command, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=stderr,

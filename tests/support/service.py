@@ -32,7 +32,7 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
 }
 
 
-def make(*arguments: str) -> str:
+def make(*arguments: str, directory: Path = PROJECT) -> str:
     """Run make as an operator does: nothing of this test's own make or environment is inherited.
 
     Returns its output.
@@ -40,7 +40,7 @@ def make(*arguments: str) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
     environment.pop("VIRTUAL_ENV", None)
     done = subprocess.run(
-        ["make", "--directory", PROJECT, *arguments],
+        ["make", "--directory", directory, *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import NoReturn
@@ -12,6 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NODE_MODULES = ROOT / "tests" / "e2e" / "clients" / "node_modules"
+
+DEBIANS = "3.11"
+"""The version that Debian 12 has."""
 
 STRICT = "BROADCASTERD_TEST_STRICT"
 """Set to 1 where everything has to be there (CI): a missing tool then fails the test."""
@@ -34,6 +38,30 @@ def require(tool: str) -> str:
     if path is None:
         lack(f"{tool} is not installed")
     return path
+
+
+def interpreter(version: str) -> str:
+    """Return a Python of this minor version, with venv: on PATH, the system's, pyenv's or uv's.
+
+    Where there is none the test is skipped, also in CI: it can install Debian's own alone.
+    """
+    home = Path.home()
+    candidates: list[str | Path] = [
+        f"python{version}",
+        f"/usr/bin/python{version}",
+        *home.glob(f".pyenv/versions/{version}.*/bin/python"),
+        *home.glob(f".local/share/uv/python/cpython-{version}.*/bin/python"),
+    ]
+    for candidate in candidates:
+        try:
+            subprocess.run([candidate, "-c", "import ensurepip"], capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue  # pyenv's shims are there without what they stand for
+        return str(candidate)
+    reason = f"there is no Python {version}"
+    if version == DEBIANS:
+        lack(reason)
+    pytest.skip(reason)
 
 
 def raise_open_files(count: int) -> None:

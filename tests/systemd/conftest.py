@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.container import Container, why_not
-from tests.support.service import Service, make
+from tests.support.service import PROJECT, Service, make
 from tests.support.tools import lack
 
 
 @pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with all that ``make install`` installs."""
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what is in the source distribution."""
+    made = tmp_path_factory.mktemp("sdist")
+    build: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "--target",
+        "sdist",
+        "--directory",
+        made,
+    ]
+    subprocess.run(build, cwd=PROJECT, check=True, capture_output=True)
+    [archive] = made.iterdir()
+    with tarfile.open(archive) as packed:
+        packed.extractall(made, filter="data")
+    return made / archive.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="session")
+def tree(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with all that ``make install`` installs, of the source distribution."""
     tree = tmp_path_factory.mktemp("tree")
-    make("install", f"DESTDIR={tree}", "PREFIX=/usr")
+    backend = PROJECT / ".venv-build"  # one for all: the lock says whether it is the right one
+    backend.mkdir(exist_ok=True)
+    (sdist / backend.name).symlink_to(backend)
+    make("install", f"DESTDIR={tree}", "PREFIX=/usr", directory=sdist)
     return tree
 
 

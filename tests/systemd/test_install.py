@@ -12,7 +12,7 @@ import pytest
 
 import broadcasterd
 from tests.support.documents import broken_links
-from tests.support.service import make
+from tests.support.service import PROJECT, make
 
 CONFIGURATION = "etc/broadcasterd/broadcasterd.toml"
 SECRET = "etc/broadcasterd/secret"
@@ -30,6 +30,14 @@ def files(tree: Path) -> set[str]:
     """Return the files below, but those of releases."""
     found = (path.relative_to(tree).as_posix() for path in tree.rglob("*") if not path.is_dir())
     return {path for path in found if "/releases/" not in path}
+
+
+def test_the_source_distribution_has_all_of_the_repository(sdist: Path) -> None:
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    known = subprocess.check_output(listing, cwd=PROJECT, text=True).rstrip("\0").split("\0")
+    files = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*") if path.is_file()}
+
+    assert {*known, "PKG-INFO"} == {path for path in files if not path.startswith(".venv-build/")}
 
 
 def test_each_release_has_a_place_of_its_own_and_one_is_current(tree: Path) -> None:
