@@ -83,6 +83,12 @@ install: ## install this version for systemd (DESTDIR=, PREFIX=/usr/local, SYSTE
 uninstall: ## remove every release, but neither configuration nor state
 	$(DEPLOYMENT) uninstall
 
+DIST ?= dist
+.PHONY: deb
+deb: PREFIX = /usr
+deb: ## make a package for Debian (DIST=dist, VERSION=, DESTDIR= a tree that has the release)
+	$(DEPLOYMENT) deb --into $(DIST) $(VERSION)
+
 .PHONY: deploy-staging test-staging load-test-staging deploy-production test-production-smoke rollback
 deploy-staging: ## have staging go on with this version (VERSION=)
 	$(DEPLOYMENT) deploy staging $(VERSION)

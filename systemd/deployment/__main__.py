@@ -6,10 +6,12 @@ import argparse
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from deployment import functional
-from deployment.build import Checkout, release
+from deployment.build import CHECKOUT, Checkout, release
+from deployment.deb import deb
 from deployment.deploy import (
     INTERRUPTIONS,
     check_nothing_runs,
@@ -61,6 +63,8 @@ def do(arguments: argparse.Namespace, layout: Layout) -> None:
         case "install":
             with releases.locked(first=True):
                 put_under_all(releases, layout, arguments.version)
+        case "deb":
+            say(f"made {package(layout, arguments.version, arguments.into)}")
         case "uninstall":
             for left in uninstall(layout):
                 say(f"left where it is: {left}")
@@ -89,6 +93,21 @@ def put_under_all(releases: Releases, layout: Layout, version: str | None) -> No
     install(releases, version)
     link_to_current(layout)
     say(f"release {version} is installed")
+
+
+def package(layout: Layout, version: str | None, into: Path) -> Path:
+    """Make a package of this checkout; of a tree, where that has the release already.
+
+    Raises:
+        DeploymentError: it cannot be made.
+
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) if layout.is_this_machine else layout.root
+        tree = Layout(root=root)
+        releases = Releases(tree.here(tree.prefix))
+        with releases.locked(first=True):
+            return deb(releases.path(release(Checkout(), tree, version, say)), into)
 
 
 def go_on(releases: Releases, layout: Layout, instance: Instance, version: str | None) -> None:
@@ -149,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
             ("release", "make a release of this checkout, without switching to it"),
             ("install", "have all instances start from a release the next time that they start"),
             ("deploy", "have an instance go on with a release"),
+            ("deb", "make a package for Debian of this checkout"),
         )
     }
     commands.add_parser("releases", help="list the releases that are there, the newest first")
@@ -159,6 +179,9 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("instance", choices=INSTANCES)
     for each in versioned.values():
         each.add_argument("version", nargs="?", help="a release that is there, or else a name")
+    versioned["deb"].add_argument(
+        "--into", type=Path, default=CHECKOUT / "dist", help="where to put the package"
+    )
     testing.add_argument("--url", help="another machine's; the token is $BROADCASTERD_TOKEN then")
     testing.add_argument("--thorough", action="store_true", help="ask for more than a deployment")
     return parser

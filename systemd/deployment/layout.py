@@ -36,6 +36,11 @@ class Layout:
         return self.prefix / "lib/broadcasterd"
 
     @property
+    def packaged(self) -> Path:
+        """The release that a package brings, from which the machine makes one among the others."""
+        return self.library / "packaged"
+
+    @property
     def command(self) -> Path:
         """The command of the current release."""
         return self.prefix / "bin/broadcasterd"

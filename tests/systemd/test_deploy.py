@@ -19,6 +19,7 @@ import pytest
 
 import broadcasterd
 from tests.support.container import Container, until, why_not
+from tests.support.releases import edit, replace
 from tests.support.service import PROJECT, Service
 from tests.support.throughout import SUBSCRIBERS, unnoticed
 from tests.support.tools import lack
@@ -80,26 +81,6 @@ def releases(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     unit = made / NEW / "systemd/broadcasterd.service"
     replace(unit, re.sub("(?m)^Description=.*$", f"Description={NEW_UNIT}", unit.read_text()))
     return made
-
-
-def edit(release: Path, module: str, old: str, new: str) -> None:
-    """Change a module; what was compiled is never compared with its source."""
-    [package] = release.glob("lib/python3*/site-packages/broadcasterd")
-    path = package / module
-    text = path.read_text()
-
-    assert old in text
-    replace(path, text.replace(old, new))
-    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
-        compiled.unlink()
-
-
-def replace(path: Path, text: str) -> None:
-    """Put another file in the place of one that all releases share."""
-    mode = path.stat().st_mode
-    path.unlink()
-    path.write_text(text)
-    path.chmod(mode)
 
 
 @contextmanager
