@@ -10,6 +10,7 @@ DOCUMENTS = "docs"
 BESIDE = (
     *("CHANGELOG.md", "SECURITY.md", "config/broadcasterd.toml"),
     "config/alerts/webhook.schema.json",
+    *("config/Containerfile", "config/logrotate.conf", "config/supervisord.conf"),
     *(
         "config/prometheus/scrape.yml",
         "config/prometheus/alerts.yml",
