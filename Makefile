@@ -163,10 +163,11 @@ soak: $(INSTALLED) ## random load from a seed, invariants checked all along (MIN
 # --- check -----------------------------------------------------------------------------------
 
 .PHONY: lint format typecheck audit
-lint: $(INSTALLED) $(TOOLS_INSTALLED) ## check style and formatting
+lint: $(INSTALLED) $(TOOLS_INSTALLED) ## check style, formatting, imports and spelling
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	PYTHONPATH=daemon $(TOOLS)/bin/lint-imports --no-logo
+	$(TOOLS)/bin/codespell
 
 format: $(INSTALLED) ## format the code and apply safe fixes
 	$(BIN)/ruff check --fix
