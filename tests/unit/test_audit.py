@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / ".ci" / "audit.py"
+from tests.support.scripts import loaded
+from tests.support.tools import ROOT
 
 
 @pytest.fixture
 def audit() -> Iterator[ModuleType]:
     """Load the script."""
-    spec = importlib.util.spec_from_file_location("audit", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["audit"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["audit"]
+    with loaded("audit.py") as module:
+        yield module
 
 
 def _report(*packages: dict[str, object]) -> str:
@@ -31,9 +24,15 @@ def _report(*packages: dict[str, object]) -> str:
 
 
 def test_the_packages_of_the_lock_file_are_found(audit: ModuleType) -> None:
-    names = audit.locked((SCRIPT.parents[1] / audit.LOCK).read_text())
+    names = audit.locked((ROOT / audit.LOCK).read_text())
 
     assert {"trio", "quart-trio", "hypercorn", "typing-extensions"} <= set(names)
+
+
+def test_the_hook_looks_at_the_same_code(audit: ModuleType) -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+
+    assert f"files: ^({'|'.join(audit.OUR_CODE)})/\n" in hooks
 
 
 def test_a_package_without_vulnerabilities_was_looked_up(audit: ModuleType) -> None:
@@ -95,7 +94,7 @@ def test_what_the_index_says_is_enough_only_where_that_was_said(
         return audit.subprocess.CompletedProcess(command, 0, stdout=output, stderr="")
 
     monkeypatch.setattr(audit, "_run", run)
-    monkeypatch.chdir(SCRIPT.parents[1])
+    monkeypatch.chdir(ROOT)
 
     assert status == audit.main(index_suffices=suffices)
     assert "NOT LOOKED UP: aiofiles" in capsys.readouterr().out

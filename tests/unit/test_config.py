@@ -189,7 +189,7 @@ def test_unknown_key_names_the_nearest() -> None:
 
 
 def test_unknown_section_names_the_nearest() -> None:
-    assert problems({"sesions": {}}) == ["sesions: unknown section (did you mean sessions?)"]
+    assert problems({"session": {}}) == ["session: unknown section (did you mean sessions?)"]
 
 
 def test_unknown_key_that_resembles_nothing_gets_no_guess() -> None:
@@ -418,7 +418,7 @@ def test_a_figure_that_is_unknown_is_told_with_those_that_there_are() -> None:
         ({"severity": "bad"}, 'severity = "bad": expected one of info, warning, error, critical'),
         ({"name": "a b"}, 'name = "a b": expected a name of up to 64 letters'),
         ({"hold": 1}, "hold: unknown key"),
-        ({"fro": 1}, "fro: unknown key (did you mean for?)"),
+        ({"fro": 1}, "fro: unknown key (did you mean for?)"),  # codespell:ignore fro
         ({"action": "email"}, 'action: expected "journal", "notify_team"'),
         ({"action": "ftp://example.org"}, 'action: expected "journal", "notify_team"'),
         ({"action": "https://a b"}, 'action: expected "journal", "notify_team"'),

@@ -120,7 +120,7 @@ def test_what_is_not_claimed_is_not_granted(claims: dict[str, object]) -> None:
         {"broadcaster": {"publish": ["a"] * (MAX_GLOBS + 1)}},
         {"broadcaster": {"admin": 1}},
         {"broadcaster": {"admin": "true"}},
-        {"broadcaster": {"subscibe": ["a"]}},
+        {"broadcaster": {"subscribes": ["a"]}},
         {"sub": ""},
         {"sub": 7},
         {"sub": "cut \ud83d"},

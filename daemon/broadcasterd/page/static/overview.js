@@ -184,7 +184,7 @@ export class Overview {
   #showRoutes(requests) {
     const rows = Object.entries(requests).map(([route, { count, p50, p95, p99, max }]) =>
       [route, format.exact(count), ...[p50, p95, p99, max].map(format.milliseconds)]);
-    const columns = [{ label: "Route" }, 
+    const columns = [{ label: "Route" },
       ...["Requests", "p50", "p95", "p99", "Longest"].map((label) => ({ label, numeric: true, wide: ["p50", "p95"].includes(label) }))];
     this.routes.replaceChildren(rows.length
       ? table("Requests by route", columns, rows)
