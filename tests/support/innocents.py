@@ -235,6 +235,7 @@ class Innocents:
         with trio.move_on_after(CLOSED_WITHIN_S):
             while True:
                 memory = (await self.target.health())["memory"]
+                assert memory["clients_mb"] >= 0, "more was given back than was held"
                 if (
                     memory["breaker"] == "closed"
                     and self.target.rss_mb < self.before_mb + BACK_WITHIN_MB

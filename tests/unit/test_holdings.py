@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
+from hypercorn.trio.worker_context import EventWrapper
+
 from broadcasterd.memory.holdings import AT_ONCE, UNUSED_S, Holdings
+from broadcasterd.server.http2 import Buffer
 
 NOW = 100.0
 LONG_AGO = NOW - UNUSED_S
@@ -102,3 +105,16 @@ def test_the_holders_are_counted_and_their_bytes_are_an_account() -> None:
     all_of_them.discard(held)
 
     assert (0, 0) == (len(all_of_them), all_of_them.bytes)
+
+
+async def test_of_a_request_that_is_over_nothing_is_counted() -> None:
+    holdings = Holdings()
+    buffer = Buffer(EventWrapper, holdings, lambda: None)
+    await buffer.push(b"an answer")
+    buffer.count(100)  # of a body that has come
+    await buffer.close()
+    buffer.count(-100)  # it is taken
+    await buffer.pop(10)
+    buffer.count(50)
+
+    assert 0 == holdings.bytes

@@ -96,14 +96,15 @@ class Buffer(StreamBuffer):
         self._holdings = holdings
         self._cut = cut
         self._took_at = trio.current_time()
-        self.held = Holding(holdings)
-        self.held.hold(HTTP2_REQUEST_BYTES)
+        self._held = Holding(holdings)
+        self._held.hold(HTTP2_REQUEST_BYTES)
+        self._is_closed = False
         holdings.add(self)
 
     @property
     def held_bytes(self) -> int:
         """The bytes that the request holds."""
-        return self.held.bytes
+        return self._held.bytes
 
     def unused_since(self, _now: float) -> float:
         """Return since when its reader has asked for nothing of what is there."""
@@ -117,8 +118,14 @@ class Buffer(StreamBuffer):
     async def close(self) -> None:
         """Let go of it, and of whoever waits to write."""
         self._holdings.discard(self)
-        self.held.hold(0)
+        self._held.hold(0)
+        self._is_closed = True
         await super().close()
+
+    def count(self, size: int) -> None:
+        """Count so many bytes more, or fewer; of a request that is over nothing is counted."""
+        if not self._is_closed:
+            self._held.take(size)
 
     @override
     async def push(self, data: bytes) -> None:
@@ -127,7 +134,7 @@ class Buffer(StreamBuffer):
             raise BufferCompleteError
         if not self.buffer:
             self._took_at = trio.current_time()
-        self.held.take(len(data))
+        self.count(len(data))
         self.buffer.extend(data)
         while len(self.buffer) >= BUFFER_HIGH_WATER and not self._complete:
             await self._paused.clear()
@@ -140,7 +147,7 @@ class Buffer(StreamBuffer):
         del self.buffer[:max_length]
         if data:
             self._took_at = trio.current_time()
-            self.held.take(-len(data))
+            self.count(-len(data))
         if len(self.buffer) < BUFFER_LOW_WATER:
             await self._paused.set()
         return data
@@ -242,7 +249,7 @@ class Http2(H2Protocol):
 
     def _count(self, stream_id: int, size: int) -> None:
         if (buffer := self.stream_buffers.get(stream_id)) is not None:
-            buffer.held.take(size)
+            buffer.count(size)
 
     async def _tell(self, stream_id: int, size: int) -> None:
         self._untold[stream_id] += size
