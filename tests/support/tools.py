@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NODE_MODULES = ROOT / "tests" / "e2e" / "clients" / "node_modules"
 
-SYSTEM_PACKAGES = "3.11"
+DEBIAN_PYTHON = "3.11"
 """The version that Debian 12 has."""
 
 STRICT = "BROADCASTERD_TEST_STRICT"
@@ -59,7 +59,7 @@ def interpreter(version: str) -> str:
             continue  # pyenv's shims are there without what they stand for
         return str(candidate)
     reason = f"there is no Python {version}"
-    if version == SYSTEM_PACKAGES:
+    if version == DEBIAN_PYTHON:
         lack(reason)
     pytest.skip(reason)
 
