@@ -96,7 +96,7 @@ def _on_every_route() -> Iterator[str]:
     paths = document(Config())["paths"]
     assert isinstance(paths, dict)
     for template, operations in paths.items():
-        path = template.format(session="news", stream=CANARY, subject="nobody")
+        path = template.format(session="news", stream=CANARY, subject="nobody", file=CANARY)
         for method in {"get", "post", "delete"} & operations.keys():
             for token in (GOOD, *BAD.values()):
                 for fields, query in _carried(token):

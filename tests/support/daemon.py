@@ -172,11 +172,11 @@ def execute(
     arguments: Sequence[str],
     environment: Mapping[str, str],
     stderr: IO[str],
-    command: Sequence[str | Path] = (sys.executable, "-m", "broadcasterd"),
+    command: Sequence[str | Path] | None = None,
 ) -> tuple[Process, IO[str]]:
     """Launch it as a shell does."""
     process = subprocess.Popen(
-        [*command, *arguments],
+        [*(command or (sys.executable, "-m", "broadcasterd")), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=stderr,

@@ -85,6 +85,14 @@ class Bridge:
         assert message["type"] == "http.response.body"  # noqa: S101 (no other was offered)
         body, more = bytes(message.get("body", b"")), message.get("more_body", False)
         self._has_ended = not more
+        stream = self._exchange.connection.stream
+        stream.hold(len(body))  # beside the bytes that are being sent
+        try:
+            await self._send_body(body, more=more)
+        finally:
+            stream.hold(-len(body))
+
+    async def _send_body(self, body: bytes, *, more: bool) -> None:
         if self._start is None:
             await self._exchange.go_on(body, more=more)
             return
