@@ -13,6 +13,9 @@ from tests.support.daemon import StartDaemon
 from tests.support.proxy import CuttingProxy
 
 CLIENTS: dict[str, drivers.Follow] = {
+    "broadcasterd.client": drivers.own,
+    "broadcasterd.client-trio": drivers.own_async("trio"),
+    "broadcasterd.client-asyncio": drivers.own_async("asyncio"),
     "curl": drivers.curl,
     "httpx-sse": drivers.httpx_sse,
     "sseclient-py": drivers.sseclient_py,

@@ -20,9 +20,11 @@ from types import ModuleType
 
 import httpx
 import requests
+from anyio.from_thread import start_blocking_portal
 from httpx_sse import connect_sse
 from sseclient import SSEClient
 
+from broadcasterd.client import AsyncClient, Client, Received
 from tests.e2e.browser import Pages, open_page
 from tests.support.lines import Lines
 from tests.support.sse import Event, parse
@@ -147,6 +149,43 @@ def _sseclient() -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def own(url: str) -> Iterator[Iterator[Event]]:
+    """``broadcasterd.client``, in this thread."""
+    base, session = _parts(url)
+    with Client(base) as daemon, daemon.subscribe(session) as events:
+        yield (Event(event.id, event.data, event.event) for event in events)
+
+
+def own_async(backend: str) -> Follow:
+    """Return ``broadcasterd.client`` in an event loop of a thread of its own."""
+
+    @contextmanager
+    def listen(url: str) -> Iterator[Iterator[Event]]:
+        base, session = _parts(url)
+        with (
+            start_blocking_portal(backend) as loop,
+            loop.wrap_async_context_manager(AsyncClient(base)) as daemon,
+            loop.wrap_async_context_manager(daemon.subscribe(session)) as events,
+        ):
+
+            async def next_event() -> Received | None:
+                return await anext(events, None)
+
+            def follow() -> Iterator[Event]:
+                while (event := loop.call(next_event)) is not None:
+                    yield Event(event.id, event.data, event.event)
+
+            yield follow()
+
+    return listen
+
+
+def _parts(url: str) -> tuple[str, str]:
+    base, _, session = url.removesuffix("/events").partition("/v1/sessions/")
+    return base, session
 
 
 def node(package: str) -> Follow:
