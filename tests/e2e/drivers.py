@@ -190,20 +190,31 @@ def _parts(url: str) -> tuple[str, str]:
 
 def node(package: str) -> Follow:
     """Return a client from npm, run by the script in ``clients/`` that has its name."""
+    follow = script(f"{package.rpartition('/')[2]}.mjs")
+
+    def require_and_follow(url: str) -> AbstractContextManager[Iterator[Event]]:
+        require(f"npm:{package}")
+        return follow(url)
+
+    return require_and_follow
+
+
+def script(name: str, *arguments: str) -> Follow:
+    """Return the client that a script in ``clients/`` runs in Node."""
 
     @contextmanager
     def follow(url: str) -> Iterator[Iterator[Event]]:
-        require(f"npm:{package}")
-        script = SCRIPTS / f"{package.rpartition('/')[2]}.mjs"
         process = subprocess.Popen(
-            [require("node"), script, url], stdout=subprocess.PIPE, encoding="utf-8"
+            [require("node"), SCRIPTS / name, url, *arguments],
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
         )
         assert process.stdout is not None
         lines = Lines(process.stdout)
 
         def report() -> Report:
             line = lines.next(within=PATIENCE_S)
-            assert line is not None, f"{script.name} ended"
+            assert line is not None, f"{name} ended"
             seen: Report = json.loads(line)
             return seen
 
@@ -217,7 +228,7 @@ def node(package: str) -> Follow:
     return follow
 
 
-def chromium(client: str, pages: Pages, *, package: str | None = None) -> Follow:
+def chromium(client: str, pages: Pages, *, package: str | None = None, token: str = "") -> Follow:
     """Return a client that runs in a page of Chromium, if need be from an npm package.
 
     ``pages/client.mjs`` has them by their names.
@@ -227,7 +238,7 @@ def chromium(client: str, pages: Pages, *, package: str | None = None) -> Follow
     def follow(url: str) -> Iterator[Iterator[Event]]:
         if package is not None:
             require(f"npm:{package}")
-        page = pages.url(client=client, stream=url)
+        page = pages.url(client=client, stream=url, token=token)
         with open_page(require("chromium"), page) as log:
 
             def report() -> Report:

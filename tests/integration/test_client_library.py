@@ -341,7 +341,7 @@ def test_a_stream_goes_on_when_its_token_has_expired(
         nonlocal made
         await anyio.lowlevel.checkpoint()
         made += 1
-        return token(ttl=0.1 if made == 1 else 3600)
+        return token(ttl=1 if made == 1 else 3600)
 
     async def main() -> None:
         async with AsyncClient(daemon.url, token=make) as client, client.subscribe("s") as events:
