@@ -17,10 +17,13 @@ from broadcasterd.page.assets import CLIENT
 from tests.e2e.browser import Pages
 from tests.e2e.drivers import chromium
 from tests.support.daemon import Daemon, StartDaemon
+from tests.support.documents import listings_of
 from tests.support.lines import Lines
 from tests.support.proxy import CuttingProxy
 from tests.support.tokens import SECRET, bearer, claims, jwt_mode, sign
 from tests.support.tools import require
+
+PAGE = Path(__file__).parents[2] / "docs/client.md"
 
 SOON = 15.0
 """Seconds, for a loaded machine; what is waited for takes a start of Node."""
@@ -34,7 +37,7 @@ const text = (await import("node:fs")).readFileSync(process.argv[1], "base64");
 const { publish, subscribe, GAP, END } = await import(`data:text/javascript;base64,${text}`);
 const url = process.argv[2];
 const given = JSON.parse(process.argv[3]);
-const print = (seen) => console.log(JSON.stringify(seen));
+const print = (seen) => process.stdout.write(`${JSON.stringify(seen)}\\n`);
 const show = ({ type, data, lastEventId: id }) => print({ type, data, id });
 """
 
@@ -210,9 +213,10 @@ def test_what_was_not_acknowledged_is_published_again_and_once(daemon: Daemon) -
 
 @pytest.mark.parametrize("status", [401, 413])
 def test_a_publish_that_is_refused_fails_at_once(daemon: Daemon, status: int) -> None:
-    program = (
-        "await publish(url, 'x'.repeat(given.size), given).catch((e) => print([e.name, e.status]));"
-    )
+    program = """
+    const refused = ({ name, status }) => print({ name, status });
+    await publish(url, "x".repeat(given.size), given).catch(refused);
+    """
     options = {401: {"token": BAD, "size": 1}, 413: {"token": TOKEN, "size": 2_000_000}}[status]
     with node(program, daemon.session("s"), **options) as heard:
         assert [{"name": "RequestFailed", "status": status}] == list(heard)
@@ -233,3 +237,23 @@ def test_a_page_follows_with_tickets_through_cuts(daemon: Daemon, pages: Pages) 
 
     assert ids == heard
     assert ("broadcaster.end", []) == (end.type, rest)
+
+
+def test_the_script_of_the_page_runs_as_it_is(daemon: Daemon) -> None:
+    [page] = listings_of(PAGE, "html")
+    script = page.partition('<script type="module">')[2].partition("</script>")[0]
+    _, imported, script = script.partition('/client.js";\n')
+    assert imported
+    fetched = '(await fetch("/token")).text()'
+    assert fetched in script
+    script = script.replace(fetched, "given.token").replace("http://127.0.0.1:8000", daemon.url)
+
+    program = f"console.log = (...said) => print({{ said }}); {{ {script} }}"
+    with node(program, daemon.session("news"), token=TOKEN) as heard:
+        said = [next(heard)["said"] for _ in range(2)]
+        httpx.delete(f"{daemon.url}/v1/sessions/news", headers=bearer(TOKEN)).raise_for_status()
+        said += [each["said"] for each in heard]
+
+    assert ["open", ""] == said[0]
+    assert '{"text":"hello"}' == said[1][1]
+    assert [["the stream ends:", "session_closed"], ["closed", ""]] == said[2:]

@@ -1,4 +1,4 @@
-"""The page's files, and the client for others', read once: each with its type, validator and policy."""
+"""The page's files, and the client for others': each with its type, validator and policy."""
 
 from __future__ import annotations
 
