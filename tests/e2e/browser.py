@@ -21,6 +21,8 @@ from urllib.parse import urlencode
 
 from typing_extensions import override
 
+from broadcasterd.page.assets import CLIENT
+
 HERE = Path(__file__).parent
 
 FLAGS = (
@@ -52,7 +54,10 @@ class _Handler(SimpleHTTPRequestHandler):
 
     @override
     def translate_path(self, path: str) -> str:
-        """Find a file, also for an import that leaves ``.js`` to a bundler."""
+        """Find a file, also the daemon's own, or for an import that leaves ``.js`` to a bundler."""
+        # Tests of cuts load it from here, and so see its streams alone pass the proxy.
+        if path == f"/{CLIENT.name}":
+            return str(CLIENT)
         found = super().translate_path(path)
         return found if Path(found).exists() else f"{found}.js"
 
@@ -78,9 +83,10 @@ class Pages(ThreadingHTTPServer):
         self.origin = f"http://127.0.0.1:{self.server_port}"
         self.reports: queue.Queue[dict[str, object]] = queue.Queue()
 
-    def url(self, *, client: str, stream: str) -> str:
-        """Return the address of the page that runs ``client`` on ``stream``."""
-        return f"{self.origin}/pages/index.html?{urlencode({'client': client, 'stream': stream})}"
+    def url(self, *, client: str, stream: str, token: str = "") -> str:
+        """Return the address of the page that runs ``client`` on ``stream``, with a token."""
+        query = urlencode({"client": client, "stream": stream, "token": token})
+        return f"{self.origin}/pages/index.html?{query}"
 
 
 @contextmanager

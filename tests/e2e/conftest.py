@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from broadcasterd.page.assets import CLIENT
 from tests.e2e import drivers
 from tests.e2e.browser import Pages, serve_pages
 from tests.e2e.stream import Stream
@@ -13,14 +14,20 @@ from tests.support.daemon import StartDaemon
 from tests.support.proxy import CuttingProxy
 
 CLIENTS: dict[str, drivers.Follow] = {
+    "broadcasterd.client": drivers.own,
+    "broadcasterd.client-trio": drivers.own_async("trio"),
+    "broadcasterd.client-asyncio": drivers.own_async("asyncio"),
     "curl": drivers.curl,
     "httpx-sse": drivers.httpx_sse,
     "sseclient-py": drivers.sseclient_py,
+    "client.js": drivers.script("client-js.mjs", str(CLIENT)),
     "npm-eventsource": drivers.node("eventsource"),
     "npm-launchdarkly-eventsource": drivers.node("launchdarkly-eventsource"),
     "npm-fetch-event-source": drivers.node("@microsoft/fetch-event-source"),
 }
 IN_A_BROWSER = {
+    "chromium-client.js-fetch": None,
+    "chromium-client.js-EventSource": None,
     "chromium-EventSource": None,
     "chromium-event-source-polyfill": "event-source-polyfill",
     "chromium-fetch-event-source": "@microsoft/fetch-event-source",

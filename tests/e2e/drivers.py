@@ -20,9 +20,11 @@ from types import ModuleType
 
 import httpx
 import requests
+from anyio.from_thread import start_blocking_portal
 from httpx_sse import connect_sse
 from sseclient import SSEClient
 
+from broadcasterd.client import AsyncClient, Client, Received
 from tests.e2e.browser import Pages, open_page
 from tests.support.lines import Lines
 from tests.support.sse import Event, parse
@@ -149,22 +151,70 @@ def _sseclient() -> ModuleType:
     return module
 
 
+@contextmanager
+def own(url: str) -> Iterator[Iterator[Event]]:
+    """``broadcasterd.client``, in this thread."""
+    base, session = _parts(url)
+    with Client(base) as daemon, daemon.subscribe(session) as events:
+        yield (Event(event.id, event.data, event.event) for event in events)
+
+
+def own_async(backend: str) -> Follow:
+    """Return ``broadcasterd.client`` in an event loop of a thread of its own."""
+
+    @contextmanager
+    def listen(url: str) -> Iterator[Iterator[Event]]:
+        base, session = _parts(url)
+        with (
+            start_blocking_portal(backend) as loop,
+            loop.wrap_async_context_manager(AsyncClient(base)) as daemon,
+            loop.wrap_async_context_manager(daemon.subscribe(session)) as events,
+        ):
+
+            async def next_event() -> Received | None:
+                return await anext(events, None)
+
+            def follow() -> Iterator[Event]:
+                while (event := loop.call(next_event)) is not None:
+                    yield Event(event.id, event.data, event.event)
+
+            yield follow()
+
+    return listen
+
+
+def _parts(url: str) -> tuple[str, str]:
+    base, _, session = url.removesuffix("/events").partition("/v1/sessions/")
+    return base, session
+
+
 def node(package: str) -> Follow:
     """Return a client from npm, run by the script in ``clients/`` that has its name."""
+    follow = script(f"{package.rpartition('/')[2]}.mjs")
+
+    def require_and_follow(url: str) -> AbstractContextManager[Iterator[Event]]:
+        require(f"npm:{package}")
+        return follow(url)
+
+    return require_and_follow
+
+
+def script(name: str, *arguments: str) -> Follow:
+    """Return the client that a script in ``clients/`` runs in Node."""
 
     @contextmanager
     def follow(url: str) -> Iterator[Iterator[Event]]:
-        require(f"npm:{package}")
-        script = SCRIPTS / f"{package.rpartition('/')[2]}.mjs"
         process = subprocess.Popen(
-            [require("node"), script, url], stdout=subprocess.PIPE, encoding="utf-8"
+            [require("node"), SCRIPTS / name, url, *arguments],
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
         )
         assert process.stdout is not None
         lines = Lines(process.stdout)
 
         def report() -> Report:
             line = lines.next(within=PATIENCE_S)
-            assert line is not None, f"{script.name} ended"
+            assert line is not None, f"{name} ended"
             seen: Report = json.loads(line)
             return seen
 
@@ -178,7 +228,7 @@ def node(package: str) -> Follow:
     return follow
 
 
-def chromium(client: str, pages: Pages, *, package: str | None = None) -> Follow:
+def chromium(client: str, pages: Pages, *, package: str | None = None, token: str = "") -> Follow:
     """Return a client that runs in a page of Chromium, if need be from an npm package.
 
     ``pages/client.mjs`` has them by their names.
@@ -188,7 +238,7 @@ def chromium(client: str, pages: Pages, *, package: str | None = None) -> Follow
     def follow(url: str) -> Iterator[Iterator[Event]]:
         if package is not None:
             require(f"npm:{package}")
-        page = pages.url(client=client, stream=url)
+        page = pages.url(client=client, stream=url, token=token)
         with open_page(require("chromium"), page) as log:
 
             def report() -> Report:

@@ -11,6 +11,7 @@ from itertools import islice
 
 import pytest
 
+from broadcasterd.page.assets import CLIENT
 from tests.e2e import drivers
 from tests.e2e.conftest import RETRY_MS
 from tests.e2e.stream import NAME, Stream
@@ -22,6 +23,9 @@ from tests.support.sse import Event
 TEXTS = ["Ångström", '{"text": "and so on…"}', "日本語 🜅", "plain"]
 
 CLIENTS = {
+    "broadcasterd.client": drivers.own,
+    "broadcasterd.client-trio": drivers.own_async("trio"),
+    "client.js": drivers.script("client-js.mjs", str(CLIENT)),
     "requests": drivers.requests_lines,
     "sseclient": drivers.sseclient,
     "npm-eventsource": drivers.node("eventsource"),

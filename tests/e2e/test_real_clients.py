@@ -78,6 +78,7 @@ def test_an_ended_session_is_left_alone(follow: Follow, stream: Stream) -> None:
     assert end.type == "broadcaster.end"
     assert json.loads(end.data) == {"reason": "session_closed", "reconnect": False}
     assert rest == []
-    assert cursors == ["", seen[-1].id]
+    assert cursors[0] == ""
+    assert cursors[1:] in ([], [seen[-1].id])  # ours take the daemon at its word
     assert not came_back
     assert httpx.get(stream.daemon.session("news"), trust_env=False).status_code == 204

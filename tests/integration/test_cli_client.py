@@ -156,9 +156,9 @@ def failure(url: str) -> str:
     """Return what publishing in this process says, the address left out."""
     with (
         pytest.raises(client.RequestFailed) as failed,
-        client.Publisher(client.events_url(url, "s"), retry_for=0) as publisher,
+        client.Client(url, retry_for=0) as server,
     ):
-        publisher.publish({"data": "x"})
+        server.publish("s", "x")
     where, _, why = str(failed.value).partition(": ")
 
     assert f"{url}/v1/sessions/s/events" == where
@@ -218,11 +218,11 @@ def test_however_it_is_cut_every_line_arrives_once_and_in_order(daemon: Daemon) 
         )
         with (
             CuttingProxy(daemon.port) as proxy,
-            client.Publisher(proxy.session(name), sleep=lambda _: None) as publisher,
+            client.Client(proxy.url, sleep=lambda _: None) as server,
         ):
             proxy.cut_after_requests_of(*up, how=how)
             proxy.cut_after(*down, how=how)
-            receipt = publisher.publish_lines(source)
+            receipt = server.publisher(name).publish_lines(source)
 
         page = reader.get(daemon.session(name), params={"limit": 1000})
         assert lines == [event["data"] for event in page.json()["events"]]

@@ -34,3 +34,8 @@ def broken_links(document: Path) -> Iterator[str]:
         target = (document.parent / path).resolve() if path else document
         if not target.exists() or (anchor and anchor not in anchors_of(target)):
             yield link
+
+
+def listings_of(document: Path, language: str) -> list[str]:
+    """Return the fenced listings of a document that are in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)

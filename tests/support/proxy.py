@@ -43,7 +43,8 @@ class Request:
     def cursor(self) -> str:
         """The id that the client wants to resume after, from the header or the query."""
         query = parse_qs(urlsplit(self.target).query)
-        return self.headers.get("last-event-id") or query.get("lastEventId", [""])[-1]
+        asked = query.get("lastEventId") or query.get("last_event_id") or [""]
+        return self.headers.get("last-event-id") or asked[-1]
 
 
 class CuttingProxy:

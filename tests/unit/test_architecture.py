@@ -46,6 +46,8 @@ EXCEPTIONS = {
         " stall the loop. What crosses is a record that nobody changes, and a full queue drops"
     ),
     ("observe/log.py", "logging.handlers.QueueListener"): "that thread",
+    ("client/exchange.py", "anyio"): "it waits in the event loop of the program that it is in",
+    ("client/async_client.py", "anyio"): "the same",
     ("server/http2.py", "self.send_lock"): (
         "Hypercorn's own: of HTTP/2, many streams write to one connection. It is held over one"
         " write, which has a deadline, and by nobody who waits for anything else"

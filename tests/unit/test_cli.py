@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -366,16 +367,15 @@ RECEIPT = client.Receipt(session="s", accepted=1)
 
 
 class Published:
-    """Stands in for the client's publisher, and keeps what it was given."""
-
-    receipt = RECEIPT
+    """Stands in for the client, and for its publisher, and keeps what it was given."""
 
     def __init__(self) -> None:
         self.url = ""
         self.token: str | None = None
         self.proxy: str | None = None
         self.retry_for = 0.0
-        self.events: list[object] = []
+        self.events: list[tuple[object, ...]] = []
+        self.session = ""
         self.lines: tuple[bytes, str | None, bool] | None = None
 
     def __call__(
@@ -397,17 +397,26 @@ class Published:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def publish(self, *events: object) -> None:
-        self.events += events
+    def publish(self, session: str, data: object, *, event: str | None) -> client.Receipt:
+        self.session = session
+        self.events.append((data, event))
+        return RECEIPT
 
-    def publish_lines(self, source: io.BytesIO, *, event: str | None, ndjson: bool) -> None:
+    def publisher(self, session: str) -> Self:
+        self.session = session
+        return self
+
+    def publish_lines(
+        self, source: io.BytesIO, *, event: str | None, ndjson: bool
+    ) -> client.Receipt:
         self.lines = source.read(), event, ndjson
+        return RECEIPT
 
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> Published:
     published = Published()
-    monkeypatch.setattr(client, "Publisher", published)
+    monkeypatch.setattr(client, "Client", published)
     return published
 
 
@@ -422,8 +431,8 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
 def test_publish_sends_data_and_prints_the_answer(published: Published, capsys: Output) -> None:
     assert run("publish", "s", "--data", "hej", "--event", "greeting") == 0
 
-    assert published.url == "http://127.0.0.1:8000/v1/sessions/s/events"
-    assert published.events == [{"data": "hej", "event": "greeting"}]
+    assert (published.url, published.session) == ("http://127.0.0.1:8000", "s")
+    assert published.events == [("hej", "greeting")]
     assert capsys.readouterr() == (f"{RECEIPT.as_json()}\n", "broadcasterd: told aside\n")
 
 
@@ -464,14 +473,14 @@ def test_address_and_token_come_from_the_environment(
 
     assert run("publish", "s", "--data", "x") == 0
 
-    assert published.url == "https://events.example/v1/sessions/s/events"
+    assert (published.url, published.session) == ("https://events.example/", "s")
     assert published.token == "t0"
 
 
 def test_refused_publish_is_status_1_with_the_reason(
     published: Published, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise client.RequestFailed("403 Forbidden: not yours")
 
     monkeypatch.setattr(published, "publish", refuse)
@@ -483,7 +492,7 @@ def test_refused_publish_is_status_1_with_the_reason(
 def test_interrupted_publish_is_status_130_without_a_traceback(
     published: Published, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(published, "publish", interrupt)
@@ -500,7 +509,22 @@ def test_the_proxy_that_is_told_is_asked(published: Published) -> None:
 
 
 def tail_of(monkeypatch: pytest.MonkeyPatch, events: Callable[[], Iterator[Any]]) -> None:
-    monkeypatch.setattr(client, "Tail", lambda *_, **__: events())
+    class Followed:
+        """Stands in for the client."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def subscribe(self, *_: object, **__: object) -> nullcontext[Iterator[Any]]:
+            return nullcontext(events())
+
+    monkeypatch.setattr(client, "Client", Followed)
 
 
 def received(data: str, *, event: str = "message") -> client.Received:

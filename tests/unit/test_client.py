@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
@@ -15,7 +16,7 @@ from threading import Thread
 import pytest
 
 from broadcasterd import client
-from broadcasterd.client import Publisher, Received, RequestFailed, Tail, connection
+from broadcasterd.client import Client, End, Received, RequestFailed, connection
 
 HEARTBEAT = ": still here\n"
 
@@ -40,7 +41,8 @@ class Script:
         self._answers = answers
         self._thread = Thread(target=self._serve, daemon=True)
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1/sessions/s/events"
+        self.base = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{self.base}/v1/sessions/s/events"
         self.requests: list[str] = []
 
     def _serve(self) -> None:
@@ -78,14 +80,27 @@ class Waits(list[float]):
         self.append(seconds)
 
 
+def tail(
+    base: str,
+    sleep: Callable[[float], None] = time.sleep,
+    notify: Callable[[str], None] = lambda _: None,
+    **place: str | None,
+) -> list[Received]:
+    """Listen to the session ``s`` to its end."""
+    with (
+        Client(base, sleep=sleep, notify=notify) as daemon,
+        daemon.subscribe("s", **place) as events,
+    ):
+        return list(events)
+
+
 def follow(
     *answers: bytes, start: str | None = None, last_event_id: str | None = None
 ) -> tuple[list[Received], Waits, list[str]]:
     """Tail a script to its end; return what came, the waits, and the requests."""
     script, waits = Script(*answers), Waits()
     try:
-        tail = Tail(script.url, start=start, last_event_id=last_event_id, sleep=waits)
-        received = list(tail)
+        received = tail(script.base, waits, start=start, last_event_id=last_event_id)
     finally:
         script.finish()
     return received, waits, script.requests
@@ -149,7 +164,8 @@ def test_end_of_the_session_ends_the_tail() -> None:
         ),
     )
 
-    assert [event.final for event in received] == [False, True]
+    assert [isinstance(event, End) and event.reconnect for event in received] == [False, False]
+    assert isinstance(received[1], End)
     assert waits == []
 
 
@@ -177,7 +193,7 @@ def test_published_event_may_be_called_end() -> None:
         stream("id: a-1", "event: end", 'data: {"reconnect": false}', ""), ENDED
     )
 
-    assert [(event.by_daemon, event.final) for event in received] == [(False, False)]
+    assert received == [Received(id="a-1", event="end", data='{"reconnect": false}')]
 
 
 def test_gap_is_the_daemons_and_moves_no_cursor() -> None:
@@ -238,13 +254,13 @@ def test_failures_in_a_row_wait_longer_each_time() -> None:
 def test_daemon_that_is_down_is_tried_again() -> None:
     told: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     def give_up(_: float) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        list(Tail(url, notify=told.append, sleep=give_up))
+        tail(url, give_up, told.append)
 
     assert "next attempt in" in told[0]
 
@@ -270,14 +286,14 @@ def script() -> Iterator[Script]:
     script.finish()
 
 
-def ask(url: str, proxy: str | None = None, token: str | None = None) -> str:
+def ask(base: str, proxy: str | None = None, token: str | None = None) -> str:
     """Publish once, and return the receipt."""
-    with Publisher(url, retry_for=0, proxy=proxy, token=token) as publisher:
-        return publisher.publish({"data": "hej"}).as_json()
+    with Client(base, retry_for=0, proxy=proxy, token=token) as daemon:
+        return daemon.publish("s", "hej").as_json()
 
 
 def test_publish_returns_the_answer_and_sends_the_token(script: Script) -> None:
-    assert ask(script.url, token="t0") == RECEIPT
+    assert ask(script.base, token="t0") == RECEIPT
 
     assert "Authorization: Bearer t0\r\n" in script.requests[0]
     assert "Content-Type: application/x-ndjson\r\n" in script.requests[0]
@@ -296,7 +312,7 @@ def test_publish_says_why_it_was_refused(body: str, told: str) -> None:
     script = Script(answer(413, body))
 
     with pytest.raises(RequestFailed) as caught:
-        ask(script.url)
+        ask(script.base)
     script.finish()
 
     assert str(caught.value) == f"413 Request Entity Too Large from {script.url}{told}"
@@ -304,7 +320,7 @@ def test_publish_says_why_it_was_refused(body: str, told: str) -> None:
 
 # --- on real machines ------------------------------------------------------------------------
 
-ELSEWHERE = "http://broadcasterd.invalid/v1/sessions/s/events"
+ELSEWHERE = "http://broadcasterd.invalid"
 REDIRECTS = [301, 302, 303, 307, 308]
 
 
@@ -317,7 +333,7 @@ def test_a_proxy_of_the_environment_that_is_unusable_is_one_line(
     monkeypatch.setenv(variable, value)
     attempts: dict[str, Callable[[], object]] = {
         "publish": lambda: ask(ELSEWHERE),
-        "tail": lambda: list(Tail(ELSEWHERE)),
+        "tail": lambda: tail(ELSEWHERE),
     }
     with pytest.raises(RequestFailed) as failed:
         attempts[command]()
@@ -336,7 +352,7 @@ def test_a_daemon_on_loopback_is_asked_without_the_proxy_of_the_environment(
         monkeypatch.setenv(variable, proxy)
     monkeypatch.delenv("NO_PROXY", raising=False)
 
-    assert ask(script.url) == RECEIPT
+    assert ask(script.base) == RECEIPT
 
 
 @pytest.mark.parametrize(
@@ -359,23 +375,23 @@ def test_loopback_is_known(*, host: str, is_loopback: bool) -> None:
 
 def test_loopback_is_asked_through_a_proxy_where_that_is_told(script: Script) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        daemon = f"http://127.0.0.1:{listener.getsockname()[1]}/v1/sessions/s/events"
+        daemon = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
-    assert ask(daemon, proxy=script.url) == RECEIPT
-    assert script.requests[0].startswith(f"POST {daemon} HTTP/1.1\r\n")
+    assert ask(daemon, proxy=script.base) == RECEIPT
+    assert script.requests[0].startswith(f"POST {daemon}/v1/sessions/s/events HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize("proxy", ["socks5://h:1", "foo://h"])
 def test_a_proxy_that_was_told_and_is_unusable_is_one_line(proxy: str) -> None:
     with pytest.raises(RequestFailed, match="the proxy cannot be used: "):
-        ask("http://127.0.0.1:1/", proxy)
+        ask("http://127.0.0.1:1", proxy)
 
 
 @pytest.mark.parametrize("status", REDIRECTS)
 def test_tail_follows_redirects(status: int) -> None:
     there = Script(stream("id: a-1", "data: 1", ""), ENDED)
     here = Script(*[answer(status, extra=f"Location: {there.url}?from=now\r\n")] * 2)
-    received = list(Tail(here.url, sleep=lambda _: None))
+    received = tail(here.base, lambda _: None)
     there.finish()
     here.finish()
 
@@ -388,7 +404,7 @@ def test_tail_follows_redirects(status: int) -> None:
 def test_publish_names_where_it_was_redirected_to(status: int) -> None:
     script = Script(answer(status, extra="Location: https://other.example/here\r\n"))
     with pytest.raises(RequestFailed) as refused:
-        ask(script.url)
+        ask(script.base)
     script.finish()
 
     assert str(refused.value).startswith(f"{status} ")
@@ -400,7 +416,7 @@ def test_a_redirect_that_leads_nowhere_is_final(location: str, requests: int) ->
     script = Script(*[answer(302, extra=f"Location: {location}\r\n")] * requests)
     waits = Waits()
     with pytest.raises(RequestFailed, match=re.escape(script.url)):
-        list(Tail(script.url, sleep=waits))
+        tail(script.base, waits)
     script.finish()
 
     assert len(script.requests) == requests
@@ -416,7 +432,7 @@ def test_every_failure_names_the_url(url: str) -> None:
     def give_up(_: float) -> None:
         raise RequestFailed(told[0])
 
-    for attempt in (lambda: ask(url), lambda: list(Tail(url, notify=told.append, sleep=give_up))):
+    for attempt in (lambda: ask(url), lambda: tail(url, give_up, told.append)):
         with pytest.raises(RequestFailed) as failed:
             attempt()
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
-from broadcasterd.client import Figures, RequestFailed, Unavailable
+from broadcasterd.client import AsyncClient, RequestFailed, Unavailable
 from tests.unit.test_client import Script, answer
 
 GOOD = '{"status":"healthy","version":"1","sessions":3,"of_a_newer_daemon":{}}'
@@ -27,9 +27,9 @@ def played(*answers: bytes) -> Iterator[tuple[str, list[str]]]:
 
 
 @asynccontextmanager
-async def asking(*answers: bytes, token: str | None = None) -> AsyncIterator[Figures]:
+async def asking(*answers: bytes, token: str | None = None) -> AsyncIterator[AsyncClient]:
     with played(*answers) as (url, _):
-        async with Figures(url, token=token) as figures:
+        async with AsyncClient(url, token=token) as figures:
             yield figures
 
 
@@ -39,7 +39,7 @@ def good(body: str, status: int = 200) -> bytes:
 
 async def test_a_daemon_tells_its_figures_to_an_admins_token() -> None:
     with played(good(GOOD)) as (url, requests):
-        async with Figures(f"{url}/", token="t0") as figures:
+        async with AsyncClient(f"{url}/", token="t0") as figures:
             stats = await figures.stats()
 
     assert (3, "healthy", 0) == (stats.sessions, stats.status, stats.streams)
@@ -66,7 +66,7 @@ async def test_a_daemon_that_knows_no_alerts_has_none() -> None:
 async def test_sessions_come_page_after_page() -> None:
     pages = ('{"sessions":[{"session":"a"}],"next":"a&b"}', '{"sessions":[{"session":"b"}]}')
     with played(*map(good, pages)) as (url, requests):
-        async with Figures(url) as figures:
+        async with AsyncClient(url) as figures:
             names = [each.session async for each in figures.sessions()]
 
     assert ["a", "b"] == names
@@ -74,9 +74,9 @@ async def test_sessions_come_page_after_page() -> None:
     assert requests[1].startswith("GET /v1/sessions?limit=1000&cursor=a%26b ")
 
 
-Ask = Callable[[Figures], Awaitable[object]]
+Ask = Callable[[AsyncClient], Awaitable[object]]
 each_question = pytest.mark.parametrize(
-    "ask", [Figures.stats, Figures.health], ids=["stats", "health"]
+    "ask", [AsyncClient.stats, AsyncClient.health], ids=["stats", "health"]
 )
 
 
@@ -111,7 +111,7 @@ async def test_a_daemon_that_is_not_there_may_come() -> None:
     with socket.socket() as bound:  # and does not listen
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        async with Figures(url) as figures:
+        async with AsyncClient(url) as figures:
             with pytest.raises(Unavailable) as failed:
                 await figures.stats()
 

@@ -16,7 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broadcasterd.api.formats import EventStream, NdjsonEvents, RelayedEvents, encode
-from broadcasterd.client import Tail
+from broadcasterd.client.exchange import Credentials
+from broadcasterd.client.following import Following
 from broadcasterd.config import Sessions
 from broadcasterd.errors import Problem
 from broadcasterd.server.requests import RequestReader
@@ -187,13 +188,15 @@ OWN = [
     start=st.sampled_from([None, "now"]),
     places=PLACES,
 )
-def test_streams_as_tail_reads_them(
+def test_streams_as_our_client_reads_them(
     parts: list[bytes], end: bytes, start: str | None, places: list[int]
 ) -> None:
     def read(pieces: list[bytes]) -> object:
         headers = {"Content-Type": "text/event-stream; charset=utf-8"}
         response = httpx.Response(200, headers=headers, content=iter(pieces))
-        tail = Tail("http://127.0.0.1/", start=start)
-        return list(tail._stream(EventSource(response))), tail._cursor, tail._retry
+        following = Following("http://127.0.0.1/", Credentials(None), start=start)
+        following.is_over(response)
+        taken = [following.take(sse) for sse in EventSource(response).iter_sse()]
+        return [each for each in taken if each], following._cursor, following._retry
 
     check_cuts(read, b"".join([*parts, end]), places)

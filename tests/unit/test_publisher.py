@@ -14,9 +14,9 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from broadcasterd.client import Publisher, PublishFailed, Receipt, RequestFailed, publisher
+from broadcasterd.client import Client, PublishFailed, Receipt, RequestFailed, lines, publishing
 from broadcasterd.client.connection import MIN_WAIT
-from broadcasterd.client.publisher import lines_as_they_come
+from broadcasterd.client.lines import lines_as_they_come
 from tests.unit.test_client import Script, answer
 
 CUT = b""
@@ -61,13 +61,14 @@ class Scripted:
     def __init__(self, script: Script, retry_for: float) -> None:
         self.clock = Clock()
         self.told: list[str] = []
-        self.publisher = Publisher(
-            script.url,
+        self.daemon = Client(
+            script.base,
             retry_for=retry_for,
             notify=self.told.append,
             sleep=self.clock.sleep,
             now=self.clock.now,
         )
+        self.publisher = self.daemon.publisher("s")
         self._script = script
 
     def bodies(self) -> list[list[dict[str, object]]]:
@@ -85,7 +86,7 @@ def scripted(*answers: bytes, retry_for: float = 60.0) -> Iterator[Scripted]:
     script = Script(*answers)
     one = Scripted(script, retry_for)
     try:
-        with one.publisher:
+        with one.daemon:
             yield one
     finally:
         script.finish()
@@ -190,8 +191,8 @@ def test_waits_grow_and_end_when_the_time_is_over() -> None:
         one.publisher.publish(*events(1))
     *waits, last = one.clock.waits
 
-    assert all(MIN_WAIT <= wait <= publisher.MAX_PAUSE for wait in waits)
-    assert waits[0] <= 1.5 * publisher.FIRST_WAIT
+    assert all(MIN_WAIT <= wait <= publishing.MAX_PAUSE for wait in waits)
+    assert waits[0] <= 1.5 * publishing.FIRST_WAIT
     assert waits[-1] > 20 * waits[0]
     assert sum(waits) + last == pytest.approx(60)
     assert "given up after 60 s" in str(failed.value)
@@ -212,7 +213,7 @@ def test_the_daemon_says_when_to_come_back(asked: int, retry_for: float) -> None
     with scripted(*answers, retry_for=retry_for) as one:
         one.publisher.publish(*events(1))
 
-    assert asked <= one.clock.waits[0] <= asked * publisher.JITTER
+    assert asked <= one.clock.waits[0] <= asked * publishing.JITTER
 
 
 def test_a_daemon_that_asks_for_more_time_than_there_is_is_given_up_at_once() -> None:
@@ -303,15 +304,14 @@ def test_what_is_taken_too_slowly_for_an_answer_is_sent_in_smaller_parts(
 ) -> None:
     asked = []
 
-    def post(_: object, __: str, *, content: bytes, **___: object) -> httpx.Response:
-        asked.append(content.count(b"\n"))
+    def send(_: object, request: httpx.Request, **__: object) -> httpx.Response:
+        asked.append(request.content.count(b"\n"))
         if asked[-1] > 20:
             raise httpx.ReadTimeout("")
-        request = httpx.Request("POST", "http://h/")
         told = {"session": "s", "accepted": asked[-1]}
         return httpx.Response(200, json=told, request=request)
 
-    monkeypatch.setattr(httpx.Client, "post", post)
+    monkeypatch.setattr(httpx.Client, "send", send)
     with scripted(CUT) as one:
         assert one.publisher.publish(*events(90)).accepted == 90
 
@@ -348,10 +348,10 @@ def test_lines_come_as_they_are_cut() -> None:
 
 
 def test_a_line_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100)
     source = Pieces(b"good\n", *[b"x"] * 101)
-    lines = lines_as_they_come(source)
+    come = lines_as_they_come(source)
 
-    assert [b"good"] == next(lines)
+    assert [b"good"] == next(come)
     with pytest.raises(RequestFailed, match="100 bytes"):
-        next(lines)
+        next(come)

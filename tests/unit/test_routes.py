@@ -133,6 +133,7 @@ async def test_only_what_is_for_anyone_needs_no_token(tmp_path: Path) -> None:
         "/openapi.json",
         "/",
         "/page/{file}",
+        "/client.js",
     }
     assert 200 == (await _status(api, route_that(None, anyone=True)))
 

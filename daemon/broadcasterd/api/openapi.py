@@ -94,6 +94,7 @@ def _paths(config: Config) -> dict[str, Schema]:
         "/openapi.json": {"get": _description()},
         "/": {"get": _page("page", "The live page")},
         "/page/{file}": {"parameters": [_FILE], "get": _page("pageFile", "A file of the page")},
+        "/client.js": {"get": _page("clientScript", "The client for pages", problems=[])},
     }
 
 
@@ -308,7 +309,7 @@ def _watch() -> Schema:
     )
 
 
-def _page(name: str, summary: str) -> Schema:
+def _page(name: str, summary: str, problems: Sequence[int] = (404,)) -> Schema:
     contents = {kind: {"schema": TEXT} for kind in ("text/html", "text/css", "text/javascript")}
     headers = {"ETag": {"required": True, "schema": TEXT}}
     return _operation(
@@ -322,7 +323,7 @@ def _page(name: str, summary: str) -> Schema:
             },
             "304": {"description": "it is what `If-None-Match` names", "headers": headers},
         },
-        problems=[404],
+        problems=problems,
     )
 
 

@@ -39,7 +39,7 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import Config, Settings
 from broadcasterd.errors import Problem
 from broadcasterd.figures.counts import Requests
-from broadcasterd.page.assets import INDEX, assets
+from broadcasterd.page.assets import INDEX, Asset, assets, client_script
 
 CLIENT_GONE = 499
 """The status that a request is counted under whose client left, as nginx does."""
@@ -267,9 +267,17 @@ async def _page(api: Api, call: Call, _grant: Grant) -> Answer:
     found = assets(is_open=config.auth.mode == "none").get(call.path.get("file", INDEX))
     if found is None or not config.dashboard.enabled:
         raise Problem(HTTPStatus.NOT_FOUND, "there is nothing at this path")
-    if found.etag in entity_tags(call.head.headers.get("if-none-match", "")):
-        return Answer(HTTPStatus.NOT_MODIFIED, found.headers)
-    return Answer(headers=found.headers, body=found.body)
+    return _file(call, found)
+
+
+async def _client_script(_api: Api, call: Call, _grant: Grant) -> Answer:
+    return _file(call, client_script())
+
+
+def _file(call: Call, file: Asset) -> Answer:
+    if file.etag in entity_tags(call.head.headers.get("if-none-match", "")):
+        return Answer(HTTPStatus.NOT_MODIFIED, file.headers)
+    return Answer(headers=file.headers, body=file.body)
 
 
 ANYONE = None
@@ -308,4 +316,5 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/openapi.json", _describe_api, ANYONE),
     Route("GET", "/", _page, ANYONE),
     Route("GET", "/page/{file}", _page, ANYONE),
+    Route("GET", "/client.js", _client_script, ANYONE),
 )

@@ -12,7 +12,7 @@ from broadcasterd.cli.options import daemon_options, seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from broadcasterd.client import Figures, SessionFigures
+    from broadcasterd.client import AsyncClient, SessionFigures
 
 ORDERS = {
     "subscribers": "subscribers",
@@ -39,7 +39,7 @@ def stats(*, as_json: bool, url: str, token: str | None, proxy: str | None) -> N
     from broadcasterd import client
 
     async def ask() -> None:
-        async with client.Figures(url, token=token, proxy=proxy) as figures:
+        async with client.AsyncClient(url, token=token, proxy=proxy) as figures:
             if as_json:
                 click.echo((await figures.stats_as_json()).encode())
             else:
@@ -84,7 +84,7 @@ def sessions(
     from broadcasterd.access.grants import matches
 
     async def ask() -> list[SessionFigures]:
-        async with client.Figures(url, token=token, proxy=proxy) as figures:
+        async with client.AsyncClient(url, token=token, proxy=proxy) as figures:
             return [each async for each in figures.sessions() if matches(glob or "*", each.session)]
 
     try:
@@ -126,7 +126,7 @@ def top(*, interval: float, url: str, token: str | None, proxy: str | None) -> i
         raise click.BadParameter(f"expected at least {MIN_INTERVAL_S:g} s", param_hint="--interval")
 
     async def run() -> int:
-        async with client.Figures(url, token=token, proxy=proxy) as figures:
+        async with client.AsyncClient(url, token=token, proxy=proxy) as figures:
             console = _console(WIDE)
             if console.is_dumb_terminal or not sys.stdout.isatty():
                 await _print_snapshot(figures, url)
@@ -141,7 +141,7 @@ def top(*, interval: float, url: str, token: str | None, proxy: str | None) -> i
         raise click.ClickException(str(error)) from error
 
 
-async def _print_snapshot(figures: Figures, url: str) -> None:
+async def _print_snapshot(figures: AsyncClient, url: str) -> None:
     import time
 
     from broadcasterd.cli.view import View, busiest

@@ -54,18 +54,15 @@ def publish(
     if not streams and data is None:
         raise click.UsageError('Say --data TEXT, or "-" to read standard input.')
     try:
-        with client.Publisher(
-            client.events_url(url, session),
-            retry_for=retry_for,
-            token=token,
-            proxy=proxy,
-            notify=tell,
-        ) as publisher:
+        with client.Client(
+            url, token=token, retry_for=retry_for, proxy=proxy, notify=tell
+        ) as daemon:
             if streams:
                 source = cast("client.Source", sys.stdin.buffer)  # of more than its type says
-                publisher.publish_lines(source, event=event, ndjson=ndjson)
+                publisher = daemon.publisher(session)
+                receipt = publisher.publish_lines(source, event=event, ndjson=ndjson)
             else:
-                publisher.publish({"data": data} | ({} if event is None else {"event": event}))
+                receipt = daemon.publish(session, data, event=event)
     except client.RequestFailed as error:
         raise click.ClickException(str(error)) from error
-    click.echo(publisher.receipt.as_json())
+    click.echo(receipt.as_json())

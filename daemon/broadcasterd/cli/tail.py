@@ -42,20 +42,16 @@ def tail(
         # Bytes, so that the terminal's locale has no say; flushed by click each time.
         click.echo((printable_lines(text) if sys.stdout.isatty() else text).encode())
 
-    events = client.Tail(
-        client.events_url(url, session),
-        start=start,
-        last_event_id=last_event_id,
-        token=token,
-        proxy=proxy,
-        notify=tell,
-    )
     try:
-        for event in events:
-            if event.by_daemon:
-                tell(f"{event.event.removeprefix(client.OWN_PREFIX)}: {event.data}")
-            else:
-                show(event.as_json() if as_json else event.data)
+        with (
+            client.Client(url, token=token, proxy=proxy, notify=tell) as daemon,
+            daemon.subscribe(session, start=start, last_event_id=last_event_id) as events,
+        ):
+            for event in events:
+                if event.by_daemon:
+                    tell(f"{event.event.removeprefix(client.OWN_PREFIX)}: {event.data}")
+                else:
+                    show(event.as_json() if as_json else event.data)
     except client.RequestFailed as error:
         raise click.ClickException(str(error)) from error
     except BrokenPipeError:

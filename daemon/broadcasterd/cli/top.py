@@ -16,7 +16,7 @@ from rich.console import Console
 
 from broadcasterd.cli.screen import Screen
 from broadcasterd.cli.view import Trouble, View, busiest
-from broadcasterd.client import Figures, RequestFailed, SessionFigures, Unavailable
+from broadcasterd.client import AsyncClient, RequestFailed, SessionFigures, Unavailable
 from broadcasterd.client.connection import backoff
 
 SESSIONS_INTERVAL_S = 5.0
@@ -46,7 +46,9 @@ class Top:
 
     """
 
-    def __init__(self, figures: Figures, url: str, console: Console, *, interval: float) -> None:
+    def __init__(
+        self, figures: AsyncClient, url: str, console: Console, *, interval: float
+    ) -> None:
         self._figures = figures
         self._interval = interval
         self._view = View(url, keys="q quits")

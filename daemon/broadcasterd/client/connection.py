@@ -26,6 +26,11 @@ _PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
 UNUSABLE = (httpx.InvalidURL, ImportError, ValueError, OverflowError)
 _NUMBER = re.compile(r"^\[Errno -?[0-9]+\] ")  # it says nothing that the words do not
 
+# A stream holds its connection for as long as it is open: their number is their owner's affair.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+
+_Client = TypeVar("_Client", httpx.Client, httpx.AsyncClient)
+
 
 class RequestFailed(Exception):  # noqa: N818 (it is the daemon's answer, not an error in here)
     """The daemon refused, or could not be reached; the text is for a person."""
@@ -45,7 +50,12 @@ class Pause:
 
 def events_url(base: str, session: str) -> str:
     """Return the one URL that both publishes to and streams a session."""
-    return f"{base.rstrip('/')}/v1/sessions/{quote(session, safe='~:')}/events"
+    return f"{base.rstrip('/')}/v1/sessions/{quoted(session)}/events"
+
+
+def quoted(session: str) -> str:
+    """Return a session's name as a part of a path."""
+    return quote(session, safe="~:")
 
 
 def backoff(
@@ -62,11 +72,6 @@ def backoff(
     return min(max(min(grown, at_most), first, at_least), MAX_WAIT)
 
 
-def authorization(token: str | None) -> dict[str, str]:
-    """Return the field that carries a token."""
-    return {} if token is None else {"Authorization": f"Bearer {token}"}
-
-
 def is_passing(status: int) -> bool:
     """Tell a bad moment from a bad request."""
     return status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -78,7 +83,7 @@ def retry_after(response: httpx.Response) -> float:
     return float(text) if text.isascii() and text.isdigit() else 0.0
 
 
-def connect(url: str, proxy: str | None, timeout: httpx.Timeout) -> httpx.Client:
+def connect(kind: type[_Client], url: str, proxy: str | None) -> _Client:
     """Return a client that asks through ``proxy``, or through those of the environment.
 
     Those are for other machines: a daemon on loopback is asked directly.
@@ -86,30 +91,14 @@ def connect(url: str, proxy: str | None, timeout: httpx.Timeout) -> httpx.Client
     Raises:
         RequestFailed: a proxy cannot be used.
     """
-    return _made(httpx.Client, url, proxy, timeout)
-
-
-def connect_async(url: str, proxy: str | None, timeout: httpx.Timeout) -> httpx.AsyncClient:
-    """Return the same for Trio.
-
-    Raises:
-        RequestFailed: a proxy cannot be used.
-    """
-    return _made(httpx.AsyncClient, url, proxy, timeout)
-
-
-_Client = TypeVar("_Client", httpx.Client, httpx.AsyncClient)
-
-
-def _made(kind: type[_Client], url: str, proxy: str | None, timeout: httpx.Timeout) -> _Client:
     from_environment = proxy is None and not _is_loopback(url)
     try:
         return kind(
-            timeout=timeout,
             proxy=proxy,
             trust_env=from_environment,
             # Of the environment, certificates count in any case (SSL_CERT_FILE).
             verify=httpx.create_ssl_context() if url.startswith("https:") else True,
+            limits=_LIMITS,
         )
     except UNUSABLE as error:
         named = " and ".join(sorted(name for name in os.environ if name.upper() in _PROXIES))

@@ -5,10 +5,9 @@ A figure that a daemon does not know (an older one, or a newer) is 0, or empty.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from http import HTTPStatus
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -17,13 +16,13 @@ from broadcasterd.client.connection import (
     UNUSABLE,
     RequestFailed,
     Unavailable,
-    authorization,
     cause,
-    connect_async,
     is_passing,
+    quoted,
     refusal,
     shown,
 )
+from broadcasterd.client.exchange import Ask, Call, Credentials, ask
 
 PAGE = 1000  # sessions: as many as a daemon lists at once
 
@@ -128,10 +127,15 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """What ``/health`` says beyond that: the names of the alerts that are firing."""
+    """The answer of ``/health``: a verdict, a few figures, and the alerts that are firing."""
 
     status: str
     alerts: list[str] = []
+    version: str = ""
+    uptime_s: float = 0.0
+    sessions: int = 0
+    subscribers: int = 0
+    memory: Memory = Memory()
 
 
 class SessionFigures(msgspec.Struct, frozen=True):
@@ -148,7 +152,9 @@ class SessionFigures(msgspec.Struct, frozen=True):
     idle_s: float = 0.0
 
 
-class _Page(msgspec.Struct, frozen=True):
+class Page(msgspec.Struct, frozen=True):
+    """Some of the open sessions, and the cursor of the next ones."""
+
     sessions: list[SessionFigures]
     next: str | None = None
 
@@ -156,78 +162,56 @@ class _Page(msgspec.Struct, frozen=True):
 _Document = TypeVar("_Document")
 
 
-class Figures:
-    """Asks a daemon for its figures, in a Trio run; use it as a context manager.
+def get_stats(base: str, credentials: Credentials) -> Call[Stats]:
+    """Return the answer of ``/stats``."""
+    return _read((yield from _get(f"{base}/stats", credentials)), Stats)
 
-    Args:
-        url: where the daemon is.
-        token: sent as a bearer token; it is to be an admin's.
-        proxy: asked through, also for a daemon on loopback.
 
-    Raises:
-        RequestFailed: on entering, a proxy cannot be used; on asking, the daemon refuses.
-        Unavailable: it cannot be reached, or is in trouble, which may pass.
+def get_stats_as_json(base: str, credentials: Credentials) -> Call[str]:
+    """Return it as it came."""
+    response = yield from _get(f"{base}/stats", credentials)
+    _read(response, Stats)
+    return response.text
 
-    """
 
-    def __init__(self, url: str, *, token: str | None = None, proxy: str | None = None) -> None:
-        self._base = url.rstrip("/")
-        self._client = connect_async(url, proxy, _TIMEOUT)
-        self._client.headers.update(authorization(token))
-        self._client.follow_redirects = True
+def get_health(base: str, credentials: Credentials) -> Call[Health]:
+    """Return the answer of ``/health``, also of a daemon that says that it is unhealthy."""
+    url = f"{base}/health"
+    step, unhealthy = Ask(url=url, timeout=_TIMEOUT), HTTPStatus.SERVICE_UNAVAILABLE
+    return _read((yield from _checked(step, credentials, HTTPStatus.OK, unhealthy)), Health)
 
-    async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._client.__aexit__(kind, error, traceback)
+def get_sessions(base: str, credentials: Credentials, cursor: str) -> Call[Page]:
+    """Return the page of open sessions after a cursor."""
+    url, query = f"{base}/v1/sessions", {"limit": str(PAGE), "cursor": cursor}
+    return _read((yield from _get(url, credentials, query)), Page)
 
-    async def stats(self) -> Stats:
-        """Return the answer of ``/stats``."""
-        return _read(await self._get("/stats"), Stats)
 
-    async def stats_as_json(self) -> str:
-        """Return it as it came."""
-        response = await self._get("/stats")
-        _read(response, Stats)
-        return response.text
+def end_session(base: str, session: str, credentials: Credentials) -> Call[None]:
+    """End a session, where there is one."""
+    url = f"{base}/v1/sessions/{quoted(session)}"
+    step = Ask(method="DELETE", url=url, timeout=_TIMEOUT, follow_redirects=False)
+    yield from _checked(step, credentials, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND)
 
-    async def health(self) -> Health:
-        """Return the answer of ``/health``, also of a daemon that says that it is unhealthy."""
-        return _read(await self._get("/health", HTTPStatus.SERVICE_UNAVAILABLE), Health)
 
-    async def sessions(self) -> AsyncIterator[SessionFigures]:
-        """Yield each open session, by name."""
-        cursor = ""
-        while True:
-            response = await self._get("/v1/sessions", limit=str(PAGE), cursor=cursor)
-            page = _read(response, _Page)
-            for session in page.sessions:
-                yield session
-            if page.next is None:
-                return
-            cursor = page.next
+def _get(
+    url: str, credentials: Credentials, query: Mapping[str, str] | None = None
+) -> Call[httpx.Response]:
+    step = Ask(url=url, params=query or {}, timeout=_TIMEOUT)
+    return (yield from _checked(step, credentials, HTTPStatus.OK))
 
-    async def _get(
-        self, path: str, also_good: HTTPStatus = HTTPStatus.OK, **query: str
-    ) -> httpx.Response:
-        url = self._base + path
-        try:
-            response = await self._client.get(url, params=query)
-        except _FINAL as error:
-            raise RequestFailed(f"{shown(url)}: {cause(error, url)}") from error
-        except httpx.TransportError as error:
-            raise Unavailable(f"{shown(url)}: {cause(error, url)}") from error
-        if response.status_code in {HTTPStatus.OK, also_good}:
-            return response
-        failed = Unavailable if is_passing(response.status_code) else RequestFailed
-        raise failed(refusal(response))
+
+def _checked(step: Ask, credentials: Credentials, *good: HTTPStatus) -> Call[httpx.Response]:
+    try:
+        response = yield from ask(step, credentials)
+    except _FINAL as error:
+        raise RequestFailed(f"{shown(step.url)}: {cause(error, step.url)}") from error
+    except httpx.TransportError as error:
+        raise Unavailable(f"{shown(step.url)}: {cause(error, step.url)}") from error
+    if response.status_code in good:
+        return response
+    failed = Unavailable if is_passing(response.status_code) else RequestFailed
+    raise failed(refusal(response))
 
 
 def _read(response: httpx.Response, kind: type[_Document]) -> _Document:

@@ -1,4 +1,4 @@
-"""The files of the page, read once: each with its type, its validator, and the page's policy."""
+"""The page's files, and the client for others': each with its type, validator and policy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 
 INDEX = "index.html"
 STATIC = Path(__file__).parent / "static"
+CLIENT = Path(__file__).parent / "client.js"
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -48,6 +49,12 @@ def assets(*, is_open: bool) -> dict[str, Asset]:
     if is_open:
         found[INDEX] = found[INDEX].replace(_ASKS_FOR_TOKENS, _IS_OPEN)
     return {name: _asset(body, _TYPES[Path(name).suffix]) for name, body in found.items()}
+
+
+@cache
+def client_script() -> Asset:
+    """Return the client for the pages of others: ``/client.js``."""
+    return _asset(CLIENT.read_bytes(), _TYPES[CLIENT.suffix])
 
 
 def _asset(body: bytes, kind: str) -> Asset:

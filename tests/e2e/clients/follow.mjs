@@ -37,3 +37,15 @@ export async function followFetch(fetchEventSource, url, report) {
   });
   await request.catch(() => report({ closed: true }));
 }
+
+// The daemon's own: what it says itself comes as an object.
+export function followOwn(subscribe, url, options, report) {
+  const events = subscribe(url, {
+    ...options,
+    onState: ({ state, why, status }) => state === "closed" && report({ closed: true, why, status }),
+  });
+  const take = ({ type, data, lastEventId }) =>
+    report({ id: lastEventId, type, data: typeof data === "string" ? data : JSON.stringify(data) });
+  for (const type of ["message", "greeting", "broadcaster.gap", "broadcaster.end"]) events.addEventListener(type, take);
+  return events;
+}

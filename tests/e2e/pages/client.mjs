@@ -1,6 +1,6 @@
 // Runs the client that the page's query names on the stream that it names, and posts what it sees to the test.
 
-import { follow, followFetch } from "/clients/follow.mjs";
+import { follow, followFetch, followOwn } from "/clients/follow.mjs";
 
 const MODULES = "/clients/node_modules";
 const query = new URLSearchParams(location.search);
@@ -17,7 +17,19 @@ async function report(seen) {
   sending = false;
 }
 
+const own = (transport) => async () => {
+  const { subscribe } = await import("/client.js");
+  followOwn(subscribe, stream, { transport, retry: 50 }, report);
+};
+
 const clients = {
+  "client.js-fetch": own("fetch"),
+  "client.js-EventSource": own("EventSource"),
+  // As a page of an application loads it: from the daemon, which is of another origin.
+  async "client.js with tickets"() {
+    const { subscribe } = await import(new URL("/client.js", stream).href);
+    followOwn(subscribe, stream, { token: query.get("token"), transport: "EventSource", retry: 50 }, report);
+  },
   EventSource() {
     follow(new EventSource(stream), report);
   },

@@ -1,4 +1,4 @@
-"""`publish`: every event is sent until it is acknowledged, in order, and is broadcast once.
+"""To publish: every event is sent until it is acknowledged, in order, and is broadcast once.
 
 There is one request at a time. It carries what is there at that moment, and what comes meanwhile is
 the next one's: an event goes out as soon as it is there, a thousand at once go in a few requests,
@@ -12,12 +12,11 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from itertools import accumulate
-from types import TracebackType
-from typing import Protocol, Self
+from typing import TypeAlias
 
 import httpx
 import msgspec
@@ -28,15 +27,17 @@ from broadcasterd.client.connection import (
     UNUSABLE,
     Pause,
     RequestFailed,
-    authorization,
     backoff,
     cause,
-    connect,
     is_passing,
     refusal,
     retry_after,
     shown,
 )
+from broadcasterd.client.exchange import Ask, Call, Credentials, Renew, Wait, answer
+
+Event: TypeAlias = Mapping[str, object] | bytes
+"""An event to publish: an object of the contract, or its JSON."""
 
 RETRY_FOR = 60.0  # seconds: a restart takes one, a reboot half a minute
 FIRST_WAIT = 0.25  # seconds
@@ -47,9 +48,6 @@ JITTER = 1.25  # of a wait that the daemon asked for: it asks everybody for the 
 # events and 1 MiB, unless it is told otherwise.
 MAX_EVENTS = 100
 MAX_BYTES = 256 * 1024
-
-READ_BYTES = 64 * 1024  # what a pipe holds
-MAX_LINE_BYTES = 64 * 1024 * 1024  # what no daemon takes: a line without an end fills no memory
 
 # Writing may take as long as the daemon holds a publisher back, which it does on purpose.
 _TIMEOUT = httpx.Timeout(30.0, write=None)
@@ -114,17 +112,15 @@ class PublishFailed(RequestFailed):
         return f"{self.receipt.accepted} accepted" + f", {duplicates} known" * bool(duplicates)
 
 
-class Publisher:
-    """A context: inside it publishes to one session, and connects when it is first asked to.
+class Publishing:
+    """What is published to one session: keys, what is acknowledged, and what to do next.
 
     Args:
         url: what `events_url` returned.
+        credentials: of the requests.
         retry_for: how many seconds an event is sent again and again while it is not acknowledged,
             0 for one attempt. Beyond `sessions.event_ttl` (600 s) events may be broadcast twice.
-        token: sent as a bearer token.
-        proxy: asked through, also for a daemon on loopback.
         notify: called with a sentence for a person, before each wait.
-        sleep: waits; takes seconds.
         now: tells seconds of a clock that is not set.
 
     Attributes:
@@ -135,38 +131,23 @@ class Publisher:
     def __init__(
         self,
         url: str,
+        credentials: Credentials,
         *,
         retry_for: float = RETRY_FOR,
-        token: str | None = None,
-        proxy: str | None = None,
         notify: Callable[[str], None] = lambda _: None,
-        sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.receipt = Receipt()
         self._url = url
+        self._credentials = credentials
         self._retry_for = retry_for
-        self._headers = authorization(token) | _TYPE
         self._notify = notify
-        self._sleep = sleep
         self._now = now
-        self._client = connect(url, proxy, _TIMEOUT)
         self._keys = f"{secrets.token_hex(8)}-"
         self._numbered = 0
         self._most = MAX_EVENTS
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._client.close()
-
-    def publish(self, *events: Mapping[str, object] | bytes) -> Receipt:
+    def publish(self, events: Iterable[Event]) -> Call[Receipt]:
         """Publish events, each an object of the contract or its JSON; return when all are accepted.
 
         With none, the daemon is asked whether it would take any.
@@ -179,15 +160,22 @@ class Publisher:
         done = failures = 0
         until = 0.0
         is_again = False  # whether some may be known, of an attempt that was not answered
+        is_renewed = False  # whether the token was got for this very attempt
         while True:
-            outcome = self._attempt(self._next(pending[done:]))
+            outcome = yield from self._attempt(self._next(pending[done:]))
             told = outcome.told
             self._add(told, is_again=is_again)
+            if outcome.is_unauthorized and self._credentials.renewable and not is_renewed:
+                done += min(told.accepted + told.duplicates, len(pending) - done)
+                is_again = is_renewed = True
+                yield Renew()
+                continue
             if outcome.refused:
                 index = told.accepted + told.duplicates if told.line is None else told.line - 1
                 last = max(len(pending) - 1, 0)
                 raise PublishFailed(outcome.refused, self.receipt, min(done + index, last))
             done += outcome.acknowledged
+            is_renewed = False
             if outcome.pause is None:
                 if done == len(pending):
                     return self.receipt
@@ -195,40 +183,8 @@ class Publisher:
                 continue
             if outcome.acknowledged or not failures:
                 failures, until = 0, self._now() + self._retry_for
-            self._wait(outcome.pause, failures, until - self._now(), index=done)
+            yield self._wait(outcome.pause, failures, until - self._now(), index=done)
             failures, is_again = failures + 1, True
-
-    def publish_lines(
-        self, source: Source, *, event: str | None = None, ndjson: bool = False
-    ) -> Receipt:
-        """Publish each line of a source as it comes; return at its end, when all are accepted.
-
-        What is not acknowledged yet is not read on from, so that a pipe's writer is held back.
-
-        Args:
-            source: what is read, such as ``sys.stdin.buffer``.
-            event: the events' name; without it they are plain messages.
-            ndjson: whether each line is an event in JSON, instead of its data.
-
-        Raises:
-            PublishFailed: as in `publish`; ``line`` says where.
-            RequestFailed: a line is too long for any daemon.
-
-        """
-        before = 0
-        is_asked = False
-        for lines in lines_as_they_come(source):
-            indexes = [n for n, line in enumerate(lines) if line.strip() or not ndjson]
-            some = [lines[n] if ndjson else _event_of(lines[n], event) for n in indexes]
-            try:
-                if some:
-                    self.publish(*some)
-                    is_asked = True
-            except PublishFailed as failed:
-                failed.line = before + indexes[failed.index] + 1
-                raise
-            before += len(lines)
-        return self.receipt if is_asked else self.publish()
 
     def _with_key(self, event: Mapping[str, object] | bytes) -> bytes:
         """Return an event's JSON with a key, its own where it brings one.
@@ -253,11 +209,18 @@ class Publisher:
         sizes = accumulate(map(len, part))
         return part[: max(1, sum(size <= MAX_BYTES for size in sizes))]
 
-    def _attempt(self, part: Sequence[bytes]) -> _Outcome:
+    def _attempt(self, part: Sequence[bytes]) -> Call[_Outcome]:
         where = shown(self._url)
-        body = b"".join(event + b"\n" for event in part)
+        post = Ask(
+            method="POST",
+            url=self._url,
+            timeout=_TIMEOUT,
+            headers=_TYPE,
+            content=b"".join(event + b"\n" for event in part),
+            follow_redirects=False,
+        )
         try:
-            response = self._client.post(self._url, content=body, headers=self._headers)
+            response = answer((yield post))
         except _FINAL as error:
             return _Outcome(refused=f"{where}: {cause(error, self._url)}")
         except httpx.ReadTimeout:
@@ -273,7 +236,8 @@ class Publisher:
         if response.next_request is not None:  # it is not followed: a token is for one place
             why = f"{why}: publish to {shown(str(response.next_request.url))}"
         if not is_passing(response.status_code):
-            return _Outcome(told, refused=why)
+            is_unauthorized = response.status_code == HTTPStatus.UNAUTHORIZED
+            return _Outcome(told, refused=why, is_unauthorized=is_unauthorized)
         count = min(told.accepted + told.duplicates, len(part))
         return _Outcome(told, acknowledged=count, pause=Pause(why, retry_after(response)))
 
@@ -290,8 +254,8 @@ class Publisher:
             duplicates=before.duplicates + told.accepted + told.duplicates - new,
         )
 
-    def _wait(self, pause: Pause, failures: int, left: float, *, index: int) -> None:
-        """Wait for the next attempt, for which there are so many seconds left.
+    def _wait(self, pause: Pause, failures: int, left: float, *, index: int) -> Wait:
+        """Return how long to wait for the next attempt, for which there are so many seconds left.
 
         Raises:
             PublishFailed: that is too late for it.
@@ -302,34 +266,12 @@ class Publisher:
             tried = f"; given up after {self._retry_for:g} s" if self._retry_for else ""
             raise PublishFailed(f"{pause.why}{tried}", self.receipt, index)
         self._notify(f"{pause.why}; next attempt in {wait:.1f} s")
-        self._sleep(wait)
+        return Wait(wait)
 
 
-class Source(Protocol):
-    """What lines are read from: a buffered binary file, pipe or socket."""
-
-    def read1(self, size: int, /) -> bytes:
-        """Wait until there is anything, and return at most so much of it; nothing at the end."""
-
-
-def lines_as_they_come(source: Source) -> Iterator[list[bytes]]:
-    """Yield lines without their line breaks, as many at once as are there, at least one.
-
-    Raises:
-        RequestFailed: a line is longer than `MAX_LINE_BYTES`.
-
-    """
-    begun = bytearray()
-    while piece := source.read1(READ_BYTES):
-        first, *others = piece.split(b"\n")
-        begun += first
-        if others:
-            yield [bytes(begun), *others[:-1]]
-            begun = bytearray(others[-1])
-        if len(begun) > MAX_LINE_BYTES:
-            raise RequestFailed(f"a line has more than {MAX_LINE_BYTES} bytes")
-    if begun:
-        yield [bytes(begun)]
+def event_with(data: object, **members: object) -> dict[str, object]:
+    """Return the event with these members, but for those that are ``None``."""
+    return {"data": data} | {name: value for name, value in members.items() if value is not None}
 
 
 class _Told(msgspec.Struct):
@@ -352,6 +294,7 @@ class _Outcome:
     acknowledged: int = 0
     pause: Pause | None = None
     refused: str = ""
+    is_unauthorized: bool = False
 
 
 def _told_by(response: httpx.Response) -> _Told:
@@ -359,8 +302,3 @@ def _told_by(response: httpx.Response) -> _Told:
         return msgspec.json.decode(response.content, type=_Told)
     except msgspec.DecodeError:
         return _Told()
-
-
-def _event_of(line: bytes, event: str | None) -> bytes:
-    data = line.decode(errors="replace").removesuffix("\r")
-    return json.dumps({"data": data} if event is None else {"data": data, "event": event}).encode()
