@@ -37,6 +37,7 @@ ROWS = (
     Row("post_per_s", "POSTs/s, the same", "≥ 15,000", digits=0),
     Row("post_sessions_us", "µs CPU per POST, in turn to many sessions", "≤ 78", is_cost=True),
     Row("post_sessions_per_s", "POSTs/s, the same", digits=0),
+    Row("counting_us", "µs CPU of it to count a publish", "≤ 2"),
     Row("post_nobody_us", "µs CPU per POST, no subscriber", is_cost=True),
     Row("post_token_us", "µs CPU per POST with a token, no subscriber", is_cost=True),
     Row("array_event_us", "µs CPU per event, 100 in an array", is_cost=True),

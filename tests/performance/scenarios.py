@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.performance import scenarios_subscribers as subscribers
+from tests.performance.counting import counting_us
 from tests.performance.posts import Posted, post, request, warm_up
 from tests.performance.processes import Broken
 from tests.performance.server_process import Server
@@ -41,6 +42,8 @@ def publish(kind: Kind, size: Size, directory: Path) -> subscribers.Figures:
                 f"{name}_us": cpu_s / posted.requests * 1e6,
                 f"{name}_per_s": posted.requests / posted.seconds,
             }
+        if kind.counts:
+            yield {"counting_us": counting_us()}
         if kind.takes_many:
             event = json.dumps({"data": TEXT})
             array = f"[{','.join([event] * ARRAY_EVENTS)}]"

@@ -85,6 +85,7 @@ class Kind:
         body: of a POST: "json", or "text" where that is the event's text.
         with_tokens: the same, but asking for tokens, where it can.
         takes_many: whether one POST may have several events.
+        counts: whether it is that of this checkout, whose counting can be measured alone.
 
     """
 
@@ -95,6 +96,7 @@ class Kind:
     body: str = "json"
     with_tokens: "Kind | None" = None
     takes_many: bool = True
+    counts: bool = False
 
     @contextmanager
     def serving(self, directory: Path) -> Iterator[Server]:
@@ -160,6 +162,7 @@ def daemon(label: str, checkout_of_it: Path, *, tokens: bool = False) -> Kind:
         command=command,
         environment={"PYTHONPATH": str(checkout_of_it.resolve() / "daemon")},
         with_tokens=None if tokens else daemon(label, checkout_of_it, tokens=True),
+        counts=checkout_of_it == ROOT,
     )
 
 
