@@ -54,6 +54,10 @@ async def half_heads(target: Target, dice: Random) -> None:
         await target.pressed()
 
 
+BESIDE_OTHERS = (503,)
+"""What an attack may be answered as well, where another one has opened the breaker."""
+
+
 async def half_handshakes(target: Target, dice: Random) -> None:
     """Begin a handshake of TLS, and leave it at that."""
     assert target.certificate is not None
@@ -78,7 +82,8 @@ async def unread_pages(target: Target, dice: Random) -> None:
     session, token = hostile(dice)
     body = json.dumps([{"data": "x" * 1000}] * 800).encode()
     kind = {"Content-Type": "application/json"}
-    assert 200 in await target.storm([request("POST", events_of(session), token | kind, body)])
+    published = await target.storm([request("POST", events_of(session), token | kind, body)])
+    assert set(published) <= {200, *BESIDE_OTHERS}
     asked = request("GET", events_of(session, "limit=1000"), token | PAGE)
     async with target.held(120, asked, receive_buffer=SMALL_BUFFER):
         await target.pressed()
@@ -170,7 +175,7 @@ async def tickets_that_nobody_uses(target: Target, dice: Random) -> None:
     session, token = hostile(dice)
     body = json.dumps({"session": session}).encode()
     asked = request("POST", "/v1/tickets", token | {"Content-Type": "application/json"}, body)
-    assert 201 in await target.storm([asked] * 1100)
+    assert set(await target.storm([asked] * 1100)) <= {201, 429, *BESIDE_OTHERS}
 
 
 async def bad_tokens(target: Target, dice: Random) -> None:
