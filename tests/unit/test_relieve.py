@@ -1000,6 +1000,28 @@ async def test_a_warning_shortens_no_history_for_what_is_in_use(hub: Hub, host: 
     assert before == session.log.bytes
 
 
+async def test_no_history_pays_in_the_moment_when_what_was_in_use_goes(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    hub = await hub_under(nursery, event_ttl=10**6)
+    session = await filled(hub, "s", events=100)
+    before = session.log.bytes
+    await under_supervision(nursery, hub, host)
+    program = host.used - hub.counted_bytes
+    held = Held(hub, T.warning - host.used, since=inf)
+    host.used = T.warning
+    await trio.sleep(3)
+
+    held.holding.hold(T.recover - program - hub.history_bytes + 100_000)
+    host.used = program + hub.counted_bytes
+    await trio.sleep(3)
+    assert before == session.log.bytes
+
+    await trio.sleep(30)
+    assert before > session.log.bytes
+    held.let_go()
+
+
 async def test_what_is_excused_does_not_excuse_histories_too(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:

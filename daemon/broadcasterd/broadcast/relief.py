@@ -42,7 +42,7 @@ FEW = 1000
 more. It would be 200 ms with ten thousand."""
 
 LAG_S = 5.0
-"""What clients were told to let go of takes a while to be back: no history pays meanwhile."""
+"""What clients had, or let go of, takes a while to be back: no history pays meanwhile."""
 
 OPEN_TARGET = 0.9
 """Share of ``recover`` that an open breaker brings memory down to, so that it surely closes."""
@@ -94,6 +94,7 @@ class Relief:
         self._rest = 0  # bytes of a step that are still to be freed
         self._told_at = -inf  # when clients were told last to let go
         self._told_bytes = 0  # what those had who were of no use then
+        self._clients_at = -inf  # when it was clients last who had too much
         self._residue_before = 0  # bytes that no count explained, before any was told
         self._most_told = 0  # bytes, since the breaker was closed last
         hub.pressure.watchers.append(self._note_transition)
@@ -159,7 +160,7 @@ class Relief:
             return True  # whatever histories gave up, it would not be enough
         excess = used - unused.bytes - goal
         if state is State.OPEN:
-            if self._residue.exceeds(goal, besides=self._in_use()) or self._is_coming_back(excess):
+            if self._is_clients(goal) or self._is_coming_back(excess):
                 self._release.is_wanted = True
                 return True  # it is clients who have to give something up, or have
             if used - unused.bytes < thresholds.recover and not self._rest:
@@ -213,9 +214,9 @@ class Relief:
         if self._hub.clock.now() - self._told_at < LAG_S:
             self._release.is_wanted |= excess >= 0
             return True
-        if self._residue.exceeds(thresholds.recover, besides=self._in_use()):
+        if self._is_clients(thresholds.recover):
             self._is_spent = True
-            return True  # it is in use by those who may
+            return True  # it is in use by those who may, or was until now
         if not self._rest and not self._release.is_wanted:
             self._rest = self._ration.step(excess - self._left_behind(), self._hub.history_bytes)
             self._is_spent = excess >= 0 and self._rest < SMALLEST_STEP_BYTES
@@ -227,6 +228,13 @@ class Relief:
         if freed:
             self._release.is_wanted = True
         return not self._rest
+
+    def _is_clients(self, bound: int) -> bool:
+        """Whether clients have, or had a moment ago, what keeps memory above ``bound``."""
+        now = self._hub.clock.now()
+        if self._residue.exceeds(bound, besides=self._in_use()):
+            self._clients_at = now
+        return now - self._clients_at < LAG_S
 
     def _left_behind(self) -> int:
         """Return the bytes that clients have let go of, and that are not back."""
