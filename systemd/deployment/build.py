@@ -162,7 +162,7 @@ class Checkout:
     def _backend(self, run_there: Run) -> Path:
         """Return a Python that has pip and the build backend, as the lock names it."""
         lock = self._root / ".ci/requirements-build.lock"
-        environment = self._root / ".venv-build"
+        environment = (self._root / ".venv-build").resolve()  # venv(1) clears no link
         python = environment / "bin/python"
         made_of = environment / ".made-of"
         wanted = f"# Python {sys.version}\n{lock.read_text('utf-8')}"

@@ -452,22 +452,6 @@ async def test_an_open_breaker_ends_laggards_and_tells_them_to_come_back(
     assert 3000 <= int(retry) <= 6000
 
 
-async def test_an_open_breaker_takes_nothing_while_it_waits_that_memory_stays_back(
-    hub: Hub, host: Host
-) -> None:
-    session = await filled(hub, "s", events=20)
-    hub.pressure.sample(T.critical)
-    host.used = T.recover - 1
-    look(hub, host)
-
-    assert 20 == len(retained(session))
-
-    host.used = T.recover
-    look(hub, host)
-
-    assert [] == retained(session)
-
-
 async def test_what_is_past_half_its_lifetime_goes_even_where_little_is_needed(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:

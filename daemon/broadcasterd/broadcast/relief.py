@@ -163,11 +163,7 @@ class Relief:
             if self._is_clients(goal) or self._is_coming_back(excess):
                 self._release.is_wanted = True
                 return True  # it is clients who have to give something up, or have
-            if used - unused.bytes < thresholds.recover and not self._rest:
-                return True  # it is back, and only has to stay so
-            is_whole = self._act(state, excess)
-            self._rest = 0 if is_whole else excess
-            return is_whole
+            return self._act(state, excess)
         return self._step(state, excess, thresholds)
 
     def _goal(self, state: State, thresholds: Thresholds) -> int:
