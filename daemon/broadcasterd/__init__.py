@@ -4,7 +4,8 @@ Where things are, for a reader (imports run one way, top to bottom):
 
 =============== ==================================================================
 ``cli/``        argv and exit statuses; ``client/`` is its HTTP client
-``daemon.py``   the whole put together: in what order all starts, reloads and stops
+``process.py``  the daemon as a process: how it starts, reloads and, in ``stop.py``, stops
+``daemon.py``   the whole put together; ``checks.py`` what a start and a reload check first
 ``reload.py``   what a reload does; ``monitor.py`` the figures that /health shows
 ``meter.py``    reads all that is counted, for /stats and ``metrics.py`` (Prometheus)
 ``server/``     HTTP on the wire: the only importers of Quart and Hypercorn
@@ -14,7 +15,7 @@ Where things are, for a reader (imports run one way, top to bottom):
 ``memory/``     the bound on memory: the breaker, and what is given up first
 ``access/``     tokens, tickets, quotas and rate limits
 ``core/``       pure: events, the wire format, the replay log; knows no I/O
-``config.py``   every setting, typed and checked; ``errors.py`` what is answered
+``config/``     every setting, typed and checked; ``errors.py`` what is answered
 ``figures/``    what every part counts in: counts, histograms, rates
 ``alerts/``     rules over figures, and webhooks that are told
 ``page/``       the live page: files for a browser, as they are

@@ -16,11 +16,11 @@ import trio
 import trio.lowlevel
 from typing_extensions import override
 
-from broadcasterd import daemon as daemon_module
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.handover.restart import Restart
 from broadcasterd.handover.transfer import Alerts
 from broadcasterd.host.service import Service
+from broadcasterd.stop import stop
 from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, Launch, Process, StartDaemon, as_toml, execute
 from tests.support.fuzz import client_hello
@@ -241,7 +241,6 @@ async def test_streams_are_handed_over_before_the_last_request_is_over(
 
     async with serving() as serves, trio.open_nursery() as nursery:
         monkeypatch.setattr(serves.daemon, "wait_served", request_is_over.wait)
-        stop = daemon_module._stop
         nursery.start_soon(stop, serves.daemon, Silent(), NoMoreSignals(), Noting())
         with trio.fail_after(SOON):
             await handed_over.wait()

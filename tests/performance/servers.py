@@ -170,7 +170,9 @@ def _known(
     sections: Mapping[str, Mapping[str, object]], checkout_of_it: Path
 ) -> dict[str, dict[str, object]]:
     """Return the settings that a revision has: an older one refuses those that came later."""
-    settings = (checkout_of_it / "daemon/broadcasterd/config.py").read_text("utf-8")
+    package = checkout_of_it / "daemon/broadcasterd"
+    files = [package / "config/sections.py", package / "config.py"]  # as it is, and as it was
+    settings = next(file for file in files if file.exists()).read_text("utf-8")
     return {
         section: {key: value for key, value in keys.items() if f"    {key}: " in settings}
         for section, keys in sections.items()

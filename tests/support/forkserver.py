@@ -34,7 +34,7 @@ from typing import IO
 from broadcasterd.host.allocator import VARIABLE
 from broadcasterd.observe.without_rich import import_structlog
 
-MODULES = ("broadcasterd.cli", "broadcasterd.client", "broadcasterd.daemon")
+MODULES = ("broadcasterd.cli", "broadcasterd.client", "broadcasterd.process")
 """The modules that the server imports ahead."""
 
 MESSAGE_BYTES = 65536

@@ -54,7 +54,7 @@ def change(contents: Path, version: str) -> None:
     replace(release / "contents", f"{version}\n")
     edit(release, "__init__.py", f'"{OLD}"', f'"{version}"')
     if version == DEAD:
-        edit(release, "daemon.py", "    notifier =", "    raise OSError('broken')\n    notifier =")
+        edit(release, "process.py", "    notifier =", "    raise OSError('broken')\n    notifier =")
     with (contents / SETTINGS).open("a") as settings:
         settings.write("# A newer one\n")
 

@@ -64,17 +64,17 @@ def releases(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         edit(made / version, "__init__.py", f'"{OLD}"', f'"{version}"')
     edit(
         made / DEAD,
-        "daemon.py",
+        "process.py",
         "    notifier =",
         "    raise RuntimeError('broken')\n    notifier =",
     )
     edit(made / DUMB, "api/publish.py", "async def publish(", "async def publish(forgotten, ")
     launcher = made / HUNG / "bin/broadcasterd"
     replace(launcher, launcher.read_text().replace("#!/bin/sh\n", f"{IN_ITS_PLACE}sleep 1000\n"))
-    edit(made / NEW, "config.py", "class Log(", f"{NEW_SETTING}\n\n\nclass Log(")
+    edit(made / NEW, "config/sections.py", "class Log(", f"{NEW_SETTING}\n\n\nclass Log(")
     edit(
         made / NEW,
-        "config.py",
+        "config/sections.py",
         "    log: Log = Log()\n",
         "    log: Log = Log()\n    new: New = New()\n",
     )

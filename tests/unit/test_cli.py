@@ -251,10 +251,10 @@ def serve_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]
     """Let the command `serve` call this function instead of the daemon's main."""
 
     def replace(main: Callable[..., None]) -> None:
-        run_module = ModuleType("broadcasterd.daemon")
+        run_module = ModuleType("broadcasterd.process")
         run_module.main = main  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "broadcasterd.daemon", run_module)
-        monkeypatch.setattr(broadcasterd, "daemon", run_module, raising=False)
+        monkeypatch.setitem(sys.modules, "broadcasterd.process", run_module)
+        monkeypatch.setattr(broadcasterd, "process", run_module, raising=False)
 
     return replace
 

@@ -9,8 +9,8 @@ import pytest
 from broadcasterd.access.rotation import NO_SECRETS, Secrets
 from broadcasterd.access.tokens import KeyRing
 from broadcasterd.alerts.notice import read_key
+from broadcasterd.checks import check, check_tls_stays
 from broadcasterd.config import Config, ConfigError, from_mapping, load
-from broadcasterd.daemon import check, check_tls_stays
 from broadcasterd.handover.kept_configuration import Before, pack, unpack, unpack_before
 from tests.support.certificate import Certificate
 from tests.support.tokens import RSA_KEY, public_jwk, write_jwks

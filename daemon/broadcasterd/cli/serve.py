@@ -28,13 +28,13 @@ EXAMPLE_TTL = 24 * 3600  # seconds that a printed example works: a day's tinkeri
 def serve(*, config_file: Path | None, examples: bool) -> None:
     """Run the daemon in the foreground, until SIGTERM or SIGINT."""
     import_structlog()
-    from broadcasterd import daemon
+    from broadcasterd import process
 
     def print_examples(urls: list[str]) -> None:
         _print_examples(urls, _example_token(settings(config_file).auth))
 
     try:
-        daemon.main(
+        process.main(
             partial(settings, config_file),
             on_ready=print_examples if examples else None,
         )
@@ -54,11 +54,11 @@ def check_config(*, file: Path | None, config_file: Path | None) -> None:
     """
     if file is not None and config_file is not None:
         raise click.UsageError("Say FILE or --config FILE, not both.")
-    from broadcasterd import daemon
+    from broadcasterd.checks import check
     from broadcasterd.server.certificate import name_of_certificate
 
     config = settings(file or config_file)
-    keys = daemon.check(config).names()
+    keys = check(config).names()
     if certificate := name_of_certificate(config.server):
         keys.append(f"certificate {certificate}")
     if os.geteuid() == 0 and "CREDENTIALS_DIRECTORY" not in os.environ:

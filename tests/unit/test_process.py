@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from broadcasterd.config import Config, ConfigError, from_mapping
-from broadcasterd.daemon import listen
 from broadcasterd.host.systemd import HandedOver
+from broadcasterd.process import listen
 
 OPEN = from_mapping({"server": {"port": 0}, "auth": {"mode": "none"}})
 
