@@ -155,7 +155,7 @@ flake-check: test-ready ## run the whole suite again and again, in any order, on
 	.venv-bench/bin/pip install --quiet --require-hashes -r .ci/requirements-bench.lock
 	@touch $@
 
-.PHONY: bench soak
+.PHONY: bench soak simulate
 bench: $(INSTALLED) ## measure beside other servers (QUICK=1, ONLY=publish,storm, SERVERS=, AGAINST=a revision, PAGE=1)
 	-@$(MAKE) --no-print-directory .venv-bench/.installed
 	$(BIN)/python tests/performance/bench.py $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
@@ -165,6 +165,11 @@ MINUTES ?= 5
 soak: $(INSTALLED) ## random load from a seed, invariants checked all along (MINUTES=5 SEED= ATTACK=1)
 	$(BIN)/python tests/performance/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) \
 		$(if $(ATTACK),--attack)
+
+NODES ?= 100
+EACH ?= 10000
+simulate: $(INSTALLED) ## simulate how the clients of many nodes come back (NODES=100 of EACH=10000)
+	$(BIN)/python -m tests.performance.simulate --nodes $(NODES) --clients $(EACH)
 
 # --- check -----------------------------------------------------------------------------------
 

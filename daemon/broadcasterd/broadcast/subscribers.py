@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
@@ -43,6 +44,11 @@ class Laggard:
     def let_go(self) -> None:
         """Tell it to come back."""
         self._stream.disconnect(EndReason.MEMORY, retry_ms=self._retry_ms)
+
+
+def jittered(retry_ms: int, randrange: Callable[[int], int]) -> int:
+    """Return a reconnection time between ``retry_ms`` and twice that, in milliseconds."""
+    return min(retry_ms + randrange(retry_ms + 1), MAX_RETRY_MS)
 
 
 class Sent(NamedTuple):
@@ -112,8 +118,7 @@ class Subscribers:
 
     def jittered_retry_ms(self) -> int:
         """Return a reconnection time that spreads clients that come back together."""
-        retry_ms = self._settings.sessions.retry_ms
-        return min(retry_ms + random.randrange(retry_ms + 1), MAX_RETRY_MS)  # noqa: S311
+        return jittered(self._settings.sessions.retry_ms, random.randrange)
 
     # Called by sessions
 
