@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := .venv-tools
 TOOLS_INSTALLED := $(TOOLS)/.installed
+RECIPES := .venv-recipes
+RECIPES_INSTALLED := $(RECIPES)/.installed
 DEVELOPMENT_SECRET := .development/secret
 CLIENTS := tests/e2e/clients
 CLIENTS_INSTALLED := $(CLIENTS)/node_modules/.installed
@@ -34,6 +36,11 @@ $(TOOLS_INSTALLED): .ci/requirements-tools.lock
 	$(TOOLS)/bin/pip install --quiet --require-hashes -r .ci/requirements-tools.lock
 	@touch $@
 
+$(RECIPES_INSTALLED): .ci/requirements-recipes.lock
+	$(PYTHON) -m venv $(RECIPES)
+	$(RECIPES)/bin/pip install --quiet --require-hashes -r .ci/requirements-recipes.lock
+	@touch $@
+
 # Without npm the tests that need JavaScript clients skip themselves, so this only says so.
 $(CLIENTS_INSTALLED): $(wildcard $(CLIENTS)/package.json $(CLIENTS)/package-lock.json)
 	@if ! command -v npm >/dev/null; then \
@@ -45,7 +52,7 @@ $(CLIENTS_INSTALLED): $(wildcard $(CLIENTS)/package.json $(CLIENTS)/package-lock
 	fi
 
 .PHONY: test-ready
-test-ready: $(INSTALLED) $(TOOLS_INSTALLED) $(CLIENTS_INSTALLED) ## make everything the tests need
+test-ready: $(INSTALLED) $(TOOLS_INSTALLED) $(RECIPES_INSTALLED) $(CLIENTS_INSTALLED) ## make everything the tests need
 
 # --- use -------------------------------------------------------------------------------------
 
@@ -224,8 +231,10 @@ lock: ## write the lock files anew from what is asked for (LOCK_FLAGS=--upgrade 
 		--output-file .ci/requirements-tools.lock .ci/requirements-tools.in
 	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
 		--output-file .ci/requirements-bench.lock .ci/requirements-bench.in
+	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
+		--output-file .ci/requirements-recipes.lock .ci/requirements-recipes.in
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(TOOLS) .venv-bench .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
+	rm -rf $(VENV) $(TOOLS) $(RECIPES) .venv-bench .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +

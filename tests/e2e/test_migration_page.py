@@ -75,9 +75,7 @@ async def test_both_tells_the_daemon_and_does_not_depend_on_it(daemon: Daemon) -
 def test_a_stream_is_relayed_as_the_page_says(daemon: Daemon, start_daemon: StartDaemon) -> None:
     require("curl")
     old = start_daemon()
-    [relay] = [
-        line.strip() for line in PAGE.read_text().splitlines() if line.startswith("    curl")
-    ]
+    [relay] = listings_of(PAGE, "sh")
     events = [{"data": "1", "event": "agent_start"}, {"data": {"n": 2}}]
     httpx.post(old.session("run-7"), json=events).raise_for_status()
     process = subprocess.Popen(

@@ -6,12 +6,11 @@ how many files may be open (the machine may not allow as many).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from textwrap import dedent
 
 from tests.support.certificate import Certificate
+from tests.support.documents import listings, listings_of
 from tests.support.service import PORT, PROJECT, Service
 from tests.support.tools import require
 
@@ -31,14 +30,6 @@ BOTH = "/etc/ssl/private/broadcasterd-both.pem"
 
 INSTALLED = "usr/share/doc/broadcasterd"
 """Where the commands of the page are run: the files that they name lie there as in a checkout."""
-
-
-def blocks(heading: str) -> list[str]:
-    """Return the listings of a section of the page."""
-    _, section = PAGE.read_text().split(f"\n## {heading}\n")
-    section = section.partition("\n## ")[0]
-    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", section, re.MULTILINE)
-    return [*map(dedent, found)]
 
 
 @contextmanager
@@ -62,7 +53,8 @@ def running(service: Service, certificate: Certificate) -> Iterator[None]:
     container.run("a2enmod", "ssl", "http2")
     try:
         for name in PROXIES:
-            container.run("sh", "-ec", f"cd /{INSTALLED}\n{blocks(name)[0]}")
+            [commands] = listings_of(PAGE, "sh", name)
+            container.run("sh", "-ec", f"cd /{INSTALLED}\n{commands}")
         yield
     finally:
         for command in (["kill", "--signal=KILL"], ["stop"]):  # some wait for streams to end
@@ -71,8 +63,9 @@ def running(service: Service, certificate: Certificate) -> Iterator[None]:
 
 def _files(host: str) -> dict[str, str]:
     """Return the proxies' files, which have all that the page has, at addresses of the test's."""
-    [_, least] = blocks(NGINX)
-    tls = dict(zip(PROXIES, blocks("TLS"), strict=True))
+    [least] = listings_of(PAGE, "nginx", NGINX)
+    in_tls = [listing.text for listing in listings(PAGE) if listing.heading == "TLS"]
+    tls = dict(zip(PROXIES, in_tls, strict=True))
     for name, (old, new) in {
         NGINX: ("listen 443", f"listen {host}:{TLS_PORTS[NGINX]}"),
         HAPROXY: ("bind :443", f"bind {host}:{TLS_PORTS[HAPROXY]}"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import trio
 
 from broadcasterd.observe.messages import MESSAGE_IDS
 from tests.support.container import until
+from tests.support.documents import listings_of
 from tests.support.receiver import receiving
 from tests.support.service import Service
 
@@ -18,8 +18,9 @@ SECRETS = {
     "webhooks": "BROADCASTERD_ALERTS__PAGE_ON_CALL={url}\n",
 }
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/alerts.md").read_text()
-[SETTINGS] = re.findall(r"^    \[Service\]\n((?:    .+\n)+)", DOCUMENT, re.MULTILINE)
+DOCUMENT = Path(__file__).parents[2] / "docs/alerts.md"
+[DROP_IN] = listings_of(DOCUMENT, "ini")
+SETTINGS = DROP_IN.removeprefix("[Service]\n")
 
 
 async def test_an_alert_is_in_the_journal_and_goes_out_signed_with_the_credential(

@@ -15,7 +15,7 @@ import httpx
 from broadcasterd.observe.messages import MESSAGE_IDS
 from tests.support.certificate import Certificate
 from tests.support.container import SOON_S, Container
-from tests.support.documents import commands_below
+from tests.support.documents import listings_of
 from tests.support.service import PORT, PROJECT, Service
 from tests.support.tokens import bearer, claims, sign
 
@@ -170,9 +170,8 @@ def test_what_certbot_keeps_is_served_and_renewed(service: Service, tmp_path: Pa
     certbot = Certbot(machine, tmp_path)
     first = certbot.renew()
     service.start()
-    link, hook, restart = commands_below(DOCUMENT, "## TLS with certbot")
-    for line in (link, hook, restart):
-        machine.run("/bin/sh", "-c", line.replace("sudo ", ""))
+    [commands] = listings_of(DOCUMENT, "sh", "TLS with certbot")
+    machine.run("/bin/sh", "-ec", commands.replace("sudo ", ""))
     tls = machine.root / f"{ETC[1:]}/tls"
     try:
         assert first == presented(service)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -13,11 +12,12 @@ import httpx
 
 from broadcasterd.observe.messages import MESSAGE_IDS
 from tests.support.container import until
-from tests.support.proxies import blocks
+from tests.support.documents import listings_of
+from tests.support.proxies import PAGE as PROXIES
 from tests.support.service import Service
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/logs.md").read_text()
-COMMANDS = re.findall(r"^    (journalctl .*)$", DOCUMENT, re.MULTILINE)
+DOCUMENT = Path(__file__).parents[2] / "docs/logs.md"
+COMMANDS = "".join(listings_of(DOCUMENT, "sh")).splitlines()
 
 # These may have nothing to tell, and that is good news.
 MAY_BE_SILENT = {
@@ -142,7 +142,7 @@ def test_a_proxy_that_nobody_trusts_is_found_in_the_log(service: Service) -> Non
         for _ in range(3):
             client.get(f"{service.url}/health/live", headers={"X-Forwarded-For": "192.0.2.7"})
     until(lambda: service.journal(f"REMOTE_ADDR={proxy}"))
-    [command] = blocks("In the daemon")
+    [command] = listings_of(PROXIES, "sh", "In the daemon")
     found = service.container.run("sh", "-ec", command).stdout.splitlines()
 
     assert 1 == len([line for line in found if f"={proxy} " in f"{line} "])

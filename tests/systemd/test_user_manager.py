@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from textwrap import dedent
 
 import pytest
 
 from tests.support.container import Container, until
 from tests.support.daemon import as_toml
+from tests.support.documents import listings_of
 from tests.support.service import DEFAULTS, PORT, PROJECT, Service
 
 USER = "somebody"
@@ -21,9 +20,8 @@ AS_USER = f"runuser -u {USER} -- env XDG_RUNTIME_DIR=/run/user/{{uid}} systemctl
 
 def unit() -> str:
     """Return the unit that the documents have."""
-    _, section = (PROJECT / "docs/systemd.md").read_text().split("\n## A user's own service\n")
-    [found, *_] = re.findall(r"(?:^    .*\n|^\n(?=    ))+", section, re.MULTILINE)
-    return dedent(found)
+    [found] = listings_of(PROJECT / "docs/systemd.md", "ini", "A user's own service")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
