@@ -214,6 +214,10 @@ hooks-off: ## have Git check commits no longer
 
 # --- maintain --------------------------------------------------------------------------------
 
+.PHONY: reference
+reference: $(INSTALLED) ## write what is read off commands and settings: docs/configuration.md, share/
+	$(BIN)/python .ci/reference.py
+
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/pip-compile --quiet \
 	--generate-hashes --strip-extras --allow-unsafe --no-emit-find-links --no-emit-index-url
 

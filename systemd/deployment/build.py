@@ -6,6 +6,7 @@ version; beside it there are the units, the journal's catalog and the documentat
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import platform
@@ -33,7 +34,7 @@ A_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]*")
 
 CATALOG = "systemd/broadcasterd.catalog"
 LAUNCHER = "systemd/launcher"
-OF_THE_WHEEL = ("LICENSE", "README.md", "pyproject.toml", "daemon")
+OF_THE_WHEEL = ("LICENSE", "README.md", "pyproject.toml", "daemon", "share")
 MADE_OF = (
     *OF_THE_WHEEL,
     *("requirements.lock", DOCUMENTS, *BESIDE, CATALOG, LAUNCHER),
@@ -44,6 +45,7 @@ MADE_OF = (
 
 DIGITS = 8
 COMPILED = "__pycache__"
+MANUALS = "share/man"
 QUIET = ("--quiet", "--disable-pip-version-check")
 
 Run = Callable[..., str]
@@ -110,6 +112,7 @@ class Checkout:
         self._make_environment(version, stage)
         _forget_the_stage(stage)
         _compile(stage / "lib", place / "lib")
+        _compress(stage / MANUALS)
         shutil.copyfile(self._root / LAUNCHER, stage / "bin/broadcasterd")
         (stage / "bin/broadcasterd").chmod(0o755)
         for name, document in documents(self._root).items():
@@ -212,6 +215,13 @@ def _forget_the_stage(stage: Path) -> None:
         if not line.startswith("command = ")
     ]
     settings.write_text("".join(kept), "utf-8")
+
+
+def _compress(manuals: Path) -> None:
+    """Compress the man pages, as packages of distributions have them."""
+    for page in [path for path in manuals.rglob("*") if path.is_file()]:
+        page.with_name(f"{page.name}.gz").write_bytes(gzip.compress(page.read_bytes(), mtime=0))
+        page.unlink()
 
 
 def _compile(library: Path, place: Path) -> None:

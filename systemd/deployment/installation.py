@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from contextlib import suppress
@@ -46,13 +47,17 @@ def configure(instance: Instance, layout: Layout) -> None:
 
 
 def link_to_current(layout: Layout) -> None:
-    """Have command, catalog and documentation be those of the current release, whichever it is."""
+    """Have all that is not in a release lead into the current one, whichever it is."""
     documentation = layout.here(layout.documentation)
     remove(documentation)
     for link, target in (
         (layout.here(layout.command), "../lib/broadcasterd/current/bin/broadcasterd"),
         (layout.here(layout.catalog), f"../../broadcasterd/current/systemd/{layout.catalog.name}"),
         (documentation, "../../lib/broadcasterd/current/doc"),
+        *(
+            (layout.here(place), os.path.relpath(target, place.parent))
+            for place, target in layout.shared.items()
+        ),
     ):
         link.parent.mkdir(parents=True, exist_ok=True)
         replace_link(link, target)
@@ -74,7 +79,8 @@ def uninstall(layout: Layout) -> list[Path]:
         run("systemctl", "stop", "broadcasterd@*")
     for link in layout.here(ENABLED).glob("*.wants/broadcasterd@*"):  # or they would lead nowhere
         link.unlink()
-    for place in (layout.library, layout.documentation, layout.command, layout.catalog, *units):
+    shared = (layout.documentation, layout.command, layout.catalog, *layout.shared)
+    for place in (layout.library, *shared, *units):
         remove(layout.here(place))
     if runs_systemd(layout):
         reread_units_and_catalog()

@@ -7,6 +7,17 @@ from pathlib import Path
 
 THIS_MACHINE = Path("/")
 
+OF_ZSH = "zsh/site-functions/_broadcasterd"
+SHARED = {
+    "man/man1/broadcasterd.1.gz": "man/man1/broadcasterd.1.gz",
+    "man/man5/broadcasterd.toml.5.gz": "man/man5/broadcasterd.toml.5.gz",
+    "bash-completion/completions/broadcasterd": "bash-completion/completions/broadcasterd",
+    "fish/vendor_completions.d/broadcasterd.fish": "fish/vendor_completions.d/broadcasterd.fish",
+    OF_ZSH: OF_ZSH,
+    "zsh/vendor-completions/_broadcasterd": OF_ZSH,  # where Debian's zsh looks, below /usr
+}
+"""What has its place below ``share``, and what it is below that of a release."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -59,6 +70,15 @@ class Layout:
     def catalog(self) -> Path:
         """The explanations of the journal's messages."""
         return self.prefix / "lib/systemd/catalog/broadcasterd.catalog"
+
+    @property
+    def shared(self) -> dict[Path, Path]:
+        """The man pages, and what shells complete the command with: links and their targets."""
+        current = self.library / "current"
+        return {
+            self.prefix / "share" / place: current / "share" / target
+            for place, target in SHARED.items()
+        }
 
     @property
     def documentation(self) -> Path:

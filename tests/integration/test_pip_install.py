@@ -46,4 +46,5 @@ def test_what_pip_installs_serves_and_publishes(version: str, tmp_path: Path) ->
         daemon.stop_cleanly()
 
     assert 1 == receipt["accepted"]
+    assert (environment / "share/man/man1/broadcasterd.1").exists()
     assert ["x"] == [event["data"] for event in page["events"]]

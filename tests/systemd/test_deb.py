@@ -101,7 +101,14 @@ def version_of(service: Service) -> str:
 def left(machine: Container) -> list[str]:
     """Return what there is of broadcasterd on a machine, by its name."""
     places = ("etc", "etc/systemd/system", "etc/systemd/system/*.wants", "var/lib/private")
-    below = ("bin", "lib", "lib/systemd/system", "lib/systemd/catalog", "share/doc")
+    below = (
+        "bin",
+        "lib",
+        "lib/systemd/system",
+        "lib/systemd/catalog",
+        "share/doc",
+        "share/man/man?",
+    )
     found = [
         path
         for place in (*places, "var/lib", *(f"usr/{each}" for each in below))

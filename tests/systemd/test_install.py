@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shutil
@@ -70,6 +71,25 @@ def test_the_documentation_that_a_unit_or_the_catalog_names_is_there(tree: Path)
 
     assert named
     assert [] == [place for place in named if not (tree / place).is_file()]
+
+
+@pytest.mark.parametrize("page", ["man1/broadcasterd.1.gz", "man5/broadcasterd.toml.5.gz"])
+def test_the_man_pages_are_installed_as_they_are_written(page: str, tree: Path) -> None:
+    installed = gzip.decompress((tree / "usr/share/man" / page).read_bytes())
+
+    assert (PROJECT / "share/man" / page.removesuffix(".gz")).read_bytes() == installed
+
+
+def test_completions_are_where_the_shells_look_for_them(tree: Path) -> None:
+    written = [
+        path for path in (PROJECT / "share").rglob("*broadcasterd*") if "man" not in path.parts
+    ]
+
+    assert len(written) == 3
+    for path in written:
+        installed = tree / "usr/share" / path.relative_to(PROJECT / "share")
+        assert path.read_bytes() == installed.read_bytes()
+    assert (tree / "usr/share/zsh/vendor-completions/_broadcasterd").exists(), "Debian's place"
 
 
 def test_the_links_of_the_documentation_lead_somewhere(tree: Path) -> None:

@@ -11,7 +11,7 @@ from broadcasterd.config import load
 from deployment.deploy import install
 from deployment.installation import configure, link_to_current, uninstall
 from deployment.instance import INSTANCES, PRODUCTION
-from deployment.layout import Layout
+from deployment.layout import SHARED, Layout
 from deployment.releases import Releases
 from deployment.units import NAMES, OF_STAGING
 
@@ -32,9 +32,9 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 def installed(layout: Layout) -> Path:
     """Install what passes for a release; return the tree."""
     release = layout.root / "usr/lib/broadcasterd/releases" / VERSION
-    for name in ("bin", "doc", "systemd"):
-        (release / name).mkdir(parents=True)
-    for name in ("bin/broadcasterd", "doc/systemd.md", "systemd/broadcasterd.catalog"):
+    shared = {f"share/{target}" for target in SHARED.values()}
+    for name in ("bin/broadcasterd", "doc/systemd.md", "systemd/broadcasterd.catalog", *shared):
+        (release / name).parent.mkdir(parents=True, exist_ok=True)
         (release / name).write_text(name)
     for name in NAMES:
         (release / "systemd" / name).touch()
@@ -86,7 +86,7 @@ def test_what_is_there_is_left_alone(layout: Layout) -> None:
     assert "/not/mounted/yet" == str(secret.readlink())
 
 
-def test_command_catalog_and_documentation_are_those_of_the_current_release(
+def test_what_is_not_in_a_release_leads_into_the_current_one(
     layout: Layout,
 ) -> None:
     tree = installed(layout)
@@ -94,6 +94,9 @@ def test_command_catalog_and_documentation_are_those_of_the_current_release(
     assert "bin/broadcasterd" == (tree / COMMAND).read_text()
     assert "systemd/broadcasterd.catalog" == (tree / CATALOG).read_text()
     assert "doc/systemd.md" == (tree / DOCUMENTATION / "systemd.md").read_text()
+    assert SHARED == {
+        place: (tree / "usr/share" / place).read_text().removeprefix("share/") for place in SHARED
+    }
     assert set(NAMES) == names(tree / UNITS)
 
 

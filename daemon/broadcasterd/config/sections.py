@@ -40,7 +40,25 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Server(Section, frozen=True, kw_only=True):
-    """Where the daemon listens and what a request may cost."""
+    """Where the daemon listens and what a request may cost.
+
+    Attributes:
+        host: the address to listen at; other machines do not reach a loopback one. "localhost":
+            127.0.0.1 and ::1; "*" or "::": all, of IPv4 and of IPv6.
+        port: the port; 0: the system picks a free one.
+        backlog: connections waiting to be accepted; the kernel's somaxconn caps it.
+        tls_certificate: PEM, with its chain; serves HTTPS.
+        tls_key: PEM; goes with the certificate.
+        h2c: HTTP/2 without TLS, to a proxy that begins with its preface.
+        cors_origins: pages that may use it: ["https://example.org", "https://*.example.org"],
+            ["*"].
+        cors_headers: header fields that such pages may send besides the usual ones.
+        allowed_hosts: with auth.mode = "none": names it is reached by, beside local ones.
+        max_body_bytes: bytes of one request to publish; more is answered 413.
+        keep_alive_timeout: seconds that a connection may wait for its next request.
+        shutdown_grace: seconds that streams are given to end when the daemon stops.
+
+    """
 
     host: Text = "127.0.0.1"
     port: Port = 8000
@@ -57,7 +75,24 @@ class Server(Section, frozen=True, kw_only=True):
 
 
 class Sessions(Section, frozen=True, kw_only=True):
-    """How long sessions and events live, and how many of each there may be."""
+    """How long sessions and events live, and how many of each there may be.
+
+    Attributes:
+        session_ttl: seconds without a subscriber or an event until a session expires.
+        event_ttl: seconds that an event can be replayed.
+        cleanup_interval: seconds between two looks for what has expired.
+        max_sessions: sessions at a time.
+        max_history_events: events each session keeps for replay.
+        max_history_bytes: bytes each session keeps for replay.
+        heartbeat_interval: seconds between comments that keep an idle stream alive.
+        retry_ms: milliseconds a client waits before it reconnects.
+        min_retry_ms: milliseconds: no publisher can have clients wait less.
+        max_subscribers: streams at a time, over all sessions.
+        max_subscribers_per_session: streams at a time, of one session.
+        max_lag_events: events a subscriber may fall behind before it counts as slow.
+        slow_consumer: "end" its stream, to be resumed by id, or "skip" what it missed.
+
+    """
 
     session_ttl: Seconds = 3600.0
     event_ttl: Seconds = 600.0
@@ -75,7 +110,17 @@ class Sessions(Section, frozen=True, kw_only=True):
 
 
 class Memory(Section, frozen=True, kw_only=True):
-    """When memory counts as short, and when as recovered (a share of `warning_mb`)."""
+    """When memory counts as short, and when as recovered (a share of `warning_mb`).
+
+    Attributes:
+        breaker: shed load when memory is short; false also stops early cleanup, as does
+            USE_LEGACY_BROADCASTER=true in the environment.
+        warning_mb: MB: above it, histories are shortened.
+        critical_mb: MB: above it, publishers and new subscribers are turned away.
+        sample_interval: seconds between two measurements.
+        recover_below: share of warning_mb; below it, all is well again.
+
+    """
 
     breaker: bool = True
     warning_mb: Megabytes = 200.0
@@ -85,7 +130,26 @@ class Memory(Section, frozen=True, kw_only=True):
 
 
 class Auth(Section, frozen=True, kw_only=True):
-    """Which tokens are believed, and where they may be carried."""
+    """Which tokens are believed, and where they may be carried.
+
+    Attributes:
+        mode: "jwt", or "none": anyone may do anything (loopback addresses only).
+        algorithms: signatures that are accepted; each key needs one that fits it.
+        secret: the secret itself; a variable of the environment alone, and no key of a file.
+        secret_file: the secret of HS*: at least 32 bytes (HS384: 48, HS512: 64).
+        jwks_file: public keys of RS*, PS*, ES* and EdDSA, and secrets with names ("kty": "oct"), as
+            RFC 7517 has them.
+        previous_secret_ttl: seconds that a secret is good for after another took its place.
+        audience: the `aud` that a token must have.
+        issuer: the `iss` that a token must have.
+        cookie: the cookie that may carry a token.
+        allow_query_token: accept ?token=; URLs end up in logs, so prefer tickets.
+        leeway: seconds that the clocks of issuer and daemon may be apart.
+        metrics_from_loopback: GET /metrics without a token for this machine's own programs, such as
+            Prometheus; not where a proxy on it passes that path on.
+        i_know_this_is_open: with mode = "none", listen beyond this machine all the same.
+
+    """
 
     mode: Literal["jwt", "none"] = "jwt"
     algorithms: Annotated[tuple[Algorithm, ...], Meta(min_length=1)] = ("HS256",)
@@ -107,6 +171,29 @@ class Limits(Section, frozen=True, kw_only=True):
 
     An address is the client's, behind the proxies of `trusted_proxies`. A request whose token
     names no subject (`sub`) is counted by its address alone.
+
+    Attributes:
+        trusted_proxies: networks whose Forwarded, X-Forwarded-For is believed.
+        max_connections: connections at a time: each takes a descriptor and some memory.
+        max_connections_per_address: connections at a time; without a proxy before it, 100 is
+            plenty.
+        max_requests_per_connection: requests; the last one closes it, so that load can move
+            elsewhere.
+        max_head_bytes: bytes of a request line and header fields: they are kept in memory.
+        head_timeout: seconds for a whole head, against senders of single bytes.
+        body_timeout: seconds for a whole body that is no stream, for the same reason.
+        stream_idle_timeout: seconds without a byte of a body that is a stream.
+        max_subscribers_per_address: streams at a time, of one address.
+        max_subscribers_per_subject: streams at a time, of the tokens of one subject.
+        max_sessions_per_subject: open sessions that one subject named first.
+        publish_rate: events a second of one subject in the long run; beyond it 429.
+        publish_burst: events of one subject at once, after a pause.
+        publish_rate_bytes: bytes of events a second of one subject, in the same way.
+        publish_burst_bytes: bytes of events of one subject at once, after a pause.
+        max_publishing_per_subject: requests that publish, at a time, of one subject.
+        max_pending_bytes_per_subject: memory that their bodies take on their way in.
+        max_failures_per_minute: bad tokens of one address; beyond it 429.
+
     """
 
     trusted_proxies: tuple[Network, ...] = ()
@@ -134,6 +221,17 @@ class AlertRule(Section, frozen=True, kw_only=True):
 
     It is over once the figure has been below ``clear_below`` (a share of the threshold) for
     ``clear_after`` seconds.
+
+    Attributes:
+        name: its name: of letters, digits, "_", "." and "-".
+        metric: the figure.
+        threshold: in the figure's own unit; or a threshold of memory, as in force.
+        hold: how long the figure is there or above until the alert fires.
+        clear_below: share of the threshold; below it for so long, the alert is over.
+        clear_after: how long it is to be below that.
+        severity: info, warning, error or critical: the priority of the record.
+        action: notify_team, page_on_call, "journal" for no one else, or a URL.
+
     """
 
     name: RuleName
@@ -194,7 +292,17 @@ SHIPPED_RULES = (
 
 
 class Alerts(Section, frozen=True, kw_only=True):
-    """What is told to people, and where their two actions go: to the journal, or a webhook too."""
+    """What is told to people, and where their two actions go: to the journal, or a webhook too.
+
+    Attributes:
+        interval: seconds between two looks at the figures.
+        notify_team: where this action goes: "journal" is its record and no more, or the URL of a
+            webhook.
+        page_on_call: the same of the action for what cannot wait.
+        webhook_key_file: signs what webhooks are sent: 24 bytes or more, or whsec_ and Base64.
+        rules: the alerts, instead of those that are shipped; an empty list is none.
+
+    """
 
     interval: Seconds = 1.0
     notify_team: Receiver = "journal"
@@ -225,14 +333,28 @@ def receivers(alerts: Alerts) -> Iterator[tuple[str, str]]:
 
 
 class Dashboard(Section, frozen=True, kw_only=True):
-    """The live page at ``/``."""
+    """The live page at ``/``.
+
+    Attributes:
+        enabled: the live page at /; its figures are for tokens of admins all the same.
+        quality_report: past test runs, to be shown there.
+
+    """
 
     enabled: bool = True
     quality_report: Path | None = None
 
 
 class Log(Section, frozen=True, kw_only=True):
-    """Records of the daemon's own doings: which, and in what form."""
+    """Records of the daemon's own doings: which, and in what form.
+
+    Attributes:
+        level: the least that is recorded: debug, info, warning or error.
+        format: journal, json or console; auto: journal under systemd, else console.
+        file: instead of the journal or standard error. SIGUSR1 has it opened anew, once another
+            program has moved it away.
+
+    """
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "journal", "json", "console"] = "auto"
