@@ -180,7 +180,7 @@ def _tables() -> Iterator[str]:
 
 
 def _sentence(text: str) -> str:
-    first = text.split()[0]
+    first = text.split(maxsplit=1)[0]
     return text if first[:-1].isupper() or "_" in first else text[0].upper() + text[1:]
 
 

@@ -29,6 +29,11 @@ from tests.support.tools import NODE_MODULES, ROOT, require
 pytestmark = pytest.mark.slow
 
 PAGE = ROOT / "docs/start/recipes.md"
+PIPELINE, CURL, PUBLISH, RELAY = listings_of(PAGE, "sh")
+ANSWERS, JOBS, BUILDER = listings_of(PAGE, "python")
+[APP] = listings_of(PAGE, "js")
+WITH_TICKETS, WITH_HTMX = listings_of(PAGE, "html")
+
 ALL = ("answer:*", "build:*", "job:*", "orders", "user:*")
 TOKEN = sign(claims(subscribe=ALL, publish=ALL))
 
@@ -113,8 +118,7 @@ def sh(command: str, url: str, replaced: Mapping[str, str] | None = None) -> str
 
 def test_a_shell_pipeline(daemon: Daemon) -> None:
     require("curl")
-    pipeline, curl = listings_of(PAGE, "sh", "A shell pipeline")
-    publish, tail = pipeline.splitlines()
+    publish, tail = PIPELINE.splitlines()
 
     assert '"accepted":2' in sh(publish, daemon.url)
     with subprocess.Popen(
@@ -122,7 +126,7 @@ def test_a_shell_pipeline(daemon: Daemon) -> None:
     ) as listening:
         assert listening.stdout is not None
         assert "done\n" == listening.stdout.readline()
-        assert '"accepted":1' in sh(curl, daemon.url)
+        assert '"accepted":1' in sh(CURL, daemon.url)
         assert "it is built\n" == listening.stdout.readline()
         url = f"{daemon.url}/v1/sessions/build:7"
         httpx.delete(url, headers=bearer(TOKEN)).raise_for_status()
@@ -130,8 +134,7 @@ def test_a_shell_pipeline(daemon: Daemon) -> None:
 
 
 def test_the_tokens_of_a_language_model_from_fastapi(daemon: Daemon, tmp_path: Path) -> None:
-    [program] = listings_of(PAGE, "python", "A language model's tokens, from FastAPI")
-    (tmp_path / "answers.py").write_text(program)
+    (tmp_path / "answers.py").write_text(ANSWERS)
     command = python("-m", "uvicorn", "answers:app", "--port", "0")
     with serving(command, tmp_path, daemon.url) as address:
         answer = httpx.post(f"{address()}/questions", params={"question": "how it works"})
@@ -143,8 +146,7 @@ def test_the_tokens_of_a_language_model_from_fastapi(daemon: Daemon, tmp_path: P
 
 
 def test_the_progress_of_a_job_from_django(daemon: Daemon, tmp_path: Path) -> None:
-    [program] = listings_of(PAGE, "python", "A job's progress, from Django")
-    (tmp_path / "jobs.py").write_text(program)
+    (tmp_path / "jobs.py").write_text(JOBS)
     (tmp_path / "project.py").write_text(
         'SECRET_KEY = "of-a-test"\nALLOWED_HOSTS = ["127.0.0.1"]\nROOT_URLCONF = "project"\n'
         'from django.urls import include, path\nurlpatterns = [path("", include("jobs"))]\n'
@@ -168,11 +170,9 @@ def test_notifications_from_express_reach_a_page_through_a_cut(
 ) -> None:
     require("npm:express")
     chromium = require("chromium")
-    [app] = listings_of(PAGE, "js", "Notifications from Express")
-    [page] = listings_of(PAGE, "html", "A page with EventSource and tickets")
     (tmp_path / "public").mkdir()
-    (tmp_path / "public/index.html").write_text(page)
-    (tmp_path / "app.mjs").write_text(app)
+    (tmp_path / "public/index.html").write_text(WITH_TICKETS)
+    (tmp_path / "app.mjs").write_text(APP)
     (tmp_path / "node_modules").symlink_to(NODE_MODULES)
     with (
         CuttingProxy(daemon.port) as proxy,
@@ -214,8 +214,6 @@ def served(directory: Path) -> Iterator[str]:
 def test_a_page_with_htmx_goes_on_after_a_cut(start_daemon: StartDaemon, tmp_path: Path) -> None:
     require("npm:htmx-ext-sse")
     chromium = require("chromium")
-    [page] = listings_of(PAGE, "html", "A page with htmx")
-    [publish] = listings_of(PAGE, "sh", "A page with htmx")
     site = tmp_path / "site"
     site.mkdir()
     (site / "node_modules").symlink_to(NODE_MODULES)
@@ -226,13 +224,13 @@ def test_a_page_with_htmx_goes_on_after_a_cut(start_daemon: StartDaemon, tmp_pat
             sessions={"retry_ms": 50, "min_retry_ms": 50},
         )
         with CuttingProxy(daemon.port) as proxy, open_tab(chromium) as tab:
-            (site / "index.html").write_text(page.replace("http://127.0.0.1:8000", proxy.url))
+            (site / "index.html").write_text(WITH_HTMX.replace("http://127.0.0.1:8000", proxy.url))
             tab.go(f"{origin}/node_modules/htmx.org/package.json")
             tab.run(f"document.cookie = 'broadcaster_token={TOKEN}; path=/'")
             tab.go(origin)
             tab.run("document.addEventListener('htmx:sseClose', (e) => (why = e.detail.type))")
             for count in (1, 2):
-                sh(publish, daemon.url)
+                sh(PUBLISH, daemon.url)
                 tab.until(f"document.querySelectorAll('li').length === {count}")
                 proxy.cut()
             said = tab.run("document.querySelector('main').innerText")
@@ -245,11 +243,9 @@ def test_a_page_with_htmx_goes_on_after_a_cut(start_daemon: StartDaemon, tmp_pat
 
 def test_a_tool_of_an_mcp_server_is_relayed(daemon: Daemon, tmp_path: Path) -> None:
     require("curl")
-    [program] = listings_of(PAGE, "python", "An MCP server, relayed")
-    [relay] = listings_of(PAGE, "sh", "An MCP server, relayed")
-    (tmp_path / "builder.py").write_text(program)
+    (tmp_path / "builder.py").write_text(BUILDER)
     with serving(python("builder.py"), tmp_path, daemon.url) as address:
-        answer = sh(relay, daemon.url, {"http://127.0.0.1:8100": address()})
+        answer = sh(RELAY, daemon.url, {"http://127.0.0.1:8100": address()})
     events = heard(daemon, "build:7", last=lambda event: "docs is built" in event[1])
 
     assert '"accepted":4' in answer

@@ -43,6 +43,15 @@ def listings(document: Path) -> Iterator[Listing]:
             yield Listing(heading, found["language"], found["text"], found["reason"] or "")
 
 
+def shell_of(document: Path, heading: str | None = None) -> str:
+    """Return the commands of a document, or of a section, but for those that are not run."""
+    return "".join(
+        listing.text
+        for listing in listings(document)
+        if listing.language == "sh" and not listing.reason and heading in {None, listing.heading}
+    )
+
+
 def listings_of(document: Path, language: str, heading: str | None = None) -> list[str]:
     """Return the listings of a document, or of a section, that are in a language."""
     return [

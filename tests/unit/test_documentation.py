@@ -1,15 +1,22 @@
-"""The documents: their links lead somewhere, and the files that they name are there."""
+"""The documents: their links lead somewhere, and what they name or show is there, and works.
+
+Each listing is run by a test, or says why not.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import click
 import pytest
 
+from broadcasterd.cli import commands
+from broadcasterd.config import from_mapping
 from deployment.documents import documents
-from tests.support.documents import broken_links, prose_of
+from tests.support.documents import Listing, broken_links, listings, listings_of, prose_of
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
@@ -19,6 +26,46 @@ PLACES = (
     *(PROJECT / "tests" / kind for kind in ("unit", "integration", "systemd", "support")),
 )
 """Where a file is that a document names."""
+
+TO_RUN = {"sh", "python", "js", "html", "toml"}
+"""The languages of what a reader is to run, or to save."""
+
+RUN_BY: Mapping[tuple[str, str], str] = {
+    **{
+        ("README.md", f"sh {heading}"): "e2e/test_first_minutes.py"
+        for heading in ("Try", "Authenticate", "Listen", "Publish")
+    },
+    ("README.md", "js"): "e2e/test_first_minutes.py",
+    ("README.md", "sh Operate"): "systemd/test_documents.py",
+    ("docs/alerts.md", "sh"): "systemd/test_documents.py",
+    ("docs/alerts.md", "toml"): "unit/test_documentation.py",
+    ("docs/client.md", "python"): "e2e/test_client_page.py",
+    ("docs/client.md", "html"): "e2e/test_client_js.py",
+    ("docs/figures.md", "sh"): "systemd/test_documents.py",
+    ("docs/http.md", "js"): "e2e/test_first_minutes.py",
+    ("docs/logs.md", "sh"): "systemd/test_journal.py",
+    ("docs/migration.md", "python"): "e2e/test_migration_page.py",
+    ("docs/migration.md", "sh"): "e2e/test_migration_page.py",
+    ("docs/operate.md", "sh"): "systemd/test_documents.py",
+    ("docs/page.md", "sh"): "systemd/test_documents.py",
+    **{
+        ("docs/proxies.md", f"sh {heading}"): "support/proxies.py"
+        for heading in ("nginx", "HAProxy", "Caddy", "Apache")
+    },
+    ("docs/proxies.md", "sh In the daemon"): "systemd/test_journal.py",
+    ("docs/runbook.md", "sh"): "systemd/test_documents.py",
+    ("docs/start.md", "html"): "e2e/test_first_minutes.py",
+    ("docs/start.md", "python"): "e2e/test_first_minutes.py",
+    ("docs/start.md", "sh"): "e2e/test_first_minutes.py",
+    ("docs/start/recipes.md", "html"): "e2e/test_recipes.py",
+    ("docs/start/recipes.md", "js"): "e2e/test_recipes.py",
+    ("docs/start/recipes.md", "python"): "e2e/test_recipes.py",
+    ("docs/start/recipes.md", "sh"): "e2e/test_recipes.py",
+    ("docs/systemd.md", "sh Keys and certificates"): "systemd/test_documents.py",
+    ("docs/systemd.md", "sh TLS with certbot"): "systemd/test_credentials.py",
+}
+"""By document and language, and heading where sections differ, the test that runs the listings. It
+takes all that there are, or unpacks as many as it knows: one more does not go unseen."""
 
 each_document = pytest.mark.parametrize("name", NAMES)
 
@@ -67,3 +114,79 @@ def test_a_link_to_nowhere_and_a_file_that_is_gone_are_seen(tmp_path: Path) -> N
 
     assert ["#there", "gone.md"] == list(broken_links(document))
     assert ["edge/app.py"] == list(missing_files(document))
+
+
+def runner_of(name: str, listing: Listing) -> str | None:
+    """Return the test that runs a listing."""
+    by_language = RUN_BY.get((name, listing.language))
+    return RUN_BY.get((name, f"{listing.language} {listing.heading}"), by_language)
+
+
+@each_document
+def test_each_listing_is_run_by_a_test_or_says_why_not(name: str) -> None:
+    to_run = [each for each in listings(PROJECT / name) if each.language in TO_RUN]
+    runners = {each: None if each.reason else runner_of(name, each) for each in to_run}
+
+    assert [] == [each.text for each, runner in runners.items() if not (runner or each.reason)]
+    assert [] == [each.heading for each in listings(PROJECT / name) if not each.language]
+    assert {key for key in RUN_BY if key[0] == name} <= {
+        key
+        for each in to_run
+        if not each.reason
+        for key in ((name, each.language), (name, f"{each.language} {each.heading}"))
+    }
+
+
+@pytest.mark.parametrize(("document", "what"), RUN_BY, ids="-".join)
+def test_the_test_that_runs_a_listing_is_about_that_document(document: str, what: str) -> None:
+    runner = (PROJECT / "tests" / RUN_BY[document, what]).read_text()
+
+    assert Path(document).stem in runner
+    assert re.search(r"listings(_of)?\(|shell_of\(", runner)
+
+
+@pytest.mark.parametrize("name", ["docs/alerts.md"])
+def test_each_piece_of_a_configuration_is_taken(name: str) -> None:
+    pieces = listings_of(PROJECT / name, "toml")
+
+    assert pieces
+    for piece in pieces:
+        from_mapping(tomllib.loads(piece))
+
+
+def shown(call: str) -> Iterator[tuple[str, str]]:
+    """Yield the document and the arguments of each call of a command, a pattern, in a listing."""
+    for name in NAMES:
+        for listing in listings_of(PROJECT / name, "sh"):
+            for arguments in re.findall(rf"{call} ([^|\n;)]+)", listing, re.MULTILINE):
+                yield name, arguments
+
+
+def test_each_target_that_is_shown_is_there() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        (name, word)
+        for name, arguments in shown(r"(?<![\w./-])make")
+        for word in arguments.partition("#")[0].split()
+        if "=" not in word
+    }
+
+    assert len(named) > 10
+    assert set() == {each for each in named if each[1] not in targets}
+
+
+def test_each_command_and_option_that_is_shown_is_there() -> None:
+    calls = [*shown(r"(?:^|[|] |bin/)broadcasterd")]
+
+    assert len(calls) > 10
+    for name, arguments in calls:
+        command, *rest = arguments.split()
+        parsed = commands if command.startswith("-") else commands.commands[command]
+        options = {
+            option
+            for each in parsed.get_params(click.Context(parsed))
+            for option in (*each.opts, *each.secondary_opts)
+        }
+        assert [] == [
+            word for word in (command, *rest) if word.startswith("--") and word not in options
+        ], name
