@@ -366,8 +366,8 @@ async function ask(url, init, isBare = false) {
   throw new RequestFailed(`${response.status}: ${why}`, response.status, seconds * 1000);
 }
 
-/** A decoder of event streams (WHATWG HTML §9.2.6): text in, blocks out. */
-class Parser {
+/** A decoder of event streams (WHATWG HTML §9.2.6): text in, blocks out, of which `data` may be null. */
+export class Parser {
   #rest = "";
   #block = new Block();
 

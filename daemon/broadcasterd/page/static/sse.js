@@ -1,47 +1,17 @@
 // Server-sent events by fetch: EventSource can send no Authorization header.
 
-/** Yield the events of a stream of bytes, as WHATWG HTML §9.2.6 says; and its retry times. */
-export async function* parse(stream) {
+import { Parser } from "../client.js";
+
+/** Yield the events of a stream of bytes; `onBytes` is told of each piece, which may have none. */
+async function* events(stream, onBytes) {
+  const parser = new Parser();
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  let endedInCr = false; // a LF that follows belongs to it
-  let event = fresh();
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      let text = value;
-      if (endedInCr && text.startsWith("\n")) text = text.slice(1);
-      endedInCr = false;
-      if (text === "") continue;
-      endedInCr = text.endsWith("\r");
-      const lines = (rest + text).split(/\r\n|\n|\r/);
-      rest = lines.pop();
-      for (const line of lines) {
-        if (line === "") {
-          if (event.data.length || event.retry !== null) yield finished(event);
-          event = fresh();
-        } else take(event, line);
-      }
-    }
-  } finally {
-    reader.cancel().catch(() => {});
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    onBytes();
+    yield* parser.feed(value);
   }
-}
-
-const fresh = () => ({ type: "message", data: [], id: null, retry: null });
-const finished = ({ type, data, id, retry }) =>
-  ({ type, data: data.length ? data.join("\n") : null, id, retry });
-
-function take(event, line) {
-  const colon = line.indexOf(":");
-  if (colon === 0) return; // a comment
-  const name = colon < 0 ? line : line.slice(0, colon);
-  const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
-  if (name === "data") event.data.push(value);
-  else if (name === "event") event.type = value || "message";
-  else if (name === "id" && !value.includes("\0")) event.id = value;
-  else if (name === "retry" && /^\d+$/.test(value)) event.retry = Number(value);
 }
 
 const LONGEST_WAIT_MS = 15_000;
@@ -92,8 +62,7 @@ export function follow(url, { headers, onEvent, onState, isLiveAtOnce = false, s
       }
       if (isLiveAtOnce) live();
       let why = "the connection ended";
-      for await (const event of parse(response.body)) {
-        expectMore();
+      for await (const event of events(response.body, expectMore)) {
         if (event.retry !== null) retryMs = event.retry;
         if (event.data === null) continue;
         if (event.type === "broadcaster.end") {

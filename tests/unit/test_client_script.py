@@ -1,4 +1,4 @@
-"""The page's own parser of event streams, in Node.js, against the one that the tests trust."""
+"""The parser of event streams of ``/client.js``, in Node.js, against the one that tests trust."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import subprocess
 from typing import Any
 
-from broadcasterd.page.assets import STATIC
+from broadcasterd.page.assets import CLIENT
 from tests.support.sse import parse
 from tests.support.tools import require
 
@@ -19,7 +19,7 @@ STREAM = (
 )
 
 SCRIPT = f"""
-import {{ parse }} from {json.dumps((STATIC / "sse.js").as_uri())};
+import {{ Parser }} from {json.dumps(CLIENT.as_uri())};
 const bytes = new TextEncoder().encode(JSON.parse(process.argv[1]));
 const seen = [];
 for (let cut = 0; cut <= bytes.length; cut++) {{
@@ -27,7 +27,9 @@ for (let cut = 0; cut <= bytes.length; cut++) {{
     const pieces = cut ? [bytes.slice(0, cut), bytes.slice(cut)] : [];
     for (let at = 0; !cut && at < bytes.length; at += size) pieces.push(bytes.slice(at, at + size));
     const events = [];
-    for await (const event of parse(ReadableStream.from(pieces))) events.push(event);
+    const parser = new Parser();
+    const texts = ReadableStream.from(pieces).pipeThrough(new TextDecoderStream());
+    for await (const text of texts) events.push(...parser.feed(text));
     seen.push(events);
   }}
 }}
