@@ -30,7 +30,7 @@ def test_the_commands_of_the_operators_pages_work(service: Service) -> None:
     for page, heading, found in (
         ("operate", None, "healthy"),
         ("runbook", None, "healthy"),
-        ("figures", None, "broadcaster_"),
+        ("figures", None, "LAST ID"),
         ("systemd", "Keys and certificates", "KEYS="),
     ):
         assert found in run(service, shell_of(DOCS / f"{page}.md", heading), **variables), page
