@@ -137,6 +137,20 @@ def test_each_listing_is_run_by_a_test_or_says_why_not(name: str) -> None:
     }
 
 
+def test_listings_are_told_apart(tmp_path: Path) -> None:
+    document = tmp_path / "document.md"
+    document.write_text(
+        "# One\n\n```sh\n# no heading\nls\n```\n\n## Two\n\n"
+        "<!-- not run: it takes long -->\n```sh\nsleep 9\n```\n"
+    )
+
+    assert [
+        Listing("One", "sh", "# no heading\nls\n", ""),
+        Listing("Two", "sh", "sleep 9\n", "it takes long"),
+    ] == [*listings(document)]
+    assert runner_of("document.md", next(listings(document))) is None
+
+
 @pytest.mark.parametrize(("document", "what"), RUN_BY, ids="-".join)
 def test_the_test_that_runs_a_listing_is_about_that_document(document: str, what: str) -> None:
     runner = (PROJECT / "tests" / RUN_BY[document, what]).read_text()
