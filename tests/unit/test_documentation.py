@@ -27,7 +27,7 @@ PLACES = (
 )
 """Where a file is that a document names."""
 
-TO_RUN = {"sh", "python", "js", "html", "toml"}
+TO_RUN = {"sh", "console", "python", "js", "html", "toml"}
 """The languages of what a reader is to run, or to save."""
 
 RUN_BY: Mapping[tuple[str, str], str] = {
@@ -171,9 +171,10 @@ def test_each_piece_of_a_configuration_is_taken(name: str) -> None:
 def shown(call: str) -> Iterator[tuple[str, str]]:
     """Yield the document and the arguments of each call of a command, a pattern, in a listing."""
     for name in NAMES:
-        for listing in listings_of(PROJECT / name, "sh"):
-            for arguments in re.findall(rf"{call} ([^|\n;)]+)", listing, re.MULTILINE):
-                yield name, arguments
+        for listing in listings(PROJECT / name):
+            if listing.language in {"sh", "console"}:
+                for arguments in re.findall(rf"{call} ([^|\n;)]+)", listing.text, re.MULTILINE):
+                    yield name, arguments
 
 
 def test_each_target_that_is_shown_is_there() -> None:
@@ -182,7 +183,7 @@ def test_each_target_that_is_shown_is_there() -> None:
         (name, word)
         for name, arguments in shown(r"(?<![\w./-])make")
         for word in arguments.partition("#")[0].split()
-        if "=" not in word
+        if "=" not in word and not word.startswith("-")
     }
 
     assert len(named) > 10
