@@ -215,7 +215,7 @@ hooks-off: ## have Git check commits no longer
 # --- maintain --------------------------------------------------------------------------------
 
 .PHONY: reference
-reference: $(INSTALLED) ## write what is read off commands and settings: docs/configuration.md, share/
+reference: $(INSTALLED) ## write what is read off commands and settings: docs/configuration.md, config/share/
 	$(BIN)/python .ci/reference.py
 
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/pip-compile --quiet \

@@ -25,12 +25,12 @@ from broadcasterd.config.sections import Section
 
 ROOT = Path(__file__).parents[1]
 NAME = "broadcasterd"
-MANUAL = "share/man/man1/broadcasterd.1"
-MANUAL_OF_THE_FILE = "share/man/man5/broadcasterd.toml.5"
+MANUAL = "config/share/man/man1/broadcasterd.1"
+MANUAL_OF_THE_FILE = "config/share/man/man5/broadcasterd.toml.5"
 COMPLETIONS = {
-    "bash": ("share/bash-completion/completions/broadcasterd", BashComplete),
-    "zsh": ("share/zsh/site-functions/_broadcasterd", ZshComplete),
-    "fish": ("share/fish/vendor_completions.d/broadcasterd.fish", FishComplete),
+    "bash": ("config/share/bash-completion/completions/broadcasterd", BashComplete),
+    "zsh": ("config/share/zsh/site-functions/_broadcasterd", ZshComplete),
+    "fish": ("config/share/fish/vendor_completions.d/broadcasterd.fish", FishComplete),
 }
 REFERENCE = "docs/configuration.md"
 

@@ -34,7 +34,7 @@ A_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]*")
 
 CATALOG = "systemd/broadcasterd.catalog"
 LAUNCHER = "systemd/launcher"
-OF_THE_WHEEL = ("LICENSE", "README.md", "pyproject.toml", "daemon", "share")
+OF_THE_WHEEL = ("LICENSE", "README.md", "pyproject.toml", "daemon", "config/share")
 MADE_OF = (
     *OF_THE_WHEEL,
     *("requirements.lock", DOCUMENTS, *BESIDE, CATALOG, LAUNCHER),

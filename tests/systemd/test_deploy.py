@@ -42,7 +42,7 @@ MAKE = ("make", "-C", f"/{CHECKOUT}", "PREFIX=/usr")
 OF_THE_CHECKOUT = (
     *("LICENSE", "Makefile", "README.md", "CHANGELOG.md", "SECURITY.md"),
     *("pyproject.toml", "requirements.lock"),
-    *("config", "daemon", "docs", "share", "systemd", "tests"),
+    *("config", "daemon", "docs", "systemd", "tests"),
 )
 NEW_SETTING = "class New(Section, frozen=True, kw_only=True):\n    setting: int = 0"
 LIBRARY = "usr/lib/broadcasterd"

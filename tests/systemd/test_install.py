@@ -77,17 +77,19 @@ def test_the_documentation_that_a_unit_or_the_catalog_names_is_there(tree: Path)
 def test_the_man_pages_are_installed_as_they_are_written(page: str, tree: Path) -> None:
     installed = gzip.decompress((tree / "usr/share/man" / page).read_bytes())
 
-    assert (PROJECT / "share/man" / page.removesuffix(".gz")).read_bytes() == installed
+    assert (PROJECT / "config/share/man" / page.removesuffix(".gz")).read_bytes() == installed
 
 
 def test_completions_are_where_the_shells_look_for_them(tree: Path) -> None:
     written = [
-        path for path in (PROJECT / "share").rglob("*broadcasterd*") if "man" not in path.parts
+        path
+        for path in (PROJECT / "config/share").rglob("*broadcasterd*")
+        if "man" not in path.parts
     ]
 
     assert len(written) == 3
     for path in written:
-        installed = tree / "usr/share" / path.relative_to(PROJECT / "share")
+        installed = tree / "usr/share" / path.relative_to(PROJECT / "config/share")
         assert path.read_bytes() == installed.read_bytes()
     assert (tree / "usr/share/zsh/vendor-completions/_broadcasterd").exists(), "Debian's place"
 

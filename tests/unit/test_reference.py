@@ -43,9 +43,11 @@ def test_they_are_current(reference: ModuleType) -> None:
 
     assert made == there, "make reference"
     below = {
-        path.relative_to(ROOT).as_posix() for path in ROOT.glob("share/**/*") if path.is_file()
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.glob("config/share/**/*")
+        if path.is_file()
     }
-    assert below == {place for place in made if place.startswith("share/")}
+    assert below == {place for place in made if place.startswith("config/share/")}
 
 
 def test_the_example_says_the_same_of_each_key(reference: ModuleType) -> None:
@@ -63,7 +65,7 @@ def test_the_example_says_the_same_of_each_key(reference: ModuleType) -> None:
 
 @pytest.mark.parametrize("page", ["man1/broadcasterd.1", "man5/broadcasterd.toml.5"])
 def test_a_man_page_is_shown_without_a_warning(page: str) -> None:
-    command = [require("man"), "--warnings", "--local-file", f"{ROOT / 'share/man' / page}"]
+    command = [require("man"), "--warnings", "--local-file", f"{ROOT / 'config/share/man' / page}"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     name, section = Path(page).stem, Path(page).suffix[1:]
 
@@ -73,7 +75,7 @@ def test_a_man_page_is_shown_without_a_warning(page: str) -> None:
 
 COMPLETE = {
     "bash": """
-        source share/bash-completion/completions/broadcasterd
+        source config/share/bash-completion/completions/broadcasterd
         COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
         $(complete -p broadcasterd | grep -oP '(?<=-F )\\w+') "$1"
         printf '%s\\n' "${COMPREPLY[@]}"
@@ -82,12 +84,12 @@ COMPLETE = {
         compdef() { function_of_it=$1 }
         _describe() { print -rl -- ${(P)3} }
         compadd() { print -rl -- ${(P)@[-1]} }
-        source share/zsh/site-functions/_broadcasterd
+        source config/share/zsh/site-functions/_broadcasterd
         words=("$@") CURRENT=$#
         $function_of_it
     """,
     "fish": """
-        source share/fish/vendor_completions.d/broadcasterd.fish
+        source config/share/fish/vendor_completions.d/broadcasterd.fish
         complete --do-complete "$argv"
     """,
 }
