@@ -25,7 +25,8 @@ from httpx_sse import connect_sse
 from sseclient import SSEClient
 
 from broadcasterd.client import AsyncClient, Client, Received
-from tests.e2e.browser import Pages, open_page
+from tests.e2e.browser import Pages
+from tests.e2e.devtools import Browser
 from tests.support.lines import Lines
 from tests.support.sse import Event, parse
 from tests.support.tools import require
@@ -228,7 +229,9 @@ def script(name: str, *arguments: str) -> Follow:
     return follow
 
 
-def chromium(client: str, pages: Pages, *, package: str | None = None, token: str = "") -> Follow:
+def chromium(
+    client: str, pages: Pages, browser: Browser, *, package: str | None = None, token: str = ""
+) -> Follow:
     """Return a client that runs in a page of Chromium, if need be from an npm package.
 
     ``pages/client.mjs`` has them by their names.
@@ -239,14 +242,15 @@ def chromium(client: str, pages: Pages, *, package: str | None = None, token: st
         if package is not None:
             require(f"npm:{package}")
         page = pages.url(client=client, stream=url, token=token)
-        with open_page(require("chromium"), page) as log:
+        with browser.tab() as tab:
+            tab.go(page)
 
             def report() -> Report:
                 try:
                     return pages.reports.get(timeout=PATIENCE_S)
                 except queue.Empty:
-                    said = log.read_text()
-                    raise TimeoutError(f"no report; the browser's log:\n{said}") from None
+                    shown = tab.run("document.URL")
+                    raise TimeoutError(f"no report from {shown}; {tab.faults}") from None
 
             yield _until_closed(report)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.devtools import open_tab
+from tests.e2e.devtools import Browser
 from tests.support.daemon import StartDaemon
 from tests.support.documents import listings_of
 from tests.support.lines import Lines
@@ -59,10 +59,9 @@ def test_a_shell_pipeline(start_daemon: StartDaemon, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_notifications_from_express_reach_a_page_through_a_cut(
-    start_daemon: StartDaemon, tmp_path: Path
+    start_daemon: StartDaemon, browser: Browser, tmp_path: Path
 ) -> None:
     require("npm:express")
-    chromium = require("chromium")
     daemon = start_daemon(auth=jwt_mode(tmp_path), server={"cors_origins": ["*"]})
     [app], [page] = listings_of(PAGE, "js"), listings_of(PAGE, "html")
     (tmp_path / "public").mkdir()
@@ -82,7 +81,7 @@ def test_notifications_from_express_reach_a_page_through_a_cut(
         try:
             url = lines.next(within=SOON)
             assert url is not None
-            with open_tab(chromium) as tab:
+            with browser.tab() as tab:
                 tab.go(url)
                 for count, what in enumerate(["A book", "A lamp"], 1):
                     ordered = httpx.post(f"{url}/orders", json={"what": what})
