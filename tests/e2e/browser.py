@@ -35,6 +35,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-default-apps",
     "--disable-extensions",
+    "--disable-features=BackForwardCache",  # a page that was left is gone, with its connections
     "--disable-sync",
     "--log-level=3",  # fatal: it misses a desktop, and says so in many words
     "--no-default-browser-check",

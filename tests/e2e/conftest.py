@@ -9,7 +9,7 @@ import pytest
 from broadcasterd.page.assets import CLIENT
 from tests.e2e import drivers
 from tests.e2e.browser import Pages, serve_pages
-from tests.e2e.devtools import Browser, open_browser
+from tests.e2e.devtools import Browser, Tab, open_browser
 from tests.e2e.stream import Stream
 from tests.support.daemon import StartDaemon
 from tests.support.proxy import CuttingProxy
@@ -47,6 +47,13 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="session")
+def tab(browser: Browser) -> Iterator[Tab]:
+    """Have one tab: each of the pages that come there is of an origin of its own."""
+    with browser.tab() as tab:
+        yield tab
+
+
 @pytest.fixture
 def pages() -> Iterator[Pages]:
     """Serve the pages that run clients in a browser."""
@@ -63,8 +70,8 @@ def follow(request: pytest.FixtureRequest, pages: Pages) -> drivers.Follow:
     if name in CLIENTS:
         return CLIENTS[name]
     client = name.removeprefix("chromium-")
-    browser: Browser = request.getfixturevalue("browser")
-    return drivers.chromium(client, pages, browser, package=IN_A_BROWSER[name])
+    tab: Tab = request.getfixturevalue("tab")
+    return drivers.chromium(client, pages, tab, package=IN_A_BROWSER[name])
 
 
 @pytest.fixture

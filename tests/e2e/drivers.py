@@ -26,7 +26,7 @@ from sseclient import SSEClient
 
 from broadcasterd.client import AsyncClient, Client, Received
 from tests.e2e.browser import Pages
-from tests.e2e.devtools import Browser
+from tests.e2e.devtools import Tab
 from tests.support.lines import Lines
 from tests.support.sse import Event, parse
 from tests.support.tools import require
@@ -230,7 +230,7 @@ def script(name: str, *arguments: str) -> Follow:
 
 
 def chromium(
-    client: str, pages: Pages, browser: Browser, *, package: str | None = None, token: str = ""
+    client: str, pages: Pages, tab: Tab, *, package: str | None = None, token: str = ""
 ) -> Follow:
     """Return a client that runs in a page of Chromium, if need be from an npm package.
 
@@ -242,17 +242,20 @@ def chromium(
         if package is not None:
             require(f"npm:{package}")
         page = pages.url(client=client, stream=url, token=token)
-        with browser.tab() as tab:
-            tab.go(page)
 
-            def report() -> Report:
-                try:
-                    return pages.reports.get(timeout=PATIENCE_S)
-                except queue.Empty:
-                    shown = tab.run("document.URL")
-                    raise TimeoutError(f"no report from {shown}; {tab.faults}") from None
+        def report() -> Report:
+            try:
+                return pages.reports.get(timeout=PATIENCE_S)
+            except queue.Empty:
+                shown = tab.run("document.URL")
+                raise TimeoutError(f"no report from {shown}; {tab.faults}") from None
 
+        tab.faults.clear()
+        tab.go(page)
+        try:
             yield _until_closed(report)
+        finally:
+            tab.go("about:blank")
 
     return follow
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.devtools import Browser
+from tests.e2e.devtools import Tab
 from tests.support.daemon import StartDaemon
 from tests.support.documents import listings_of
 from tests.support.lines import Lines
@@ -59,7 +59,7 @@ def test_a_shell_pipeline(start_daemon: StartDaemon, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_notifications_from_express_reach_a_page_through_a_cut(
-    start_daemon: StartDaemon, browser: Browser, tmp_path: Path
+    start_daemon: StartDaemon, tab: Tab, tmp_path: Path
 ) -> None:
     require("npm:express")
     daemon = start_daemon(auth=jwt_mode(tmp_path), server={"cors_origins": ["*"]})
@@ -81,14 +81,14 @@ def test_notifications_from_express_reach_a_page_through_a_cut(
         try:
             url = lines.next(within=SOON)
             assert url is not None
-            with browser.tab() as tab:
-                tab.go(url)
-                for count, what in enumerate(["A book", "A lamp"], 1):
-                    ordered = httpx.post(f"{url}/orders", json={"what": what})
-                    assert 201 == ordered.status_code
-                    tab.until(f"document.querySelectorAll('li').length === {count}")
-                    proxy.cut()
-                said = tab.text("#log")
+            tab.go(url)
+            for count, what in enumerate(["A book", "A lamp"], 1):
+                ordered = httpx.post(f"{url}/orders", json={"what": what})
+                assert 201 == ordered.status_code
+                tab.until(f"document.querySelectorAll('li').length === {count}")
+                proxy.cut()
+            said = tab.text("#log")
+            tab.go("about:blank")
         finally:
             process.kill()
             process.wait()
