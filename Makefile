@@ -154,7 +154,7 @@ restarts: $(INSTALLED) ## restart the daemon behind real proxies, under load, ag
 
 RUNS ?= 10
 flake-check: test-ready ## run the whole suite again and again, in any order, on a busy machine (RUNS=10)
-	$(BIN)/python .ci/flake_check.py --runs $(RUNS) -- -n $(WORKERS)
+	$(BIN)/python .ci/flake_check.py --runs $(RUNS) -- -n $(WORKERS) --hypothesis-profile=deep
 
 # What it compares with, and draws with; where it cannot be had, the benchmark goes without.
 .venv-bench/.installed: .ci/requirements-bench.lock

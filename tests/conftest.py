@@ -15,11 +15,13 @@ from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.forkserver import ForkServer
 
-# How long an example takes says nothing: the machine may be busy. `make test-fast` tries fewer.
+# How long an example takes says nothing: the machine may be busy. `make test-fast` tries fewer,
+# `make flake-check` many.
 settings.register_profile(
-    "whole", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+    "whole", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("fast", settings.get_profile("whole"), max_examples=10)
+settings.register_profile("deep", settings.get_profile("whole"), max_examples=200)
 settings.load_profile("whole")
 
 pytest_plugins = ["tests.support.scheduling", "tests.support.timelimit"]

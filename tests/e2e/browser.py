@@ -35,6 +35,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-default-apps",
     "--disable-extensions",
+    "--disable-features=BackForwardCache",  # a page that was left is gone, with its connections
     "--disable-sync",
     "--log-level=3",  # fatal: it misses a desktop, and says so in many words
     "--no-default-browser-check",
@@ -103,40 +104,34 @@ def serve_pages() -> Iterator[Pages]:
 
 
 @contextmanager
-def open_page(chromium: str, url: str, *, pipe: tuple[int, ...] = ()) -> Iterator[Path]:
-    """Have a page open, in a browser of its own that has never been anywhere.
+def running(chromium: str, pipe: tuple[int, int]) -> Iterator[None]:
+    """Have a browser run that has never been anywhere.
 
     Args:
         chromium: the program.
-        url: of the page.
         pipe: two descriptors that the browser reads commands from, and writes its answers to.
 
-    Yields the file that the browser logs to.
     """
     # Not below pytest's directory: the path of a socket, which it puts there, has to be short.
     with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as home:
-        log = Path(home, "log")
-        command = [chromium, *FLAGS, f"--user-data-dir={home}/profile", url]
-        if pipe:
-            # It takes them as 3 and 4, which here are others'. A shell moves them; by their paths,
-            # for sh knows no descriptors of two digits.
-            moved = " ".join(
-                f"{n}{way}/proc/self/fd/{fd}" for n, way, fd in zip((3, 4), "<>", pipe, strict=True)
-            )
-            shell = ["sh", "-c", f'exec "$@" {moved}', "sh"]
-            command = [*shell, *command[:-1], "--remote-debugging-pipe", url]
-        with log.open("wb") as output:
-            browser = subprocess.Popen(
-                command,
-                pass_fds=pipe,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "HOME": home, "TMPDIR": home},
-                start_new_session=True,  # a browser is many processes: they end as one group
-            )
+        # It takes them as 3 and 4, which here are others'. A shell moves them; by their paths,
+        # for sh knows no descriptors of two digits.
+        moved = " ".join(
+            f"{n}{way}/proc/self/fd/{fd}" for n, way, fd in zip((3, 4), "<>", pipe, strict=True)
+        )
+        shell = ["sh", "-c", f'exec "$@" {moved}', "sh"]
+        profile = f"--user-data-dir={home}/profile"
+        browser = subprocess.Popen(
+            [*shell, chromium, *FLAGS, profile, "--remote-debugging-pipe", "about:blank"],
+            pass_fds=pipe,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "HOME": home, "TMPDIR": home},
+            start_new_session=True,  # a browser is many processes: they end as one group
+        )
         try:
-            yield log
+            yield
         finally:
             os.killpg(browser.pid, signal.SIGKILL)
             browser.wait()

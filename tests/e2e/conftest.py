@@ -9,9 +9,11 @@ import pytest
 from broadcasterd.page.assets import CLIENT
 from tests.e2e import drivers
 from tests.e2e.browser import Pages, serve_pages
+from tests.e2e.devtools import Browser, Tab, open_browser
 from tests.e2e.stream import Stream
 from tests.support.daemon import StartDaemon
 from tests.support.proxy import CuttingProxy
+from tests.support.tools import require
 
 CLIENTS: dict[str, drivers.Follow] = {
     "broadcasterd.client": drivers.own,
@@ -38,6 +40,20 @@ RETRY_MS = 50
 """Clients come back soon, and so tests with many cuts are short."""
 
 
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Have one browser: to start it takes longer than most that is done with it."""
+    with open_browser(require("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def tab(browser: Browser) -> Iterator[Tab]:
+    """Have one tab: each of the pages that come there is of an origin of its own."""
+    with browser.tab() as tab:
+        yield tab
+
+
 @pytest.fixture
 def pages() -> Iterator[Pages]:
     """Serve the pages that run clients in a browser."""
@@ -54,7 +70,8 @@ def follow(request: pytest.FixtureRequest, pages: Pages) -> drivers.Follow:
     if name in CLIENTS:
         return CLIENTS[name]
     client = name.removeprefix("chromium-")
-    return drivers.chromium(client, pages, package=IN_A_BROWSER[name])
+    tab: Tab = request.getfixturevalue("tab")
+    return drivers.chromium(client, pages, tab, package=IN_A_BROWSER[name])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A page in Chromium that a test drives: the DevTools protocol over a pipe, one tab.
+"""Pages in Chromium that a test drives: the DevTools protocol over a pipe, a session for each tab.
 
 What the page does wrong is kept: errors on its console, violations of its policy, exceptions.
 """
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.browser import open_page
+from tests.e2e.browser import running
 
 PATIENCE_S = 20.0
 """How long anything may take on a loaded machine."""
@@ -23,14 +23,11 @@ PATIENCE_S = 20.0
 Json = dict[str, Any]
 
 
-class Tab:
-    """A tab.
+class Browser:
+    """A browser, for many tabs.
 
     Args:
         to_browser, from_browser: the pipe's ends.
-
-    Attributes:
-        faults: what the page did wrong, as far as the browser tells it.
 
     """
 
@@ -38,33 +35,72 @@ class Tab:
         self._to, self._from = to_browser, from_browser
         self._rest = b""
         self._number = 0
-        self._session: str | None = None
+
+    @contextmanager
+    def tab(self) -> Iterator[Tab]:
+        """Open a tab in a profile of its own, with which nobody has ever been anywhere."""
+        context = self.call("Target.createBrowserContext")["browserContextId"]
+        try:
+            opened = self.call("Target.createTarget", url="about:blank", browserContextId=context)
+            attached = self.call("Target.attachToTarget", targetId=opened["targetId"], flatten=True)
+            yield Tab(self, attached["sessionId"])
+        finally:
+            self.call("Target.disposeBrowserContext", browserContextId=context)
+
+    def call(self, method: str, tab: Tab | None = None, **parameters: object) -> Json:
+        """Have the browser do something, or a tab of it; return what it answers."""
+        self._number += 1
+        message: Json = {"id": self._number, "method": method, "params": parameters}
+        if tab is not None:
+            message["sessionId"] = tab.session
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        deadline = time.monotonic() + PATIENCE_S
+        while (answer := self.next(deadline)).get("id") != self._number:
+            if tab is not None:
+                tab.note(answer)
+        assert "error" not in answer, f"{method}: {answer['error']}"
+        result: Json = answer["result"]
+        return result
+
+    def next(self, deadline: float) -> Json:
+        """Return what the browser says next, of whatever tab."""
+        while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._from], [], [], deadline - time.monotonic())
+            if not ready:
+                raise TimeoutError("the browser says nothing")
+            data = os.read(self._from, 1 << 20)
+            if not data:
+                raise EOFError("the browser has ended")
+            self._rest += data
+        message, _, self._rest = self._rest.partition(b"\0")
+        told: Json = json.loads(message)
+        return told
+
+
+class Tab:
+    """A tab.
+
+    Args:
+        browser: has it.
+        session: its name to the browser.
+
+    Attributes:
+        faults: what the page did wrong, as far as the browser tells it.
+
+    """
+
+    def __init__(self, browser: Browser, session: str) -> None:
+        self.session = session
+        self._browser = browser
         self._is_loaded = self._is_held = False
         self.faults: list[str] = []
-        [target] = [
-            each["targetId"]
-            for each in self.call("Target.getTargets")["targetInfos"]
-            if each["type"] == "page"
-        ]
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
         self.call("Emulation.setScrollbarsHidden", hidden=True)
 
     def call(self, method: str, **parameters: object) -> Json:
-        """Have the browser do something; return what it answers."""
-        self._number += 1
-        message: Json = {"id": self._number, "method": method, "params": parameters}
-        if self._session is not None:
-            message["sessionId"] = self._session
-        os.write(self._to, json.dumps(message).encode() + b"\0")
-        deadline = time.monotonic() + PATIENCE_S
-        while (answer := self._next(deadline)).get("id") != self._number:
-            self._note(answer)
-        assert "error" not in answer, f"{method}: {answer['error']}"
-        result: Json = answer["result"]
-        return result
+        """Have the browser do something with the tab; return what it answers."""
+        return self._browser.call(method, self, **parameters)
 
     def go(self, url: str) -> None:
         """Open an address, and wait until the page is loaded."""
@@ -72,7 +108,7 @@ class Tab:
         navigated = self.call("Page.navigate", url=url)
         deadline = time.monotonic() + PATIENCE_S
         while "loaderId" in navigated and not self._is_loaded:  # else it is the same document
-            self._note(self._next(deadline))
+            self.note(self._browser.next(deadline))
 
     def run(self, script: str) -> Any:  # noqa: ANN401 (JSON)
         """Return what an expression of JavaScript is; a promise is awaited."""
@@ -132,7 +168,7 @@ class Tab:
             type=kind, x=x, y=y, button=button, buttons=held, clickCount=int(kind != "mouseMoved"),
         )  # fmt: skip
 
-    def wear(self, *, width: int, scheme: str) -> None:
+    def wear(self, width: int, scheme: str) -> None:
         """Show the page on a screen of that width, to a person who prefers light or dark."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -158,7 +194,10 @@ class Tab:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(taken["data"]))
 
-    def _note(self, message: Json) -> None:
+    def note(self, message: Json) -> None:
+        """Take what the browser says, if it is of this tab."""
+        if message.get("sessionId") != self.session:
+            return
         told = message.get("params", {})
         match message.get("method"):
             case "Page.loadEventFired":
@@ -171,32 +210,18 @@ class Tab:
                 entry = told["entry"]
                 self.faults.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}")
 
-    def _next(self, deadline: float) -> Json:
-        while b"\0" not in self._rest:
-            ready, _, _ = select.select([self._from], [], [], deadline - time.monotonic())
-            if not ready:
-                raise TimeoutError("the browser says nothing")
-            data = os.read(self._from, 1 << 20)
-            if not data:
-                raise EOFError("the browser has ended")
-            self._rest += data
-        message, _, self._rest = self._rest.partition(b"\0")
-        told: Json = json.loads(message)
-        return told
-
 
 @contextmanager
-def open_tab(chromium: str) -> Iterator[Tab]:
-    """Have a browser with one tab, which has never been anywhere."""
+def open_browser(chromium: str) -> Iterator[Browser]:
+    """Have a browser."""
     theirs_in, to_browser = os.pipe()
     from_browser, theirs_out = os.pipe()
-    pipe: tuple[int, ...] = (theirs_in, theirs_out)
+    theirs = [theirs_in, theirs_out]
     try:
-        with open_page(chromium, "about:blank", pipe=pipe):
-            for each in pipe:
-                os.close(each)
-            pipe = ()
-            yield Tab(to_browser, from_browser)
+        with running(chromium, (theirs_in, theirs_out)):
+            while theirs:
+                os.close(theirs.pop())
+            yield Browser(to_browser, from_browser)
     finally:
-        for each in (to_browser, from_browser, *pipe):
+        for each in (to_browser, from_browser, *theirs):
             os.close(each)

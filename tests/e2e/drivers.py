@@ -25,7 +25,8 @@ from httpx_sse import connect_sse
 from sseclient import SSEClient
 
 from broadcasterd.client import AsyncClient, Client, Received
-from tests.e2e.browser import Pages, open_page
+from tests.e2e.browser import Pages
+from tests.e2e.devtools import Tab
 from tests.support.lines import Lines
 from tests.support.sse import Event, parse
 from tests.support.tools import require
@@ -228,7 +229,9 @@ def script(name: str, *arguments: str) -> Follow:
     return follow
 
 
-def chromium(client: str, pages: Pages, *, package: str | None = None, token: str = "") -> Follow:
+def chromium(
+    client: str, pages: Pages, tab: Tab, *, package: str | None = None, token: str = ""
+) -> Follow:
     """Return a client that runs in a page of Chromium, if need be from an npm package.
 
     ``pages/client.mjs`` has them by their names.
@@ -239,16 +242,20 @@ def chromium(client: str, pages: Pages, *, package: str | None = None, token: st
         if package is not None:
             require(f"npm:{package}")
         page = pages.url(client=client, stream=url, token=token)
-        with open_page(require("chromium"), page) as log:
 
-            def report() -> Report:
-                try:
-                    return pages.reports.get(timeout=PATIENCE_S)
-                except queue.Empty:
-                    said = log.read_text()
-                    raise TimeoutError(f"no report; the browser's log:\n{said}") from None
+        def report() -> Report:
+            try:
+                return pages.reports.get(timeout=PATIENCE_S)
+            except queue.Empty:
+                shown = tab.run("document.URL")
+                raise TimeoutError(f"no report from {shown}; {tab.faults}") from None
 
+        tab.faults.clear()
+        tab.go(page)
+        try:
             yield _until_closed(report)
+        finally:
+            tab.go("about:blank")
 
     return follow
 

@@ -15,6 +15,7 @@ import pytest
 
 from broadcasterd.page.assets import CLIENT
 from tests.e2e.browser import Pages
+from tests.e2e.devtools import Tab
 from tests.e2e.drivers import chromium
 from tests.support.daemon import Daemon, StartDaemon
 from tests.support.documents import listings_of
@@ -223,8 +224,8 @@ def test_a_publish_that_is_refused_fails_at_once(daemon: Daemon, status: int) ->
 
 
 @pytest.mark.slow
-def test_a_page_follows_with_tickets_through_cuts(daemon: Daemon, pages: Pages) -> None:
-    follow = chromium("client.js with tickets", pages, token=TOKEN)
+def test_a_page_follows_with_tickets_through_cuts(daemon: Daemon, pages: Pages, tab: Tab) -> None:
+    follow = chromium("client.js with tickets", pages, tab, token=TOKEN)
     with CuttingProxy(daemon.port) as proxy, follow(proxy.session("s")) as seen:
         ids = publish(daemon, "1")
         heard = [next(seen).id]

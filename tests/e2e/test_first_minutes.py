@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.devtools import open_tab
+from tests.e2e.devtools import Browser
 from tests.support.daemon import StartDaemon
 from tests.support.documents import listings_of, shell_of
 from tests.support.lines import Lines
@@ -171,9 +171,8 @@ def test_the_readme_from_the_beginning_to_the_end(terminals: Terminals) -> None:
         rest_of(tail)
 
 
-def test_the_first_ten_minutes(terminals: Terminals) -> None:
+def test_the_first_ten_minutes(terminals: Terminals, browser: Browser) -> None:
     require("curl")
-    chromium = require("chromium")
     run, export, refused, events, pipeline, bad, *later = listings_of(START, "sh")
     tail, resume, serve, open_page, close = later
     [program], [page] = listings_of(START, "python"), listings_of(START, "html")
@@ -209,7 +208,7 @@ def test_the_first_ten_minutes(terminals: Terminals) -> None:
         page.replace(HERE, terminals.addresses[HERE])
     )
     address, greet = open_page.splitlines()
-    with open_tab(chromium) as tab:
+    with browser.tab() as tab:
         tab.go(terminals.type(address).strip())
         terminals.type(greet)
         tab.until("document.body.innerText.includes('hello, page')")

@@ -1,7 +1,7 @@
 """The live page in Chromium, on a daemon under load: what an operator sees and does there.
 
-Each state is left as pictures in ``build/screenshots/``, at the width of a desk and of a phone, in
-light and in dark; in each, axe-core finds nothing, nothing is cut, and nothing lies on another.
+Each state is left as pictures in ``build/screenshots/``, of a desk in light and of a phone in dark;
+in each, axe-core finds nothing, nothing is cut, and nothing lies on another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import httpx
 import pytest
 import trio
 
-from tests.e2e.devtools import Tab, open_tab
+from tests.e2e.devtools import Browser, Tab
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.flood import PATIENCE_S, client_of
 from tests.support.tokens import bearer, claims, jwt_mode, sign
@@ -25,7 +25,8 @@ from tests.support.tools import ROOT, require
 pytestmark = pytest.mark.slow
 
 PICTURES = ROOT / "build" / "screenshots"
-WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
+SCREENS = ((1280, "light"), (390, "dark"))
+"""Each width and each scheme once: what they do to a page, they do apart."""
 
 TOKEN = sign(claims(subscribe=("*",), publish=("*",), admin=True, sub="operator"))
 WITH_TOKEN = bearer(TOKEN)
@@ -60,7 +61,7 @@ class Operator:
     def open(self, place: str = "", *, token: str | None = TOKEN) -> None:
         """Open a part of the page, with a token that was entered before."""
         tab = self.tab
-        tab.wear(width=WIDTHS[0], scheme=SCHEMES[0])
+        tab.wear(*SCREENS[0])
         tab.go(f"{self.daemon.url}/")
         tab.run("sessionStorage.clear(); localStorage.clear()")
         if token is not None:
@@ -94,15 +95,13 @@ class Operator:
     def look(self, name: str) -> None:
         """Leave pictures of a state, and check that there is nothing wrong with any."""
         tab = self.tab
-        for width in WIDTHS:
-            for scheme in SCHEMES:
-                tab.wear(width=width, scheme=scheme)
-                tab.picture(PICTURES / f"{name}-{width}-{scheme}.png")
+        for width, scheme in SCREENS:
+            tab.wear(width, scheme)
+            tab.picture(PICTURES / f"{name}-{width}-{scheme}.png")
 
-                assert [] == tab.run(CUT), f"{name} at {width} px"
-                if (width, scheme) in {(WIDTHS[0], "light"), (WIDTHS[1], "dark")}:
-                    assert [] == self.barriers(), f"{name} at {width} px, {scheme}"
-        tab.wear(width=WIDTHS[0], scheme=SCHEMES[0])
+            assert [] == tab.run(CUT), f"{name} at {width} px"
+            assert [] == self.barriers(), f"{name} at {width} px, {scheme}"
+        tab.wear(*SCREENS[0])
 
     def barriers(self) -> list[str]:
         """Return what keeps people from using the page, as axe-core finds it."""
@@ -127,12 +126,13 @@ class Operator:
 
 
 @pytest.fixture(scope="module")
-def operator(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> Iterator[Operator]:
-    """Have one daemon and one browser for all."""
+def operator(
+    tmp_path_factory: pytest.TempPathFactory, launch: Launch, browser: Browser
+) -> Iterator[Operator]:
+    """Have one daemon and one tab for all."""
     require("npm:axe-core")
-    chromium = require("chromium")
     directory = tmp_path_factory.mktemp("page")
-    with open_tab(chromium) as tab:
+    with browser.tab() as tab:
         daemon = start(directory, launch)
         operator = Operator(tab, daemon)
         try:

@@ -18,7 +18,7 @@ import pytest
 from typing_extensions import override
 
 from broadcasterd.client import Client
-from tests.e2e.devtools import open_tab
+from tests.e2e.devtools import Browser
 from tests.support.daemon import Daemon, StartDaemon
 from tests.support.documents import listings_of
 from tests.support.lines import Lines
@@ -166,10 +166,9 @@ def test_the_progress_of_a_job_from_django(daemon: Daemon, tmp_path: Path) -> No
 
 
 def test_notifications_from_express_reach_a_page_through_a_cut(
-    daemon: Daemon, tmp_path: Path
+    daemon: Daemon, browser: Browser, tmp_path: Path
 ) -> None:
     require("npm:express")
-    chromium = require("chromium")
     (tmp_path / "public").mkdir()
     (tmp_path / "public/index.html").write_text(WITH_TICKETS)
     (tmp_path / "app.mjs").write_text(APP)
@@ -177,7 +176,7 @@ def test_notifications_from_express_reach_a_page_through_a_cut(
     with (
         CuttingProxy(daemon.port) as proxy,
         serving([require("node"), "app.mjs"], tmp_path, proxy.url) as address,
-        open_tab(chromium) as tab,
+        browser.tab() as tab,
     ):
         url = address()
         tab.go(url)
@@ -211,9 +210,10 @@ def served(directory: Path) -> Iterator[str]:
             thread.join()
 
 
-def test_a_page_with_htmx_goes_on_after_a_cut(start_daemon: StartDaemon, tmp_path: Path) -> None:
+def test_a_page_with_htmx_goes_on_after_a_cut(
+    start_daemon: StartDaemon, browser: Browser, tmp_path: Path
+) -> None:
     require("npm:htmx-ext-sse")
-    chromium = require("chromium")
     site = tmp_path / "site"
     site.mkdir()
     (site / "node_modules").symlink_to(NODE_MODULES)
@@ -223,7 +223,7 @@ def test_a_page_with_htmx_goes_on_after_a_cut(start_daemon: StartDaemon, tmp_pat
             server={"cors_origins": [origin]},
             sessions={"retry_ms": 50, "min_retry_ms": 50},
         )
-        with CuttingProxy(daemon.port) as proxy, open_tab(chromium) as tab:
+        with CuttingProxy(daemon.port) as proxy, browser.tab() as tab:
             (site / "index.html").write_text(WITH_HTMX.replace("http://127.0.0.1:8000", proxy.url))
             tab.go(f"{origin}/node_modules/htmx.org/package.json")
             tab.run(f"document.cookie = 'broadcaster_token={TOKEN}; path=/'")

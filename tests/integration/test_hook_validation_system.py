@@ -253,24 +253,18 @@ def test_what_is_mended_but_not_staged_is_refused(
     assert MODULE == checkout.read("a.py")
 
 
-def test_a_file_that_git_does_not_know_is_in_nobodys_way(
+def test_a_rename_and_a_deletion_pass_and_a_file_that_git_does_not_know_is_in_nobodys_way(
     checkout: Checkout, verdicts: list[Verdict]
 ) -> None:
     checkout.write({"tests/support/unknown.py": MISTYPED})
-    commit = try_change(checkout, "mypy", one("tests/support/a.py", MODULE))
-
-    judge(verdicts, let_pass("beside a bad unknown file", commit, "mypy"))
-
-
-def test_a_rename_that_nobody_else_needs_passes(
-    checkout: Checkout, verdicts: list[Verdict]
-) -> None:
     checkout.git("mv", USED, USED.replace("stock", "store"))
     for user in checkout.git("grep", "--files-with-matches", "tests.support.stock").split():
         checkout.stage({user: checkout.read(user).replace("support.stock", "support.store")})
+    checkout.git("rm", "tests/unit/test_units.py")
     commit = checkout.commit(hooks=["mypy", "ruff"])
 
-    judge(verdicts, let_pass("a rename, good", commit, "mypy"))
+    for what in ("beside a bad unknown file", "a rename, good", "a deletion, good"):
+        judge(verdicts, replace(let_pass(what, commit, "mypy"), seconds=None))
 
 
 def test_a_rename_that_others_do_not_know_of_is_refused(
@@ -280,13 +274,6 @@ def test_a_rename_that_others_do_not_know_of_is_refused(
     commit = checkout.commit(hooks=["mypy"])
 
     judge(verdicts, refuse("a rename, bad", commit, "mypy"))
-
-
-def test_a_deletion_passes(checkout: Checkout, verdicts: list[Verdict]) -> None:
-    checkout.git("rm", "tests/unit/test_units.py")
-    commit = checkout.commit(hooks=["mypy"])
-
-    judge(verdicts, let_pass("a deletion, good", commit, "mypy"))
 
 
 def test_a_deletion_of_what_others_need_is_refused(

@@ -10,11 +10,10 @@ import itertools
 import json
 from collections.abc import Iterator
 
-import httpx
 import pytest
 import trio
 
-from tests.support.daemon import Daemon, Launch, StartDaemon, execute
+from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.flood import (
     ANSWER_S,
     ASKING_MB,
@@ -26,6 +25,7 @@ from tests.support.flood import (
     Request,
     client_of,
     flood,
+    idle_mb_of,
     pressed,
     reading,
     subscribe,
@@ -49,12 +49,6 @@ UNSHORTENED = 3500
 to the critical threshold, after as many publications on any machine."""
 
 SAME_MB = 8.0
-
-
-@pytest.fixture(scope="module")
-def launch() -> Launch:
-    """Start each daemon as a shell does, so that its memory is all its own."""
-    return execute
 
 
 # --- 1: many publishers on one session -----------------------------------------------------------
@@ -242,14 +236,9 @@ async def test_a_thousand_readers_that_stop_reading_cost_nothing(
 
 
 @pytest.fixture(scope="module")
-def idle_mb(tmp_path_factory: pytest.TempPathFactory) -> float:
+def idle_mb(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> float:
     """Measure an idle daemon."""
-    daemon = Daemon.start(tmp_path_factory.mktemp("idle"))
-    try:
-        httpx.get(f"{daemon.url}/health").raise_for_status()
-        return daemon.rss() / MIB
-    finally:
-        daemon.stop_cleanly()
+    return idle_mb_of(tmp_path_factory.mktemp("idle"), launch)
 
 
 def bodies_of_all_kinds(prefix: str) -> Iterator[Request]:

@@ -11,7 +11,7 @@ import logging
 import pytest
 import trio
 
-from tests.support.daemon import Daemon, Launch, StartDaemon, execute
+from tests.support.daemon import Daemon, StartDaemon
 from tests.support.flood import (
     ANSWER_S,
     ASKING_MB,
@@ -32,17 +32,11 @@ WARM_UP = 15
 """Cycles until the allocator has the pages that it goes on with."""
 
 CYCLES = 20
-SESSIONS = 40
+SESSIONS = 25
 EVENTS = 10
 
 LEAK_BYTES = 1024
 """What is left of each session of a cycle, at most: a stream alone, or two events, is more."""
-
-
-@pytest.fixture(scope="module")
-def launch() -> Launch:
-    """Start each daemon as a shell does, so that its memory is all its own."""
-    return execute
 
 
 async def a_cycle(daemon: Daemon, client: Client, number: int) -> None:

@@ -7,16 +7,10 @@ import json
 import pytest
 import trio
 
-from tests.support.daemon import Daemon, Launch, execute
+from tests.support.daemon import Daemon
 from tests.support.flood import ANSWER_S, MIB, Memory, client_of, reading
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def launch() -> Launch:
-    """Start each daemon as a shell does, so that its memory is all its own."""
-    return execute
 
 
 async def test_fifty_sessions_of_a_hundred_events_each_to_its_own_subscriber(

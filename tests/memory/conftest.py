@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
-from tests.support.daemon import Daemon, Launch, execute
-from tests.support.flood import MIB
+from tests.support.daemon import Launch, execute
+from tests.support.flood import idle_mb_of
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +17,4 @@ def launch() -> Launch:
 @pytest.fixture(scope="session")
 def idle_mb(tmp_path_factory: pytest.TempPathFactory) -> float:
     """Measure the resident memory of a daemon that has answered once, in megabytes."""
-    daemon = Daemon.start(tmp_path_factory.mktemp("idle"))
-    try:
-        httpx.get(f"{daemon.url}/health").raise_for_status()
-        return daemon.rss() / MIB
-    finally:
-        daemon.stop_cleanly()
+    return idle_mb_of(tmp_path_factory.mktemp("idle"))

@@ -23,9 +23,9 @@ from tests.support.flood import (
     reading,
 )
 
-LIMIT_MB = 200
+LIMIT_MB = 160
 FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "3"))
-EVENTS, EVENT_BYTES = 100, 2048
+EVENTS, EVENT_BYTES = 100, 8192
 """In each publication of the flood."""
 
 ENOUGH = 2 * LIMIT_MB * MIB // EVENT_BYTES

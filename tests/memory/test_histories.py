@@ -11,19 +11,19 @@ pytestmark = pytest.mark.slow
 AROUND_BYTES = 80
 """Around an event, at most: a token of a language model is no longer than that itself."""
 
-LARGE = [Load(50, events=12_000, logs=20), Load(200, 4400, 20), Load(1000, 1000, 20)]
+LARGE = [Load(50, events=12_000, logs=8), Load(200, 4400, 8), Load(1000, 1000, 8)]
 """Histories of a megabyte, of which all but the newest part is sealed."""
 
-DEFAULT = [Load(50, events=500, logs=200), Load(200, 500, 200), Load(1000, 500, 60)]
+DEFAULT = [Load(50, events=500, logs=80), Load(200, 500, 80), Load(1000, 500, 40)]
 """As many events as there are by default."""
 
 SMALL = [Load(200, events=40, logs=600), Load(200, 70, 600), Load(50, 100, 600)]
 """Histories of 8 to 16 KB: the rest of a page weighs most with them."""
 
 OF_THEIR_OWN = [
-    Load(200, events=500, logs=100, key="{:036d}"),
-    Load(200, events=500, logs=100, key="é{:035d}"),
-    Load(200, events=500, logs=100, ttl=30.0),
+    Load(200, events=500, logs=40, key="{:036d}"),
+    Load(200, events=500, logs=40, key="é{:035d}"),
+    Load(200, events=500, logs=40, ttl=30.0),
 ]
 
 
@@ -57,7 +57,7 @@ def test_keys_and_ttls_are_accounted_for_and_little_stays_of_what_is_trimmed(loa
 
 
 def test_the_garbage_collector_looks_at_no_event() -> None:
-    held = measure(Load(200, events=5000, logs=20))
+    held = measure(Load(200, events=5000, logs=4))
 
-    assert held.events == 100_000
-    assert held.tracked < 1000
+    assert held.events == 20_000
+    assert held.tracked < 200

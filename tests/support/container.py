@@ -58,6 +58,11 @@ cd "$WORK/root"
 rm -rf etc/systemd/system/* etc/rc?.d/* etc/cron* var/log/journal
 : > etc/fstab
 rm -f etc/resolv.conf
+# Nor has it disks, consoles or old scripts, for which each reload of systemd would look.
+mkdir -p etc/systemd/system-generators
+for generator in lib/systemd/system-generators/*; do
+    ln -sf /dev/null "etc/systemd/system-generators/${generator##*/}"
+done
 for unit in systemd-timesyncd.service systemd-networkd.service systemd-resolved.service \
         getty.target console-getty.service e2scrub_reap.service; do
     ln -s /dev/null "etc/systemd/system/$unit"

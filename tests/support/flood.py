@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import trio
 
 from broadcasterd.memory.holdings import CONNECTION_BYTES, FRAMEWORK_BYTES
-from tests.support.daemon import CANARY, Daemon
+from tests.support.daemon import CANARY, Daemon, Launch
 from tests.support.http1 import Answer
 from tests.support.sse import Event, parse
 
@@ -445,6 +446,16 @@ class Memory:
     def reset(self) -> None:
         """Begin anew (proc(5): 5 in clear_refs resets the high water mark)."""
         (self._proc / "clear_refs").write_text("5")
+
+
+def idle_mb_of(directory: Path, launch: Launch | None = None) -> float:
+    """Return the resident memory of a daemon that has answered once, in megabytes."""
+    daemon = Daemon.start(directory, launch)
+    try:
+        httpx.get(f"{daemon.url}/health").raise_for_status()
+        return daemon.rss() / MIB
+    finally:
+        daemon.stop_cleanly()
 
 
 def pressed(idle_mb: float, *, critical: float = 60, warning: float = 35) -> dict[str, float]:

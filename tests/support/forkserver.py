@@ -6,8 +6,8 @@ that the tests start. A forked process is like any other, with arguments, enviro
 standard streams and an exit status of its own, and it runs ``python -m broadcasterd`` from the
 first line.
 
-But it has no memory of its own at the start: a test that measures memory, or charges it to a
-cgroup, starts the real thing.
+But it has no memory of its own at the start. What it grows by is measured all the same; a test of
+all that a daemon takes, or one that charges it to a cgroup, starts the real thing.
 
 A request is a packet on a socket: arguments and environment as JSON, with four descriptors, which
 are standard input, output and error, and a socket. On that the server answers with the process id,

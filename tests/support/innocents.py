@@ -29,10 +29,10 @@ BACK_WITHIN_MB = 20.0
 SESSIONS = 2
 HISTORY = 200
 EVENT_BYTES = 1000
-PUBLISH_S = 0.05
+PUBLISH_S = 0.1
 RETRY_S = 0.1
 WAIT_S = 5
-LOOK_S = 0.1
+LOOK_S = 0.2
 LIVE = 5
 """Events that everybody has got before an attack begins."""
 

@@ -14,6 +14,10 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
+    **dict.fromkeys(
+        (f"tests/systemd/test_{name}" for name in ("containerfile", "deb", "deploy", "install")),
+        "releases",  # each in a container of its own, if in any
+    ),
     "tests/systemd": "container",  # made once, and there is one
     "tests/memory": "memory",
     "tests/integration/test_memory": "stress",  # more floods at a time would starve each other

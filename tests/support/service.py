@@ -88,8 +88,7 @@ class Service:
             for unit in (self.socket, self.unit):
                 (self.container.root / f"run/systemd/system/{unit}.d/test.conf").unlink(
                     missing_ok=True
-                )
-            self.container.run("systemctl", "daemon-reload")
+                )  # which systemd sees when the next one is installed
 
     def configure(self, **sections: Mapping[str, object]) -> None:
         """Write the configuration: these keys on top of ``DEFAULTS``."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,35 +19,49 @@ from tests.support.tools import lack
 
 
 @pytest.fixture(scope="session")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return what is in the source distribution."""
-    made = tmp_path_factory.mktemp("sdist")
-    build: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "hatchling",
-        "build",
-        "--target",
-        "sdist",
-        "--directory",
-        made,
-    ]
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what one worker makes for all: ``sdist`` and ``tree``, as the fixtures say."""
+    directory = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        directory = directory.parent
+    made, unfinished = directory / "made", directory / "unfinished"
+    with (directory / "made.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _make_tree(unfinished / "tree", _make_sdist(unfinished))
+            unfinished.rename(made)
+    return made
+
+
+def _make_sdist(directory: Path) -> Path:
+    target: list[str | Path] = ["--target", "sdist", "--directory", directory]
+    build: list[str | Path] = [sys.executable, "-m", "hatchling", "build", *target]
     subprocess.run(build, cwd=PROJECT, check=True, capture_output=True)
-    [archive] = made.iterdir()
+    [archive] = directory.iterdir()
     with tarfile.open(archive) as packed:
-        packed.extractall(made, filter="data")
-    return made / archive.name.removesuffix(".tar.gz")
+        packed.extractall(directory, filter="data")
+    archive.unlink()
+    return (directory / archive.name.removesuffix(".tar.gz")).rename(directory / "sdist")
 
 
-@pytest.fixture(scope="session")
-def tree(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with all that ``make install`` installs, of the source distribution."""
-    tree = tmp_path_factory.mktemp("tree")
+def _make_tree(tree: Path, sdist: Path) -> None:
     backend = PROJECT / ".venv-build"
     if (backend / ".made-of").exists():  # or else it makes one of its own: others may be at it
         (sdist / backend.name).symlink_to(backend)
     make("install", f"DESTDIR={tree}", "PREFIX=/usr", directory=sdist)
-    return tree
+
+
+@pytest.fixture(scope="session")
+def sdist(made: Path) -> Path:
+    """Return what is in the source distribution."""
+    return made / "sdist"
+
+
+@pytest.fixture(scope="session")
+def tree(made: Path) -> Path:
+    """Return a directory with all that ``make install`` installs, of the source distribution."""
+    return made / "tree"
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ async def test_an_alert_is_in_the_journal_and_goes_out_signed_with_the_credentia
     }.items() <= record.items()
     assert float(record["VALUE"]) > 1
     assert "s3cret" not in str(service.journal())
-    assert "alerts: memory_critical" in service.show("StatusText")
+    service.until_status("alerts: memory_critical")
 
     explained = service.container.run("journalctl", "-x", "ALERT=memory_critical").stdout
 

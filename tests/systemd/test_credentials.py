@@ -22,7 +22,7 @@ from tests.support.tokens import bearer, claims, sign
 ETC = "/etc/broadcasterd"
 DOCUMENT = PROJECT / "docs/systemd.md"
 RELOADED = f"MESSAGE_ID={MESSAGE_IDS['configuration reloaded']}"
-ROTATIONS = 8
+ROTATIONS = 4
 UNCHECKED = ssl._create_unverified_context()  # noqa: S323 (its bytes are compared)
 
 
@@ -106,7 +106,7 @@ def test_the_keys_of_a_jwk_set_come_and_go_with_its_file(service: Service) -> No
 
 def test_reload_fails_exactly_when_it_was_refused(service: Service) -> None:
     service.start()
-    for _ in range(4):
+    for _ in range(2):
         service.write_configuration("[server]\nprot = 1\n")
 
         assert not reload(service)
@@ -117,7 +117,7 @@ def test_reload_fails_exactly_when_it_was_refused(service: Service) -> None:
     assert "refused" not in service.show("StatusText")
     told = service.journal(f"MESSAGE_ID={MESSAGE_IDS['reload refused']}")
 
-    assert 4 == len(told) == len(service.journal(RELOADED))
+    assert 2 == len(told) == len(service.journal(RELOADED))
     assert any(
         "the reload was refused: server.prot" in m for m in service.messages("_TRANSPORT=stdout")
     )

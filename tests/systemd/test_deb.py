@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,8 @@ def debian(packages: Path) -> Iterator[Container]:
         lack(reason)
     with Container.booted() as machine:
         (machine.root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)
+        for read_each_time in (machine.root / "var/lib/apt/lists").glob("*_*"):
+            read_each_time.unlink()
         machine.write(
             "/etc/dpkg/dpkg.cfg.d/test", "force-unsafe-io\nforce-confdef\nforce-confold\n"
         )
@@ -117,7 +120,9 @@ def left(machine: Container) -> list[str]:
     return sorted(path.relative_to(machine.root).as_posix() for path in found)
 
 
-def test_a_package_brings_a_service_that_runs_and_a_secret_of_its_own(service: Service) -> None:
+def test_a_package_brings_a_service_that_runs_and_leaves_nothing_once_it_is_purged(
+    service: Service,
+) -> None:
     machine = service.container
     said = machine.run("broadcasterd", "token", "--config", f"/{SETTINGS}", "--admin").stdout
     url = f"{service.url}/v1/sessions"
@@ -134,35 +139,44 @@ def test_a_package_brings_a_service_that_runs_and_a_secret_of_its_own(service: S
     assert "enabled" == machine.run("systemctl", "is-enabled", service.socket).stdout.strip()
     assert "" == machine.run("dpkg", "--verify", "broadcasterd").stdout
 
+    machine.run(*APT, "remove", "broadcasterd")
 
-async def test_nobody_notices_an_upgrade_nor_the_way_back(service: Service) -> None:
+    assert ["inactive"] * 2 == [
+        machine.show(unit, "ActiveState") for unit in (service.unit, service.socket)
+    ]
+    assert {"broadcasterd.toml", "secret"} == {
+        path.name for path in (machine.root / "etc/broadcasterd").iterdir()
+    }
+    assert [] == [path for path in left(machine) if path.startswith("usr/")]
+
+    machine.run(*APT, "purge", "broadcasterd")
+
+    assert [] == left(machine)
+
+
+async def test_nobody_notices_upgrades_the_way_back_nor_an_upgrade_that_cannot_be(
+    service: Service,
+) -> None:
     service.configure()  # the file is the operator's from now on
     service.restart()
     offered = service.container.root / f"{SETTINGS}.dpkg-dist"
-    seen = []
+    seen, said = [], []
 
-    def change_to(version: str) -> None:
-        apt_install(service, version)
+    def change_to(version: str, *, succeeds: bool = True) -> None:
+        said.append(apt_install(service, version, succeeds=succeeds))
         seen.append((version_of(service), "# A newer one" in offered.read_text()))
 
-    await unnoticed(service, lambda: change_to(NEW), lambda: change_to(OLD), subscribers=FEW)
+    await unnoticed(
+        service,
+        partial(change_to, NEW),
+        partial(change_to, OLD),
+        partial(change_to, DEAD, succeeds=False),
+        subscribers=FEW,
+    )
 
-    assert [(NEW, True), (OLD, False)] == seen
+    assert [(NEW, True), (OLD, False), (OLD, True)] == seen
     assert 'mode = "none"' in (service.container.root / SETTINGS).read_text()
-
-
-async def test_an_upgrade_that_cannot_be_leaves_the_old_release_in_force(service: Service) -> None:
-    service.configure()
-    service.restart()
-    said = []
-
-    def upgrade() -> None:
-        said.append(apt_install(service, DEAD, succeeds=False))
-
-    await unnoticed(service, upgrade, subscribers=FEW)
-
-    assert f"{DEAD} does not start, and {OLD} goes on" in said[0]
-    assert OLD == version_of(service)
+    assert f"{DEAD} does not start, and {OLD} goes on" in said[-1]
 
     pid = service.pid
     service.write_configuration("[server]\nprot = 1\n")
@@ -181,22 +195,3 @@ async def test_an_upgrade_that_cannot_be_leaves_the_old_release_in_force(service
         (path.name for path in (service.container.root / LIBRARY / "releases").iterdir()),
         reverse=True,
     )
-
-
-def test_what_is_removed_leaves_its_configuration_and_what_is_purged_nothing(
-    service: Service,
-) -> None:
-    machine = service.container
-    machine.run(*APT, "remove", "broadcasterd")
-
-    assert ["inactive"] * 2 == [
-        machine.show(unit, "ActiveState") for unit in (service.unit, service.socket)
-    ]
-    assert {"broadcasterd.toml", "secret"} == {
-        path.name for path in (machine.root / "etc/broadcasterd").iterdir()
-    }
-    assert [] == [path for path in left(machine) if path.startswith("usr/")]
-
-    machine.run(*APT, "purge", "broadcasterd")
-
-    assert [] == left(machine)

@@ -21,7 +21,7 @@ import broadcasterd
 from tests.support.container import Container, until, why_not
 from tests.support.releases import edit, replace
 from tests.support.service import PROJECT, Service
-from tests.support.throughout import SUBSCRIBERS, unnoticed
+from tests.support.throughout import unnoticed
 from tests.support.tools import lack
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ OF_THE_CHECKOUT = (
 )
 NEW_SETTING = "class New(Section, frozen=True, kw_only=True):\n    setting: int = 0"
 LIBRARY = "usr/lib/broadcasterd"
-FEW = 100
+FEW, MANY = 100, 300
+"""A thousand are in test_handover.py."""
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +156,13 @@ async def test_nobody_notices_a_deployment_nor_a_rollback(production: Service) -
         versions.append(version_of(production))
 
     silence = await unnoticed(
-        production, partial(change, "deploy-production", NEW), partial(change, "rollback")
+        production,
+        partial(change, "deploy-production", NEW),
+        partial(change, "rollback"),
+        subscribers=MANY,
     )
 
-    log.info("the longest silence of %d subscribers was %.2f s", SUBSCRIBERS, silence)
+    log.info("the longest silence of %d subscribers was %.2f s", MANY, silence)
     assert [OLD, NEW, OLD] == versions
 
 
@@ -183,8 +187,20 @@ async def test_a_release_that_fails_in_its_place_is_rolled_back_by_itself(
     assert f"production runs {OLD} again" in said[0]
 
 
-def test_what_would_not_serve_is_found_before_anything_is_touched(production: Service) -> None:
+def test_what_would_not_serve_or_comes_beside_another_is_found_before_anything_is_touched(
+    production: Service,
+) -> None:
     pid = production.pid
+    directory = os.open(production.container.root / LIBRARY, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        for target, version in [("deploy-production", NEW), ("rollback", "")]:
+            said = run_make(production, target, version, succeeds=False)
+
+            assert "another deployment is under way" in said
+    finally:
+        os.close(directory)
+
     for broken, why in ((DEAD, "RuntimeError: broken"), (DUMB, "expected 200, not 500")):
         said = run_make(production, "deploy-production", broken, succeeds=False)
 
@@ -202,12 +218,17 @@ def test_what_would_not_serve_is_found_before_anything_is_touched(production: Se
     assert (pid, OLD) == (production.pid, current(production))
 
 
-def test_a_rollback_puts_the_configuration_back_that_went_with_the_release(
+def test_a_rollback_goes_back_a_step_with_its_configuration_and_says_when_there_is_none(
     production: Service,
 ) -> None:
+    assert f"no release before {OLD}" in run_make(production, "rollback", succeeds=False)
+
     production.configure(sessions={"retry_ms": 1234})
     run_make(production, "deploy-production", NEW)
+    run_make(production, "deploy-production", DUMB, succeeds=False)
 
+    assert NEW == version_of(production)
+    assert NEW_UNIT == production.show("Description"), "the units are the release's"
     assert [f"{NEW}  current", f"{OLD}  staging, previous"] == sorted(
         (line for line in run_make(production, "releases").splitlines() if "  " in line),
         reverse=True,
@@ -218,39 +239,12 @@ def test_a_rollback_puts_the_configuration_back_that_went_with_the_release(
 
     assert f"{OLD} does not take /etc/broadcasterd/broadcasterd.toml" in said
     assert OLD == version_of(production)
+    assert NEW_UNIT != production.show("Description")
     etc = production.container.root / "etc/broadcasterd"
     assert "retry_ms = 1234" in (etc / "broadcasterd.toml").read_text()
     aside = etc / f"broadcasterd.toml.refused-by-{OLD}"
     assert "setting = 1" in aside.read_text()
     aside.unlink()
-
-
-def test_there_is_one_deployment_at_a_time(production: Service) -> None:
-    pid = production.pid
-    directory = os.open(production.container.root / LIBRARY, os.O_RDONLY)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        for target, version in [("deploy-production", NEW), ("rollback", "")]:
-            said = run_make(production, target, version, succeeds=False)
-
-            assert "another deployment is under way" in said
-    finally:
-        os.close(directory)
-    assert (pid, OLD) == (production.pid, current(production))
-
-
-def test_rollback_goes_back_step_by_step_and_says_when_there_is_none(production: Service) -> None:
-    assert f"no release before {OLD}" in run_make(production, "rollback", succeeds=False)
-    run_make(production, "deploy-production", NEW)
-    run_make(production, "deploy-production", DUMB, succeeds=False)
-
-    assert NEW == version_of(production)
-    assert NEW_UNIT == production.show("Description"), "the units are the release's"
-
-    run_make(production, "rollback")
-
-    assert OLD == version_of(production)
-    assert NEW_UNIT != production.show("Description")
     assert f"no release before {OLD}" in run_make(production, "rollback", succeeds=False)
     assert OLD == version_of(production)
 

@@ -18,7 +18,7 @@ from tests.support.container import SOON_S
 from tests.support.service import Service
 from tests.support.throughout import SUBSCRIBERS, unnoticed
 
-LINE_S = 0.01
+LINE_S = 0.05
 """Between two lines of a publisher."""
 
 log = logging.getLogger(__name__)

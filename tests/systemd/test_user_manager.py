@@ -73,7 +73,9 @@ def users(user: UserService) -> Iterator[UserService]:
         user.container.run("systemctl", "stop", user.manager)
 
 
-def test_a_restart_of_a_users_service_closes_no_stream(users: UserService) -> None:
+def test_a_restart_of_a_users_service_closes_no_stream_and_a_bad_reload_fails(
+    users: UserService,
+) -> None:
     pid = users.pid
     with users.daemon.listening("s") as listener:
         users.systemctl("restart", UNIT)
@@ -82,8 +84,6 @@ def test_a_restart_of_a_users_service_closes_no_stream(users: UserService) -> No
 
         assert "after" == listener.until("after").data
 
-
-def test_a_reload_of_a_users_service_fails_where_it_is_refused(users: UserService) -> None:
     users.systemctl("reload", UNIT)
 
     path = users.container.root / f"{HOME}/.config/broadcasterd.toml".lstrip("/")

@@ -17,7 +17,6 @@ import click
 
 from broadcasterd.cli import figures, publish, serve, tail, token
 from broadcasterd.config import SECRET_VARIABLE, ConfigError
-from broadcasterd.host.allocator import use_allocator_that_gives_back
 from broadcasterd.host.process import hide_variable, take_name
 
 _INTERRUPTED = 130  # as shells count it: 128 + SIGINT
@@ -26,7 +25,6 @@ _INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its status."""
     if argv is None and sys.argv[1:2] == ["serve"]:  # the process is ours, and will live long
-        use_allocator_that_gives_back()
         take_name("broadcasterd")
         hide_variable(SECRET_VARIABLE)
     sys.exit(_run(argv))

@@ -54,6 +54,7 @@ def check_config(*, file: Path | None, config_file: Path | None) -> None:
     """
     if file is not None and config_file is not None:
         raise click.UsageError("Say FILE or --config FILE, not both.")
+    import_structlog()
     from broadcasterd.checks import check
     from broadcasterd.server.certificate import name_of_certificate
 
