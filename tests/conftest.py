@@ -22,7 +22,7 @@ settings.register_profile(
 settings.register_profile("fast", settings.get_profile("whole"), max_examples=10)
 settings.load_profile("whole")
 
-pytest_plugins = ["tests.support.scheduling", "tests.support.timelimit"]
+pytest_plugins = ["tests.support.measured", "tests.support.scheduling", "tests.support.timelimit"]
 
 
 def pytest_collection_finish() -> None:
