@@ -121,7 +121,7 @@ rollback: ## have production go on with the release that it had before
 WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 # Where no bytecode is kept, each worker and each command compiles the daemon and the tests anew.
-test test-fast test-unit test-integration test-e2e restarts flake-check: export PYTHONDONTWRITEBYTECODE :=
+test test-fast test-unit test-integration test-e2e restarts flake-check coverage: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test test-fast test-unit test-integration test-e2e flake-check
 test: test-ready ## run the whole suite (WORKERS=3)
@@ -148,6 +148,14 @@ restarts: $(INSTALLED) ## restart the daemon behind real proxies, under load, ag
 RUNS ?= 10
 flake-check: test-ready ## run the whole suite again and again, in any order, on a busy machine (RUNS=10)
 	$(BIN)/python .ci/flake_check.py --runs $(RUNS) -- -n $(WORKERS)
+
+# Not of what measures: it would measure this, too. A part of the suite (TESTS=) may reach too little.
+.PHONY: coverage
+coverage: test-ready ## run the suite and see what of the daemon it reaches, branch by branch (TESTS=)
+	rm -rf build/coverage && mkdir -p build
+	$(BIN)/coverage run -m pytest -n $(WORKERS) $(or $(TESTS),--ignore tests/performance tests) && failed=0 || failed=$$?; \
+		$(BIN)/coverage combine --quiet && $(BIN)/coverage json --quiet && \
+		$(BIN)/python .ci/coverage_bounds.py && exit $$failed
 
 # What it compares with, and draws with; where it cannot be had, the benchmark goes without.
 .venv-bench/.installed: .ci/requirements-bench.lock
