@@ -10,6 +10,8 @@ DEVELOPMENT_SECRET := .development/secret
 CLIENTS := tests/e2e/clients
 CLIENTS_INSTALLED := $(CLIENTS)/node_modules/.installed
 
+comma := ,
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -121,7 +123,7 @@ rollback: ## have production go on with the release that it had before
 WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 # Where no bytecode is kept, each worker and each command compiles the daemon and the tests anew.
-test test-fast test-unit test-integration test-e2e restarts flake-check coverage: export PYTHONDONTWRITEBYTECODE :=
+test test-fast test-unit test-integration test-e2e restarts flake-check coverage mutants: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test test-fast test-unit test-integration test-e2e flake-check
 test: test-ready ## run the whole suite (WORKERS=3)
@@ -156,6 +158,15 @@ coverage: test-ready ## run the suite and see what of the daemon it reaches, bra
 	$(BIN)/coverage run -m pytest -n $(WORKERS) $(or $(TESTS),--ignore tests/performance tests) && failed=0 || failed=$$?; \
 		$(BIN)/coverage combine --quiet && $(BIN)/coverage json --quiet && \
 		$(BIN)/python .ci/coverage_bounds.py && exit $$failed
+
+.venv-mutants/.installed: .ci/requirements-mutants.lock
+	$(PYTHON) -m venv .venv-mutants
+	.venv-mutants/bin/pip install --quiet --require-hashes -r .ci/requirements-mutants.lock
+	@touch $@
+
+.PHONY: mutants
+mutants: $(INSTALLED) .venv-mutants/.installed ## see that the unit tests notice each change to what decides (ONLY=core/keys,memory)
+	$(BIN)/python .ci/mutants.py $(subst $(comma), ,$(ONLY))
 
 # What it compares with, and draws with; where it cannot be had, the benchmark goes without.
 .venv-bench/.installed: .ci/requirements-bench.lock
@@ -232,8 +243,10 @@ lock: ## write the lock files anew from what is asked for (LOCK_FLAGS=--upgrade 
 		--output-file .ci/requirements-tools.lock .ci/requirements-tools.in
 	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
 		--output-file .ci/requirements-bench.lock .ci/requirements-bench.in
+	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
+		--output-file .ci/requirements-mutants.lock .ci/requirements-mutants.in
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(TOOLS) .venv-bench .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
+	rm -rf $(VENV) $(TOOLS) .venv-bench .venv-mutants .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +
