@@ -200,30 +200,53 @@ def mutants_of(file: str) -> Iterator[Mutant]:
 
 
 def meaning(source: str) -> str:
-    """Return what tests are to tell of a source.
-
-    Annotations and ``override`` are mypy's. The number that a constant of a file is set to is its
-    author's, who has a reason: tests use its name, for to repeat the number shows nothing.
-    """
+    """Return what tests are to tell of a source."""
     tree = ast.parse(source)
-    for node in ast.walk(tree):
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                node.returns = None
-                node.decorator_list = [
-                    each for each in node.decorator_list if ast.unparse(each) != "override"
-                ]
-            case ast.arg():
-                node.annotation = None
-            case ast.AnnAssign():
-                node.annotation = ast.Constant("")
-    for node in tree.body:
-        match node:
-            case ast.Assign(targets=[ast.Name(name)]) if name.isupper():
-                for each in ast.walk(node):
-                    if isinstance(each, ast.Constant) and isinstance(each.value, int | float):
-                        each.value = 0
+    _Meaning().visit(tree)
     return ast.dump(tree)
+
+
+class _Meaning(ast.NodeVisitor):
+    """Takes out of a syntax tree what no test is to tell.
+
+    Annotations and ``override`` are mypy's, and so is whether a class is frozen, or has slots. The
+    number that a constant of a file is set to is its author's, who has a reason: tests use its
+    name, for to repeat the number shows nothing.
+    """
+
+    @override
+    def generic_visit(self, node: ast.AST) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+            node.decorator_list = [
+                each for each in node.decorator_list if ast.unparse(each) != "override"
+            ]
+        super().generic_visit(node)
+
+    @override
+    def visit_Module(self, module: ast.Module) -> None:
+        for node in module.body:
+            match node:
+                case ast.Assign(targets=[ast.Name(name)], value=value) if name.isupper():
+                    for each in ast.walk(value):
+                        if isinstance(each, ast.Constant) and isinstance(each.value, int | float):
+                            each.value = 0
+        self.generic_visit(module)
+
+    @override
+    def visit_arg(self, node: ast.arg) -> None:
+        node.annotation = None
+
+    @override
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        node.annotation = ast.Constant("")
+        self.generic_visit(node)
+
+    @override
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg in {"frozen", "slots", "gc"}:
+            node.value = ast.Constant(value=True)
+        self.generic_visit(node)
 
 
 def change(source: str, text: str) -> Change:
