@@ -209,9 +209,9 @@ def meaning(source: str) -> str:
 class _Meaning(ast.NodeVisitor):
     """Takes out of a syntax tree what no test is to tell.
 
-    Annotations and ``override`` are mypy's, and so is whether a class is frozen, or has slots. The
-    number that a constant of a file is set to is its author's, who has a reason: tests use its
-    name, for to repeat the number shows nothing.
+    Annotations and ``override`` are mypy's, and so is whether a class is frozen, or has slots;
+    ``strict`` guards against what does not come. The number that a constant of a file is set to is
+    its author's, who has a reason: tests use its name, for to repeat the number shows nothing.
     """
 
     @override
@@ -244,7 +244,7 @@ class _Meaning(ast.NodeVisitor):
 
     @override
     def visit_keyword(self, node: ast.keyword) -> None:
-        if node.arg in {"frozen", "slots", "gc"}:
+        if node.arg in {"frozen", "slots", "gc", "strict"}:
             node.value = ast.Constant(value=True)
         self.generic_visit(node)
 
