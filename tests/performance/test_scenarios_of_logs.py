@@ -79,7 +79,7 @@ def test_a_publish_that_evicts_costs_the_same_in_a_long_history(
 def test_a_gap_is_found_at_the_same_cost_in_a_long_history(
     few: ReplayLog, many: ReplayLog, measured: Measured
 ) -> None:
-    measured(compared(lambda log: log.resolve(ById("other-1")), few, many), "times", at_most=3)
+    measured(compared(lambda log: log.resolve(ById("other-1")), few, many), "times", at_most=6)
 
 
 def test_a_reconnection_finds_its_place_at_the_same_cost_in_a_long_history(
@@ -89,14 +89,14 @@ def test_a_reconnection_finds_its_place_at_the_same_cost_in_a_long_history(
         middle = log.resolve(ById(log.id_of(log.last - len(log) // 2)))
         assert log.run_after(middle.cursor, max_bytes=1000)
 
-    measured(compared(step, few, many), "times", at_most=4)
+    measured(compared(step, few, many), "times", at_most=6)
 
 
 def test_a_duplicate_is_found_at_the_same_cost_among_many_keys(
     few: ReplayLog, many: ReplayLog, measured: Measured
 ) -> None:
     step = lambda log: log.duplicate_of(f"key-{log.last - 20}")  # noqa: E731
-    measured(compared(step, few, many), "times", at_most=4)
+    measured(compared(step, few, many), "times", at_most=8)
 
 
 def test_a_look_for_expired_events_costs_the_same_in_a_long_history(
