@@ -12,6 +12,8 @@ DEVELOPMENT_SECRET := .development/secret
 CLIENTS := tests/e2e/clients
 CLIENTS_INSTALLED := $(CLIENTS)/node_modules/.installed
 
+comma := ,
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -128,7 +130,7 @@ rollback: ## have production go on with the release that it had before
 WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 # Where no bytecode is kept, each worker and each command compiles the daemon and the tests anew.
-test test-fast test-unit test-integration test-e2e restarts flake-check: export PYTHONDONTWRITEBYTECODE :=
+test test-fast test-unit test-integration test-e2e restarts flake-check coverage mutants: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test test-fast test-unit test-integration test-e2e flake-check
 test: test-ready ## run the whole suite (WORKERS=3)
@@ -155,6 +157,23 @@ restarts: $(INSTALLED) ## restart the daemon behind real proxies, under load, ag
 RUNS ?= 10
 flake-check: test-ready ## run the whole suite again and again, in any order, on a busy machine (RUNS=10)
 	$(BIN)/python .ci/flake_check.py --runs $(RUNS) -- -n $(WORKERS) --hypothesis-profile=deep
+
+# Not of what measures: it would measure this, too. A part of the suite (TESTS=) may reach too little.
+.PHONY: coverage
+coverage: test-ready ## run the suite and see what of the daemon it reaches, branch by branch (TESTS=)
+	rm -rf build/coverage && mkdir -p build
+	$(BIN)/coverage run -m pytest -n $(WORKERS) $(or $(TESTS),--ignore tests/performance tests) && failed=0 || failed=$$?; \
+		$(BIN)/coverage combine --quiet && $(BIN)/coverage json --quiet && \
+		$(BIN)/python .ci/coverage_bounds.py && exit $$failed
+
+.venv-mutants/.installed: .ci/requirements-mutants.lock
+	$(PYTHON) -m venv .venv-mutants
+	.venv-mutants/bin/pip install --quiet --require-hashes -r .ci/requirements-mutants.lock
+	@touch $@
+
+.PHONY: mutants
+mutants: $(INSTALLED) .venv-mutants/.installed ## see that the unit tests notice each change to what decides (ONLY=core/keys,memory)
+	$(BIN)/python .ci/mutants.py $(subst $(comma), ,$(ONLY))
 
 # What it compares with, and draws with; where it cannot be had, the benchmark goes without.
 .venv-bench/.installed: .ci/requirements-bench.lock
@@ -237,8 +256,11 @@ lock: ## write the lock files anew from what is asked for (LOCK_FLAGS=--upgrade 
 		--output-file .ci/requirements-bench.lock .ci/requirements-bench.in
 	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
 		--output-file .ci/requirements-recipes.lock .ci/requirements-recipes.in
+	$(PIP_COMPILE) $(LOCK_FLAGS) --constraint requirements-dev.lock \
+		--output-file .ci/requirements-mutants.lock .ci/requirements-mutants.in
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(TOOLS) $(RECIPES) .venv-bench .venv-lock .venv-build .development build dist $(CLIENTS)/node_modules
+	rm -rf $(VENV) $(TOOLS) $(RECIPES) .venv-bench .venv-build .venv-lock .venv-mutants
+	rm -rf .development build dist $(CLIENTS)/node_modules
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +

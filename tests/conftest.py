@@ -9,22 +9,31 @@ from contextlib import ExitStack
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.forkserver import ForkServer
 
 # How long an example takes says nothing: the machine may be busy. `make test-fast` tries fewer,
-# `make flake-check` many.
+# `make flake-check` many. `make mutants` tries always the same, and one that fails has to be no
+# simpler than it is.
 settings.register_profile(
     "whole", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("fast", settings.get_profile("whole"), max_examples=10)
 settings.register_profile("deep", settings.get_profile("whole"), max_examples=200)
+settings.register_profile(
+    "mutants",
+    settings.get_profile("whole"),
+    max_examples=50,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("whole")
 
-pytest_plugins = ["tests.support.scheduling", "tests.support.timelimit"]
+pytest_plugins = ["tests.support.measured", "tests.support.scheduling", "tests.support.timelimit"]
 
 
 def pytest_collection_finish() -> None:

@@ -4,6 +4,7 @@ daemon.py       the daemon as a real process
 forkserver.py   starts such a process at once
 talk.py         one conversation with the daemon: a request, a stream, an answer
 broadcast.py    a hub without HTTP, and sockets that take as much as a test lets them
+shelf.py        what a hub leaves to the next one, kept in memory
 inprocess.py    the daemon inside the test's own Trio run
 proxy.py        a TCP proxy that cuts connections, and remembers the requests through it
 http1.py        an HTTP/1.1 client that can be as slow or rude as a test needs it
@@ -19,6 +20,7 @@ sse.py          an event stream, parsed by the book: the oracle for what the dae
 lines.py        the lines that a process writes, read with a deadline
 certificate.py  a certificate that nobody but the test trusts
 schemathesis_hooks.py  facts of the interface that schemathesis cannot know
+measured.py     figures that tests measure, and the file that they go into
 scheduling.py   which tests share a worker of pytest-xdist, and which start first
 timelimit.py    how a hung test ends, and what it says
 tools.py        tools that a test needs and a machine may lack: programs, open files

@@ -450,3 +450,7 @@ def test_a_cgroup_counts_as_far_as_it_gets_full(
     derived = Thresholds.derive(warning_mb=200, critical_mb=500, recover_below=0.9, limit=limit)
 
     assert used == bytes_used(rss=rss, cgroup_used=cgroup_used, limit=limit, thresholds=derived)
+
+
+def test_a_limit_that_has_been_lowered_since_leaves_no_slack() -> None:
+    assert 50 == bytes_used(rss=10, cgroup_used=50, limit=100, thresholds=T)

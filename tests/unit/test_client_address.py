@@ -13,6 +13,7 @@ from broadcasterd.access.client_address import (
     MAX_HOPS,
     client_address,
     client_group,
+    is_loopback,
     is_trusted,
     parse_networks,
 )
@@ -148,6 +149,23 @@ def test_a_peer_without_an_address_is_left_as_it_is() -> None:
     assert "" == client_address("", {"x-forwarded-for": CLIENT}, PROXIES)
     assert not is_trusted("", PROXIES)
     assert "" == client_group("")
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("192.0.2.7", False),
+        ("2001:db8::1", False),
+        ("", False),
+        ("localhost", False),
+    ],
+)
+def test_an_address_of_this_machine_is_loopback(address: str, *, expected: bool) -> None:
+    assert expected == is_loopback(address)
 
 
 def test_only_so_many_proxies_are_followed() -> None:

@@ -316,3 +316,13 @@ def test_tiny_pieces_cost_no_more_than_large_ones() -> None:
 
     # About half a second; with a copy or a search of what is kept it would be minutes.
     assert time.process_time() - began < 15
+
+
+def test_what_is_kept_of_an_event_that_is_not_complete_is_counted() -> None:
+    decoder = StreamDecoder(max_event_chars=100)
+
+    assert [] == [*decoder.feed(b"id: 12\nevent: abc\ndata: defg\ndata: hi")]
+    assert len("12" + "abc" + "defg\n" + "data: hi") == decoder.kept_bytes
+
+    assert 1 == len([*decoder.feed(b"\n\n")])
+    assert len("12") == decoder.kept_bytes

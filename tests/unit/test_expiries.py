@@ -47,3 +47,7 @@ def test_what_is_not_wanted_any_more_is_forgotten(ats: list[float], gone: set[in
 def test_where_there_is_none_it_is_never() -> None:
     assert Expiries().soonest == inf
     assert Expiries().size_bytes == 0
+
+
+def test_an_item_takes_sixteen_bytes() -> None:
+    assert 2 * 16 == filled([1.0, 2.0]).size_bytes

@@ -158,3 +158,10 @@ def test_the_bytes_are_on_the_common_account() -> None:
     while history.count:
         history.drop_oldest_segment()
     assert (7, 0) == (account.bytes, history.bytes)
+
+
+def test_an_event_that_is_not_there_has_no_key() -> None:
+    history = History(Account())
+    history.add(Entry(1, b"x", 1.0, None, "key"))
+
+    assert ["key", None] == [history.key_of(seq) for seq in (1, 2)]

@@ -19,7 +19,7 @@ def test_an_address_a_local_name_or_one_that_is_listed_is_ours(host: str) -> Non
 @pytest.mark.parametrize(
     "host",
     ["evil.example", "localhost.evil.example", "notlocalhost", "127.0.0.1.evil.example", "a:8000",
-     "[evil]", "events.example.evil"],
+     "[::1", "[evil]", "events.example.evil"],
 )  # fmt: skip
 def test_any_other_name_may_have_been_made_to_point_here(host: str) -> None:
     assert not is_ours(host, ("events.example",))

@@ -28,7 +28,7 @@ from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.handover.transfer import hand_over, restore
 from tests.support.broadcast import Arrivals, ThrottledSocket, drafts, in_force, make_hub, start_hub
-from tests.unit.test_transfer import Shelf
+from tests.support.shelf import Shelf
 
 RETAINED = 3
 EVENT_TTL_S = 10.0

@@ -364,3 +364,27 @@ def test_a_breaker_can_be_switched_off_and_on(daemon: Daemon) -> None:
 
     assert daemon.pressure.refuses_publish()
     assert [WARNING, OPEN, WARNING, OPEN] == daemon.states()
+
+
+def test_before_the_first_sample_what_is_counted_counts() -> None:
+    daemon = Daemon()
+    daemon.counted = T.critical - 1
+
+    assert 0 == daemon.pressure.excused
+    assert not daemon.pressure.refuses_more()
+
+    daemon.counted = T.critical
+
+    assert daemon.pressure.refuses_more()
+
+
+def test_what_is_excused_does_not_count() -> None:
+    daemon = Daemon()
+    daemon.pressure.sample(T.critical + 9, excused=10)
+
+    assert daemon.states() == [WARNING]
+    assert 10 == daemon.pressure.excused
+
+    daemon.pressure.sample(T.critical + 10, excused=10)
+
+    assert daemon.states() == [WARNING, OPEN]

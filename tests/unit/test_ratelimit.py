@@ -55,6 +55,15 @@ def test_what_is_refused_takes_nothing() -> None:
     assert limits.take("a", 2.0) == 0.0
 
 
+def test_a_bucket_that_has_just_become_full_is_forgotten() -> None:
+    limits, clock = limiter(rate=2.0)
+    limits.take("a", 1.0)
+    clock.now += 0.5
+    limits.take("b")
+
+    assert 1 == len(limits)
+
+
 def test_to_ask_takes_nothing() -> None:
     limits, _ = limiter(burst=3.0)
 

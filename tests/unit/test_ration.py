@@ -144,6 +144,14 @@ def test_while_more_is_published_than_was_too_much_steps_keep_up() -> None:
     assert daemon.freed <= RATION * (4 + 200) * MIB
 
 
+def test_after_a_step_that_freed_more_than_it_was_to_there_is_nothing_to_free() -> None:
+    ration = Ration()
+    ration.step(MIB, 100 * MIB)
+    ration.spend(50 * MIB)
+
+    assert 0 == ration.step(MIB, 50 * MIB)
+
+
 # --- whatever happens --------------------------------------------------------------------------
 
 sizes = st.integers(0, 100 * MIB) | st.integers(0, MIB)

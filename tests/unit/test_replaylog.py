@@ -235,6 +235,17 @@ def test_what_is_kept_of_short_lived_events_is_bounded() -> None:
     assert len(log._short_lived) == 0
 
 
+def test_a_log_that_goes_on_within_tighter_bounds_retains_what_they_allow() -> None:
+    before, log = make_log(), make_log(max_events=2)
+    fill(before, 5)
+    log.go_on_from(floor=0, last=5, floor_at=0.0)
+    for segment in before.segments:
+        log.adopt(segment)
+
+    assert [4, 5] == retained(log)
+    assert 3 == log.floor
+
+
 # --- reading ---------------------------------------------------------------------------------
 
 

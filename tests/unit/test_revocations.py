@@ -33,7 +33,11 @@ def test_others_and_newer_ones_are_not(revocations: Revocations, grant: Grant) -
 def test_the_one_that_was_revoked_first_is_forgotten_where_there_are_too_many(
     revocations: Revocations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_REVOKED", 1)
+    monkeypatch.setattr(module, "MAX_REVOKED", 2)
     revocations.revoke("other", NOON - 5)
 
-    assert [("other", NOON - 5)] == list(revocations)
+    assert [("me", NOON), ("other", NOON - 5)] == list(revocations)
+
+    revocations.revoke("third", NOON)
+
+    assert [("other", NOON - 5), ("third", NOON)] == list(revocations)

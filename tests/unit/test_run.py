@@ -6,7 +6,7 @@ import pytest
 
 from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.core.run import Cut, Run, UnchunkedRun
-from broadcasterd.core.segment import LARGE_BYTES
+from broadcasterd.core.segment import LARGE_BYTES, Entry, Tail
 
 ALL = 1 << 40
 
@@ -30,6 +30,36 @@ def test_events_of_one_sealed_segment_are_a_slice_of_it() -> None:
     assert run is not None
     assert isinstance(run.frames, memoryview)
     assert any(run.frames.obj is segment.mapping for segment in log.segments)
+
+
+def tail(*events: tuple[int, bytes]) -> Tail:
+    """Return a segment of these events, by number and frame."""
+    segment = Tail(4 * LARGE_BYTES, is_mapped=False)
+    for seq, frame in events:
+        segment.add(Entry(seq, frame, 0.0))
+    return segment
+
+
+def test_a_reader_goes_on_at_the_very_byte_in_whatever_segment_that_is() -> None:
+    first = tail((1, b"a"), (2, b"bb"), (4, b"ccc"), (5, b"dddd"), (6, b"e"))
+    second = tail((7, b"ff"), (8, b"ggggg"), (9, b"hh"), (10, b"i"))
+    events = [(4, b"ccc"), (5, b"dddd"), (8, b"ggggg"), (9, b"hh")]
+    run = Run([(first, 2, 4), (second, 1, 3)])
+
+    assert b"cccddddggggghh" == run.frames
+    assert (4, 9) == (run.count, run.end)
+
+    sent = 0
+    for count, (seq, frame) in enumerate(events, start=1):
+        for taken in range(1, len(frame) + 1):
+            assert Cut(seq, count, memoryview(frame[taken:])) == run.cut(sent + taken)
+        sent += len(frame)
+
+
+def test_the_rest_of_a_frame_that_is_just_not_large_is_a_copy() -> None:
+    rest = Run([(tail((1, b"x" * LARGE_BYTES)), 0, 1)]).cut(1).rest
+
+    assert b"x" * (LARGE_BYTES - 1) == rest.obj
 
 
 def test_a_reader_that_took_all_has_no_rest() -> None:

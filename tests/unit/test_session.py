@@ -403,6 +403,22 @@ async def test_a_subscriber_that_fails_is_dropped_alone(hub: Hub, session: Sessi
     assert before.data == data_of(after) == ["a", "b"]
 
 
+async def test_a_subscriber_that_fails_at_a_heartbeat_is_dropped_alone(
+    hub: Hub, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        gone.close(EndReason.CLIENT_GONE)
+        raise RuntimeError("a defect")
+
+    before, failing, gone, after = (Recorder(session) for _ in range(4))
+    monkeypatch.setattr(failing, "heartbeat", fail)
+    await session._heartbeat()
+
+    assert failing.closed
+    assert {EndReason.CRASHED: 1, EndReason.CLIENT_GONE: 1} == hub.subscribers.ended_by_reason
+    assert [1, 0, 1] == [subscriber.beats for subscriber in (before, gone, after)]
+
+
 async def test_a_subscriber_that_leaves_during_the_fan_out_gets_nothing_more(
     session: Session,
 ) -> None:

@@ -64,3 +64,11 @@ def test_no_more_is_due_than_is_needed(held: dict[str, int], to_free: int) -> No
     due = dues(held, to_free)
 
     assert sum(due.values()) < to_free + len(held)  # the share is a whole number
+
+
+def test_a_holder_of_just_the_fair_share_pays_nothing() -> None:
+    assert {"a": 2} == dues({"a": 10, "b": 8, "c": 0}, 2)
+
+
+def test_where_all_is_to_be_freed_the_largest_pays_all_that_it_has() -> None:
+    assert {"a": 5} == dues({"a": 5, "b": 0}, 10)

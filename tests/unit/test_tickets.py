@@ -109,6 +109,18 @@ def test_a_used_ticket_makes_room(tickets: Tickets) -> None:
     assert len(tickets) == 0
 
 
+def test_of_used_tickets_the_last_ones_are_remembered(
+    tickets: Tickets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_TICKETS", 2)
+    used = []
+    for _ in range(3):
+        used.append(tickets.issue("room", GRANT))
+        tickets.redeem(used[-1], "room")
+
+    assert [False, True, True] == [tickets.was_issued(ticket) for ticket in used]
+
+
 def test_the_tickets_of_a_revoked_subject_are_gone(tickets: Tickets) -> None:
     revoked, kept = tickets.issue("s", GRANT), tickets.issue("s", Grant("other", ("s",)))
     tickets.revoke("somebody")

@@ -24,6 +24,14 @@ def test_one_figure_makes_no_slope() -> None:
     assert trend.per_minute == 0.0
 
 
+def test_two_figures_make_a_slope() -> None:
+    trend = Trend()
+    trend.add(5.0, now=100.0)
+    trend.add(7.0, now=130.0)
+
+    assert trend.per_minute == pytest.approx(4.0)
+
+
 def test_a_figure_is_taken_once_a_step() -> None:
     trend = Trend()
     for second in range(31):

@@ -69,6 +69,7 @@ def test_a_token_of_any_size_takes_its_place_once(clock: WallClock) -> None:
     tokens.remember("c" * (MAX_TOKEN_CHARS + 1), BOB)
 
     assert 2 == len(tokens)
+    assert BOB == tokens.find("b" * MAX_TOKEN_CHARS)
     assert tokens.find("c" * (MAX_TOKEN_CHARS + 1)) is None
 
 

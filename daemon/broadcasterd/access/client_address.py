@@ -136,7 +136,7 @@ def _start_of_last(value: str, end: int) -> int | None:
     comma = end
     oldest = max(0, end - MAX_ENTRY_CHARS)
     while (comma := value.rfind(",", oldest, comma)) >= 0:
-        if _ESCAPED.sub("", value[comma + 1 : end]).count('"') % 2 == 0:
+        if _ESCAPED.sub("", value[comma:end]).count('"') % 2 == 0:
             return comma + 1
     return None if oldest else 0
 

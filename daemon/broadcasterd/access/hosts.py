@@ -14,8 +14,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 ANY = "*"
 
+_REMEMBERED = 256
+"""Answers: the names by which a daemon is called are few."""
 
-@lru_cache(maxsize=256)
+
+@lru_cache(maxsize=_REMEMBERED)
 def is_ours(host: str, names: Collection[str]) -> bool:
     """Whether a ``Host`` is an address, a local name, or one of these names.
 
@@ -26,7 +29,7 @@ def is_ours(host: str, names: Collection[str]) -> bool:
     return not host or is_local or name in names or ANY in names
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=_REMEMBERED)
 def is_local(origin: str) -> bool:
     """Whether an ``Origin`` is of this machine: whoever serves pages here need not ask us."""
     name = _name_of(origin.partition("://")[2])

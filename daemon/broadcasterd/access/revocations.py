@@ -41,7 +41,7 @@ class Revocations:
 
     def denies(self, grant: Grant) -> bool:
         """Whether a grant is of a token from before its subject was revoked."""
-        if not self._revoked or grant.subject is None:
+        if grant.subject is None:
             return False
         revoked_at = self._revoked.get(grant.subject)
         # iat may be whole seconds: one of the very second is of before, or could be.

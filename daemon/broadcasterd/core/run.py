@@ -95,12 +95,10 @@ class UnchunkedRun:
         in_chunks = 0
         for frame in self._run:
             size = len(unchunk(frame))
-            if sent < size:
+            if sent <= size:
                 cut = self._run.cut(in_chunks + frame.index(b"\n") + 1 + sent)
                 return Cut(cut.cursor, cut.count, cut.rest[:-2])
             in_chunks += len(frame)
             sent -= size
-            if not sent:
-                return self._run.cut(in_chunks)
         msg = "a reader took more than there is"
         raise ValueError(msg)

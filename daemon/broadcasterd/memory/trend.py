@@ -28,10 +28,8 @@ class Trend:
     @property
     def per_minute(self) -> float:
         """The slope of the least-squares line, per minute; 0 with fewer than two figures."""
-        count = len(self._figures)
-        mean_t = sum(t for t, _ in self._figures) / max(count, 1)
-        mean_y = sum(y for _, y in self._figures) / max(count, 1)
-        spread = sum((t - mean_t) ** 2 for t, _ in self._figures)
-        if not spread:
+        if len(self._figures) < 2:  # noqa: PLR2004 - as many points as a line needs
             return 0.0
-        return 60 * sum((t - mean_t) * (y - mean_y) for t, y in self._figures) / spread
+        mean_t = sum(t for t, _ in self._figures) / len(self._figures)
+        spread = sum((t - mean_t) ** 2 for t, _ in self._figures)
+        return 60 * sum((t - mean_t) * y for t, y in self._figures) / spread
