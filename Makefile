@@ -123,7 +123,7 @@ rollback: ## have production go on with the release that it had before
 # --- test ------------------------------------------------------------------------------------
 
 # Three workers: a third of what the tests take is waiting, so that two cores are busy with three of
-# them; and more than three groups of floods and of the container there are not. WORKERS=0 for a
+# them; the groups of floods and of containers are four. WORKERS=0 for a
 # debugger.
 WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS)
