@@ -125,8 +125,7 @@ rollback: ## have production go on with the release that it had before
 # --- test ------------------------------------------------------------------------------------
 
 # Three workers: a third of what the tests take is waiting, so that two cores are busy with three of
-# them; and more than three groups of floods and of the container there are not. WORKERS=0 for a
-# debugger.
+# them; the groups of floods and of containers are four. WORKERS=0 for a debugger.
 WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 # Where no bytecode is kept, each worker and each command compiles the daemon and the tests anew.

@@ -24,7 +24,7 @@ from tests.support.flood import (
 )
 
 LIMIT_MB = 160
-FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "3"))
+FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "1.5"))
 EVENTS, EVENT_BYTES = 100, 8192
 """In each publication of the flood."""
 

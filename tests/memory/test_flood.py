@@ -41,7 +41,7 @@ from tests.support.http1 import Answer
 
 log = logging.getLogger(__name__)
 
-FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "3"))
+FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "1.5"))
 """How long the first flood lasts. 60 shows what the issue asks for to the letter."""
 
 NEXT_FLOODS_S = 1.0
