@@ -15,13 +15,12 @@ from broadcasterd.access.grants import EVERYONE, Grant
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.publication import EncodedEvent
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Config, Limits, Sessions, Settings
-from broadcasterd.core.event import Event
+from broadcasterd.core.event import EncodedEvent, Event
 from broadcasterd.core.position import First, Start
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isinf
 from time import perf_counter
 
 import structlog
@@ -18,15 +19,18 @@ import trio
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.inbox import Inbox
-from broadcasterd.broadcast.publication import EncodedEvent, Publication, Receipt, ReceiptBook
+from broadcasterd.broadcast.publication import Publication, Receipt, ReceiptBook
 from broadcasterd.broadcast.slices import SLICE, for_each
+from broadcasterd.broadcast.staging import Staging
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Sessions, Settings
+from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.position import Since, Start
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import LogStatistics, Position, ReplayLog
 from broadcasterd.core.segment import Entry
+from broadcasterd.engine.port import Arrived, Engine, EngineDown, KeptSession, Placed, Trimmed
 from broadcasterd.errors import Problem, SessionEnded, Unavailable
 from broadcasterd.figures.counts import Counts
 
@@ -45,12 +49,18 @@ TURNS = 5
 """Of everybody else, between two batches of a publication: on HTTP/2 a reader needs a few, to take
 what is there and to send it. Together they take less than the batch did."""
 
+WASTED_BYTES = 64 * 1024
+"""What left the log may take so much in the engine, and as much as what is left."""
+
 FINISH_TIMEOUT_S = 10.0
 """How long the subscribers of an ended session may take to read what they are still owed."""
 
 
 class Heartbeat:
     """A message to the session task: send every live subscriber a heartbeat."""
+
+
+Message = Publication | Heartbeat | Arrived
 
 
 class Fresh:
@@ -90,6 +100,7 @@ class Session:
         name: as in the URL.
         log: its events, or what was retained of them; nobody else appends to it.
         registry: told of every stream that opens and ends.
+        engine: keeps its events beyond the process.
         settings: those in force.
         clock: the daemon's.
         subject: the one on whose account it was opened.
@@ -102,6 +113,7 @@ class Session:
         name: str,
         log: ReplayLog,
         registry: Subscribers,
+        engine: Engine,
         *,
         settings: Settings,
         clock: Clock,
@@ -113,12 +125,14 @@ class Session:
         self.log = log
         self.subject = subject
         self._registry = registry
+        self._engine = engine
+        self._kept_bytes = 0  # that the engine has of it, about
         self._settings = settings
         self._clock = clock
         self.subscribers: dict[Subscriber, None] = {}  # a set in order of arrival
         self.ending: EndReason | None = None
         self.opened_at = self.active_at = self.published_at = self._written_at = self.now()
-        self._inbox: Inbox[Publication | Heartbeat] = Inbox(INBOX_PUBLICATIONS)
+        self._inbox: Inbox[Message] = Inbox(INBOX_PUBLICATIONS)
         self._emptied: trio.Event | None = None  # while the last subscribers are waited for
 
     @property
@@ -299,15 +313,18 @@ class Session:
 
     # The fan-out
 
-    async def _handle(self, message: Publication | Heartbeat) -> None:
+    async def _handle(self, message: Message) -> None:
         """Handle a message, and with it whatever else has come meanwhile."""
+        if self._engine.keeps:
+            await self._handle_kept(message)
+            return
         fresh = Fresh()
-        following: Publication | Heartbeat | None = message
+        following: Message | None = message
         while following is not None:
-            if isinstance(following, Heartbeat):
-                await self._heartbeat()
-            else:
+            if isinstance(following, Publication):
                 await self._accept(following, fresh)
+            else:
+                await self._heartbeat()
             following = self._next()
         await self._broadcast(fresh)
 
@@ -332,10 +349,8 @@ class Session:
                     or len(fresh.entries) >= MAX_BATCH_EVENTS
                     or count % MAX_BATCH_EVENTS == 0  # where all are duplicates, too
                 ):
-                    await self._broadcast(fresh)
                     # A body may hold thousands of events: let readers catch up meanwhile.
-                    for _ in range(TURNS):
-                        await trio.lowlevel.checkpoint()
+                    await self._spread(fresh)
             outcome = receipt.issue()
             self.counts.duplicates += outcome.duplicates
         except Problem as problem:
@@ -355,6 +370,145 @@ class Session:
         entry = self.log.append(event.block, now=now, ttl=event.ttl, key=event.key)
         receipt.note(entry.seq, accepted=True)
         return entry
+
+    async def _handle_kept(self, message: Message) -> None:
+        """Handle messages as :meth:`_handle` does, where an engine keeps the events."""
+        staging = Staging(self.log)
+        following: Message | None = message
+        try:
+            while following is not None:
+                match following:
+                    case Publication() if self._engine.is_shared:
+                        await self._hand_over(following)
+                    case Publication():
+                        self.active_at = self.now()
+                        self.log.expire(self.active_at)
+                        staging.add(following)
+                    case Arrived():
+                        await self._take(following)
+                    case Heartbeat():
+                        await self._heartbeat()
+                following = None if staging.is_full else self._next()
+            if staging:
+                await self._keep(staging)
+        except EngineDown as problem:
+            self._engine.health.lost += staging.refuse(problem)
+        finally:
+            staging.refuse(self._refusal())  # it may have been cut short
+
+    async def _keep(self, staging: Staging) -> None:
+        """Have the engine keep what is staged; then log it, settle it and broadcast it.
+
+        Raises:
+            EngineDown: it is not kept.
+
+        """
+        if staging.events:
+            if self._settings.engine.durability == "relaxed" and not self._engine.health.why:
+                staging.settle()
+            await self._engine_append(staging.events)
+            self._kept_bytes += staging.size
+        fresh = Fresh()
+        for publication, events, receipt in staging:
+            fresh.offered = fresh.offered if fresh.entries else self.log.last
+            for event in events:
+                if self._put(self.log.last + 1, event, fresh):
+                    await self._spread(fresh)
+            self.counts.duplicates += receipt.duplicates
+            if not publication.settled.is_set():
+                publication.settle(receipt)
+        await self._broadcast(fresh)
+        self.trim_kept()
+
+    def _put(self, seq: int, event: EncodedEvent, fresh: Fresh) -> bool:
+        """Log an event that the engine has; return whether there is enough to broadcast."""
+        now = self.active_at = self.published_at = self.now()
+        entry = self.log.put(seq, event.block, now=now, ttl=event.ttl, key=event.key)
+        if not fresh.entries:
+            fresh.since = perf_counter()
+        fresh.entries.append(entry)
+        fresh.size += len(entry.frame)
+        return fresh.size >= MAX_BATCH_BYTES or len(fresh.entries) >= MAX_BATCH_EVENTS
+
+    async def _spread(self, fresh: Fresh) -> None:
+        """Broadcast what there is, and let readers catch up before there is more."""
+        await self._broadcast(fresh)
+        for _ in range(TURNS):
+            await trio.lowlevel.checkpoint()
+
+    async def _hand_over(self, publication: Publication) -> None:
+        """Have a shared engine place a publication; its events come back as :class:`Arrived`."""
+        outcome: Receipt | Problem = self._refusal()
+        try:
+            for event in publication.events:
+                self.log.check_fits(event.block, ttl=event.ttl, key=event.key)
+            outcome = Receipt(0, 0, None, None)
+            if publication.events:
+                placed = await self._engine_append(publication.events)
+                outcome = Receipt(
+                    len(placed.seqs) - len(placed.duplicates),
+                    len(placed.duplicates),
+                    f"{placed.incarnation}-{placed.seqs[0]}",
+                    f"{placed.incarnation}-{placed.seqs[-1]}",
+                )
+                self.counts.duplicates += outcome.duplicates
+        except Problem as problem:
+            outcome = problem
+        finally:
+            publication.settle(outcome)
+
+    async def _engine_append(self, events: Sequence[EncodedEvent]) -> Placed:
+        log = self.log
+        what = self.name, log.incarnation, log.last + 1, self._clock.unix_now(), events
+        return await self._engine.append(*what)
+
+    async def arrive(self, arrived: Arrived) -> None:
+        """Take events from a shared engine, as soon as there is room for them.
+
+        Raises:
+            trio.ClosedResourceError: the session is ending.
+
+        """
+        await self._inbox.send(arrived)
+
+    async def _take(self, arrived: Arrived) -> None:
+        """Log and broadcast what came from a shared engine; what is there already is left out."""
+        if arrived.incarnation != self.log.incarnation:
+            return
+        fresh = Fresh()
+        fresh.offered = self.log.last
+        for kept in arrived.events:
+            if kept.seq > self.log.last and self._put(kept.seq, kept.event, fresh):
+                await self._spread(fresh)
+        await self._broadcast(fresh)
+
+    # The engine
+
+    def kept(self) -> KeptSession:
+        """Return what an engine keeps of it beside its events."""
+        log, floor_at = self.log, self.log.floor_at
+        return KeptSession(
+            self.name,
+            log.incarnation,
+            self._clock.unix_time(self.opened_at) or 0.0,
+            self.subject,
+            log.floor,
+            None if isinf(floor_at) else self._clock.unix_time(floor_at),
+            log.last,
+        )
+
+    def note_kept(self, event: EncodedEvent) -> None:
+        """Count an event that the engine has already."""
+        self._kept_bytes += len(event.block)
+
+    def trim_kept(self) -> None:
+        """Have the engine let go of what left the log, where that has become much."""
+        left = self.log.bytes
+        if self._kept_bytes > 2 * left + WASTED_BYTES or (self._kept_bytes and not left):
+            segments = self.log.segments
+            oldest = segments[0].first if segments else self.log.last + 1
+            self._engine.note(Trimmed(self.kept(), oldest, left))
+            self._kept_bytes = left
 
     async def _broadcast(self, fresh: Fresh) -> None:
         """Deliver what is new to every subscriber; let others run in between."""
@@ -389,7 +543,7 @@ class Session:
 
         await for_each(tuple(self.subscribers), contained)
 
-    def _next(self) -> Publication | Heartbeat | None:
+    def _next(self) -> Message | None:
         try:
             return self._inbox.receive_nowait()
         except (trio.WouldBlock, trio.EndOfChannel):

@@ -109,6 +109,14 @@ class Sessions(Section, frozen=True, kw_only=True):
     slow_consumer: Literal["end", "skip"] = "end"
 
 
+class EngineSettings(Section, frozen=True, kw_only=True):
+    """What keeps sessions and events beyond the process."""
+
+    kind: Literal["memory", "sqlite"] = "memory"
+    durability: Literal["commit", "relaxed"] = "commit"
+    path: Path | None = None
+
+
 class Memory(Section, frozen=True, kw_only=True):
     """When memory counts as short, and when as recovered (a share of `warning_mb`).
 
@@ -366,6 +374,7 @@ class Config(Section, frozen=True, kw_only=True):
 
     server: Server = Server()
     sessions: Sessions = Sessions()
+    engine: EngineSettings = EngineSettings()
     memory: Memory = Memory()
     auth: Auth = Auth()
     limits: Limits = Limits()
