@@ -32,8 +32,11 @@ ANSWERS = {
     "session.py: publication.settled.wait()": ("publisher", "session"),
     "session.py: self._emptied.wait()": ("session", "subscriber"),
     "subscribers.py: self._drained.wait()": ("drain", "session"),
-    "session.py: self._engine.append(*what)": ("session", "engine's writer"),
+    "keeping.py: self.engine.append(*what)": ("session", "engine's writer"),
     "hub.py: self.engine.settled()": ("publisher", "engine's writer"),
+        "session",
+        "engine's writer",
+    ),
     "take_up.py: hub.engine.load(taking)": ("start", "engine's writer"),
     "session.py: self._inbox.send(arrived)": ("engine's reader", "session"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Container
 from contextvars import Context
 from itertools import islice
 from math import inf
@@ -23,7 +24,7 @@ from broadcasterd.config import Settings
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.engine.memory import MemoryEngine
-from broadcasterd.engine.port import Dropped, Ended, Engine, Opened, Revoked
+from broadcasterd.engine.port import Dropped, Ended, Engine, Revoked
 from broadcasterd.errors import RETRY_AFTER_S, Draining, NoSuchSession, Unavailable, UsedUp
 from broadcasterd.figures.counts import Counts
 from broadcasterd.memory.account import Account
@@ -41,6 +42,9 @@ CROWD_SHARE = 0.5
 
 MAX_FORGOTTEN = 100
 """Unused sessions that make room for one: they are looked for less often."""
+
+TOLD_BYTES = 4 * 1024 * 1024
+"""Events that the engine is told of in one go: they are there twice until it has them."""
 
 UNUSED_INTERVAL_S = 1.0
 """Between two looks at all sessions for unused ones, where the last one found none."""
@@ -95,6 +99,7 @@ class Hub:
         )
         self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
         self._look_for_unused_at = -inf
+        self._told = -1  # the generation of the engine that was told of all
         self._promised: dict[str, tuple[str, float]] = {}  # incarnations, oldest first, and when
         self._nursery: trio.Nursery | None = None
         self._context = Context()
@@ -169,7 +174,7 @@ class Hub:
         self._ended.pop(name, None)
         incarnation, _ = self._promised.pop(name, (secrets.token_hex(4), 0.0))
         session = self.put(self.new_session(name, incarnation, subject))
-        self.engine.note(Opened(session.kept()))
+        session.tell_engine()
         return session
 
     def beginning_of(self, name: str) -> str:
@@ -299,6 +304,32 @@ class Hub:
     def ended_names(self) -> tuple[tuple[str, float], ...]:
         """Return the sessions that were closed, and when, oldest first."""
         return tuple(self._ended.items())
+
+    # The engine
+
+    def tell_engine(self) -> None:
+        """Tell the engine of a part of what it does not know, if there is such."""
+        if self._told == self.engine.generation or self.engine.health.why:
+            return
+        room = TOLD_BYTES
+        for session in self.sessions.values():
+            if not session.keeping.is_told:
+                if room <= 0:
+                    return
+                session.tell_engine()
+                room -= session.log.bytes
+        if self._told >= 0:
+            self.tell_names()
+        self._told = self.engine.generation
+
+    def tell_names(self, but: Container[str] = ()) -> None:
+        """Tell the engine which sessions were closed, and which subjects revoked, but for some."""
+        for name, at in self._ended.items():
+            if name not in but:
+                self.engine.note(Ended(name, self.clock.unix_time(at)))
+        for subject, revoked_at in self.revocations:
+            if subject not in but:
+                self.engine.note(Revoked(subject, revoked_at))
 
     # Time
 

@@ -19,6 +19,7 @@ import trio
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.inbox import Inbox
+from broadcasterd.broadcast.keeping import Keeping
 from broadcasterd.broadcast.publication import Publication, Receipt, ReceiptBook
 from broadcasterd.broadcast.slices import SLICE, for_each
 from broadcasterd.broadcast.staging import Staging
@@ -30,7 +31,11 @@ from broadcasterd.core.position import Since, Start
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import LogStatistics, Position, ReplayLog
 from broadcasterd.core.segment import Entry
-from broadcasterd.engine.port import Arrived, Engine, EngineDown, KeptSession, Placed, Trimmed
+from broadcasterd.engine.port import (
+    Arrived,
+    Engine,
+    KeptSession,
+)
 from broadcasterd.errors import Problem, SessionEnded, Unavailable
 from broadcasterd.figures.counts import Counts
 
@@ -48,9 +53,6 @@ MAX_BATCH_EVENTS = 250
 TURNS = 5
 """Of everybody else, between two batches of a publication: on HTTP/2 a reader needs a few, to take
 what is there and to send it. Together they take less than the batch did."""
-
-WASTED_BYTES = 64 * 1024
-"""What left the log may take so much in the engine, and as much as what is left."""
 
 FINISH_TIMEOUT_S = 10.0
 """How long the subscribers of an ended session may take to read what they are still owed."""
@@ -125,8 +127,8 @@ class Session:
         self.log = log
         self.subject = subject
         self._registry = registry
-        self._engine = engine
-        self._kept_bytes = 0  # that the engine has of it, about
+        self.keeping = Keeping(engine, log, clock)
+        self._is_staging = False
         self._settings = settings
         self._clock = clock
         self.subscribers: dict[Subscriber, None] = {}  # a set in order of arrival
@@ -264,6 +266,7 @@ class Session:
             not self.subscribers
             and not self.log.last
             and self.ending is None
+            and not self._is_staging
             and not self._inbox.statistics().current_buffer_used
         )
 
@@ -315,7 +318,7 @@ class Session:
 
     async def _handle(self, message: Message) -> None:
         """Handle a message, and with it whatever else has come meanwhile."""
-        if self._engine.keeps:
+        if self.keeping.engine.keeps:
             await self._handle_kept(message)
             return
         fresh = Fresh()
@@ -332,6 +335,7 @@ class Session:
         """Log a publication and settle it; what is still to be broadcast is added to ``fresh``."""
         outcome: Receipt | Problem | None = None
         try:
+            self._check_stays()
             for event in publication.events:
                 self.log.check_fits(event.block, ttl=event.ttl, key=event.key)
             receipt = ReceiptBook(self.log)
@@ -374,11 +378,12 @@ class Session:
     async def _handle_kept(self, message: Message) -> None:
         """Handle messages as :meth:`_handle` does, where an engine keeps the events."""
         staging = Staging(self.log)
+        self._is_staging = True
         following: Message | None = message
         try:
             while following is not None:
                 match following:
-                    case Publication() if self._engine.is_shared:
+                    case Publication() if self.keeping.engine.is_shared:
                         await self._hand_over(following)
                     case Publication():
                         self.active_at = self.now()
@@ -391,9 +396,11 @@ class Session:
                 following = None if staging.is_full else self._next()
             if staging:
                 await self._keep(staging)
-        except EngineDown as problem:
-            self._engine.health.lost += staging.refuse(problem)
+        except Problem as problem:
+            gone = self.ending is not None
+            self.keeping.engine.health.lost += staging.refuse(self._refusal() if gone else problem)
         finally:
+            self._is_staging = False
             staging.refuse(self._refusal())  # it may have been cut short
 
     async def _keep(self, staging: Staging) -> None:
@@ -401,13 +408,17 @@ class Session:
 
         Raises:
             EngineDown: it is not kept.
+            Unavailable: the log was handed over meanwhile, without it.
 
         """
+        self._check_stays()
         if staging.events:
-            if self._settings.engine.durability == "relaxed" and not self._engine.health.why:
+            self.tell_engine()
+            if self._settings.engine.durability == "relaxed" and not self.keeping.engine.health.why:
                 staging.settle()
-            await self._engine_append(staging.events)
-            self._kept_bytes += staging.size
+            await self.keeping.keep(self.name, staging.events)
+            self._check_stays()
+            self.keeping.count_as_told(staging.size)
         fresh = Fresh()
         for publication, events, receipt in staging:
             fresh.offered = fresh.offered if fresh.entries else self.log.last
@@ -435,6 +446,7 @@ class Session:
         await self._broadcast(fresh)
         for _ in range(TURNS):
             await trio.lowlevel.checkpoint()
+        self._check_stays()
 
     async def _hand_over(self, publication: Publication) -> None:
         """Have a shared engine place a publication; its events come back as :class:`Arrived`."""
@@ -444,7 +456,7 @@ class Session:
                 self.log.check_fits(event.block, ttl=event.ttl, key=event.key)
             outcome = Receipt(0, 0, None, None)
             if publication.events:
-                placed = await self._engine_append(publication.events)
+                placed = await self.keeping.keep(self.name, publication.events)
                 outcome = Receipt(
                     len(placed.seqs) - len(placed.duplicates),
                     len(placed.duplicates),
@@ -457,10 +469,10 @@ class Session:
         finally:
             publication.settle(outcome)
 
-    async def _engine_append(self, events: Sequence[EncodedEvent]) -> Placed:
-        log = self.log
-        what = self.name, log.incarnation, log.last + 1, self._clock.unix_now(), events
-        return await self._engine.append(*what)
+    def _check_stays(self) -> None:
+        """Raise Unavailable once the next process has the log as it was: it would not have this."""
+        if self.ending is EndReason.DRAINING:
+            raise self._refusal()
 
     async def arrive(self, arrived: Arrived) -> None:
         """Take events from a shared engine, as soon as there is room for them.
@@ -497,18 +509,15 @@ class Session:
             log.last,
         )
 
-    def note_kept(self, event: EncodedEvent) -> None:
-        """Count an event that the engine has already."""
-        self._kept_bytes += len(event.block)
+    def tell_engine(self) -> None:
+        """Tell the engine of all that there is, unless it knows."""
+        if not self.keeping.is_told:
+            self.keeping.tell(self.kept())
 
     def trim_kept(self) -> None:
         """Have the engine let go of what left the log, where that has become much."""
-        left = self.log.bytes
-        if self._kept_bytes > 2 * left + WASTED_BYTES or (self._kept_bytes and not left):
-            segments = self.log.segments
-            oldest = segments[0].first if segments else self.log.last + 1
-            self._engine.note(Trimmed(self.kept(), oldest, left))
-            self._kept_bytes = left
+        if self.keeping.is_wasteful:
+            self.keeping.trim(self.kept())
 
     async def _broadcast(self, fresh: Fresh) -> None:
         """Deliver what is new to every subscriber; let others run in between."""

@@ -55,6 +55,7 @@ class Supervisor:
             if now >= last_beat + tick:
                 last_beat = now
                 await hub.heartbeat()
+                hub.tell_engine()
                 await hub.end_expired()
             if now >= last_sweep + limits.cleanup_interval:
                 last_sweep = now

@@ -15,6 +15,7 @@ class MemoryEngine:
 
     keeps = False
     is_shared = False
+    generation = -1  # a session tells it nothing
 
     def __init__(self) -> None:
         self.health = Health("memory")

@@ -185,6 +185,10 @@ class Engine(Protocol):
         """Whether others publish through it, too; then it decides numbers and duplicates."""
 
     @property
+    def generation(self) -> int:
+        """How often it has lost all that it was told: then it is to be told of everything anew."""
+
+    @property
     def health(self) -> Health:
         """Its state now."""
 

@@ -32,7 +32,7 @@ from broadcasterd.engine.port import (
     Taker,
     Trimmed,
 )
-from broadcasterd.engine.sqlite_file import Addition, Damaged, File
+from broadcasterd.engine.sqlite_file import Addition, Damaged, File, is_damage
 from broadcasterd.engine.worker import Worker
 from broadcasterd.figures.counts import Counts
 
@@ -85,6 +85,7 @@ class SqliteEngine:
 
     def __init__(self, path: Path, unix_now: Callable[[], float], counts: Counts) -> None:
         self.health = Health("sqlite")
+        self.generation = 0
         self._path = path
         self._unix_now = unix_now
         self._counts = counts
@@ -128,9 +129,10 @@ class SqliteEngine:
         try:
             await self._give(taker)
         except (Damaged, sqlite3.DatabaseError) as error:
+            if not is_damage(error):
+                raise
             taker.forget()
-            self._file.close()
-            self._file = _begin_anew(self._path, self._unix_now(), error)
+            self._begin_anew(error)
         self._loaded.set()
 
     async def _give(self, taker: Taker) -> None:
@@ -188,25 +190,35 @@ class SqliteEngine:
         group = self._take_group()
         act = partial(self._commit, [note for _, note in notes], [each.addition for each in group])
         began = perf_counter()
+        left_out: Sequence[int] = range(len(group))
+        problem = EngineDown("the session is not there")
         try:
-            self.health.disk_bytes = await self._worker.call(act)
+            with trio.CancelScope(shield=True):  # or nobody would know what became of it
+                left_out = await self._worker.call(act)
         except sqlite3.Error as error:
+            self._put_back(notes)
             self._went_down(error)
-            self._put_back(notes)
-        except BaseException:
-            self._put_back(notes)
-            raise
+            problem = EngineDown(self.health.why)
+            if is_damage(error):
+                self._begin_anew(error)
         else:
             self._counts.commits.record(perf_counter() - began)
             self._counts.committed_events += sum(each.addition.count for each in group)
             self._came_up()
             self._written = min((n for n, _ in self._owed.values()), default=self._noted + 1) - 1
-        finally:
-            for each in group:
-                each.problem = EngineDown(self.health.why) if self.health.why else None
-                each.settled.set()
-            self._wrote.set()
-            self._wrote = trio.Event()
+        for index in left_out:
+            group[index].problem = problem
+        for each in group:
+            each.settled.set()
+        self._wrote.set()
+        self._wrote = trio.Event()
+
+    def _begin_anew(self, error: Exception) -> None:
+        """Go on with another file; what this one had, everybody tells it anew."""
+        self._file.close()
+        self._owed.clear()
+        self.generation += 1
+        self._file = _begin_anew(self._path, self._unix_now(), error)
 
     def _put_back(self, notes: Sequence[tuple[int, Note]]) -> None:
         """Owe notes as before; what was noted meanwhile about the same takes their place."""
@@ -228,14 +240,17 @@ class SqliteEngine:
         self._waiting.extendleft(reversed(later))
         return group
 
-    def _commit(self, notes: Sequence[Note], additions: Sequence[Addition]) -> int:
-        """Write, in the thread; return what the file takes on disk."""
+    def _commit(self, notes: Sequence[Note], additions: Sequence[Addition]) -> Sequence[int]:
+        """Write, in the thread; return the indexes of the additions that were left out."""
+        left_out: Sequence[int] = ()
         if notes or additions:
-            self._file.write(notes, additions, self._unix_now())
+            left_out = self._file.write(notes, additions, self._unix_now())
         else:
             self._file.probe()
-        self._file.tidy()
-        return self._file.size_bytes
+        if notes or not additions:
+            self._file.tidy()
+            self.health.disk_bytes = self._file.size_bytes
+        return left_out
 
     def _went_down(self, error: sqlite3.Error) -> None:
         why = str(error)

@@ -219,10 +219,10 @@ class File:
 
     # Writing
 
-    def write(self, notes: Sequence[Note], additions: Sequence[Addition], now: float) -> None:
+    def write(self, notes: Sequence[Note], additions: Sequence[Addition], now: float) -> list[int]:
         """Write all of it, or nothing: first the notes, then the additions.
 
-        An addition to a session that is not there any more is left out.
+        Return which additions were left out, by their indexes: their sessions are not there.
 
         Raises:
             sqlite3.Error: nothing was written.
@@ -236,14 +236,7 @@ class File:
                 self._db.execute("BEGIN IMMEDIATE")
             for note in notes:
                 self._note(note, changes)
-            self._insert(
-                [
-                    (row.id, each.last, each.at, None, each.events)
-                    for each in additions
-                    if (row := self._row(each.name, changes)) is not None
-                    and row.incarnation == each.incarnation
-                ]
-            )
+            left_out = self._add(additions, changes)
             for note in trimmed:
                 self._trim(note, changes, now)
             if not is_one:
@@ -257,6 +250,7 @@ class File:
                 self._rows.pop(name, None)
             else:
                 self._rows[name] = row
+        return left_out
 
     def probe(self) -> None:
         """Write something, to see whether that goes.
@@ -306,6 +300,19 @@ class File:
             self._db.execute("DELETE FROM event WHERE session = ?", (row.id,))
             self._db.execute("DELETE FROM session WHERE id = ?", (row.id,))
             changes[name] = None
+
+    def _add(self, additions: Sequence[Addition], changes: dict[str, Row | None]) -> list[int]:
+        """Write additions; return the indexes of those that were left out."""
+        rows: list[_Values] = []
+        left_out = []
+        for index, each in enumerate(additions):
+            row = self._row(each.name, changes)
+            if row is None or row.incarnation != each.incarnation:
+                left_out.append(index)
+            else:
+                rows.append((row.id, each.last, each.at, None, each.events))
+        self._insert(rows)
+        return left_out
 
     def _insert(self, rows: Sequence[_Values]) -> None:
         done = 0
