@@ -34,9 +34,6 @@ ANSWERS = {
     "subscribers.py: self._drained.wait()": ("drain", "session"),
     "keeping.py: self.engine.append(*what)": ("session", "engine's writer"),
     "hub.py: self.engine.settled()": ("publisher", "engine's writer"),
-        "session",
-        "engine's writer",
-    ),
     "take_up.py: hub.engine.load(taking)": ("start", "engine's writer"),
     "session.py: self._inbox.send(arrived)": ("engine's reader", "session"),
 }
