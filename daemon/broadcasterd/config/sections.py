@@ -289,6 +289,14 @@ SHIPPED_RULES = (
         action="notify_team",
     ),
     AlertRule(
+        name="engine_down",
+        metric=Watched.ENGINE_DOWN,
+        threshold=1.0,
+        hold=10.0,
+        severity="critical",
+        action="page_on_call",
+    ),
+    AlertRule(
         name="publishes_refused",
         metric=Watched.PUBLISHES_REFUSED_PER_S,
         threshold=0.1,
