@@ -322,13 +322,18 @@ class Hub:
             self.tell_names()
         self._told = self.engine.generation
 
-    def tell_names(self, but: Container[str] = ()) -> None:
-        """Tell the engine which sessions were closed, and which subjects revoked, but for some."""
+    def tell_names(self, ended: Container[str] = (), revoked: Container[str] = ()) -> None:
+        """Tell the engine which sessions were closed, and which subjects revoked.
+
+        Args:
+            ended, revoked: those that it knows of.
+
+        """
         for name, at in self._ended.items():
-            if name not in but:
+            if name not in ended:
                 self.engine.note(Ended(name, self.clock.unix_time(at)))
         for subject, revoked_at in self.revocations:
-            if subject not in but:
+            if subject not in revoked:
                 self.engine.note(Revoked(subject, revoked_at))
 
     # Time

@@ -34,7 +34,9 @@ class _Taking:
         self._hub = hub
         self._handed_over = {*hub.sessions}
         self._loaded: dict[str, Session] = {}
-        self._names: set[str] = set()  # that were ended, or revoked
+        self._revoked_here = dict(hub.revocations)
+        self._ended: set[str] = set()
+        self._revoked: set[str] = set()
         self.events = 0
 
     def take_session(self, session: KeptSession) -> bool:
@@ -59,7 +61,7 @@ class _Taking:
         if not fits:  # as lost as if memory had been short before
             floor, floor_at = session.last, clock.now()
         here.log.go_on_from(floor=floor, last=session.last, floor_at=floor_at)
-        here.opened_at = min(clock.now(), clock.moment(session.opened_at))
+        here.opened_at = here.published_at = min(clock.now(), clock.moment(session.opened_at))
         here.keeping.count_as_told()
         self._loaded[name] = hub.put(here)
         return fits
@@ -85,19 +87,21 @@ class _Taking:
         hub = self._hub
         match note:
             case Ended(name, at):
-                self._names.add(name)
+                self._ended.add(name)
                 if at is not None and not hub.was_ended(name) and name not in hub.sessions:
                     hub.note_ended(name, min(hub.clock.now(), hub.clock.moment(at)))
             case Revoked(subject, at):
-                self._names.add(subject)
-                hub.revocations.revoke(subject, at)
+                if at >= self._revoked_here.get(subject, -inf):
+                    hub.revocations.revoke(subject, at)
+                    self._revoked.add(subject)
 
     def forget(self) -> None:
         """Forget all that was taken: it was damaged."""
         for session in self._loaded.values():
             self._hub.drop(session, EndReason.DRAINING)
         self._loaded.clear()
-        self._names.clear()
+        self._ended.clear()
+        self._revoked.clear()
         self.events = 0
 
     def finish(self) -> None:
@@ -111,7 +115,7 @@ class _Taking:
                 events=self.events,
                 handed_over=len(self._handed_over),
             )
-            hub.tell_names(but=self._names)
+            hub.tell_names(self._ended, self._revoked)
             hub.tell_engine()
 
     def _is_short_of_memory(self) -> bool:

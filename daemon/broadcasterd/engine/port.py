@@ -23,6 +23,7 @@ import trio
 
 from broadcasterd.core.event import EncodedEvent
 from broadcasterd.errors import Unavailable
+from broadcasterd.figures.counts import Cause
 
 RETRY_AFTER_S = 2
 """Seconds after which a publisher may come back that an engine turned away."""
@@ -32,7 +33,8 @@ class EngineDown(Unavailable):
     """503: the engine cannot keep anything now."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"events cannot be kept now: {why}", retry_after=RETRY_AFTER_S, cause=None)
+        detail = f"events cannot be kept now: {why}"
+        super().__init__(detail, retry_after=RETRY_AFTER_S, cause=Cause.ENGINE)
 
 
 # What is told, and loaded again

@@ -267,7 +267,8 @@ class File:
             "SELECT freelist_count, page_count FROM pragma_freelist_count, pragma_page_count"
         ).fetchone()
         if free > FREE_PAGES and free * 4 > pages:
-            self._db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            # It is a step for each page, of which execute() would make one.
+            self._db.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
 
     def _row(self, name: str, changes: dict[str, Row | None]) -> Row | None:
         return changes[name] if name in changes else self._rows.get(name)

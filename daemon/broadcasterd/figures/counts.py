@@ -30,6 +30,7 @@ class Cause(StrEnum):
     RATE = "rate"
     LIMITS = "limits"
     BREAKER = "breaker"
+    ENGINE = "engine"
     DRAINING = "draining"
     CONNECTIONS = "connections"
 
