@@ -8,6 +8,7 @@ connections that are left.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -35,6 +36,7 @@ from broadcasterd.figures.counts import Counts
 from broadcasterd.handover.transfer import Connections
 from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.host.quality import Report, read_reports
+from broadcasterd.host.systemd import state_directory
 from broadcasterd.memory.breaker import MIB, Thresholds
 from broadcasterd.meter import Meter
 from broadcasterd.metrics import exposition
@@ -94,7 +96,7 @@ class Daemon:
             clock=clock,
             thresholds=self._thresholds(),
             counts=counts,
-            engine=open_engine(config.engine, clock.unix_now, counts),
+            engine=open_engine(config.engine, state_directory(os.environ), clock.unix_now, counts),
         )
         self.supervisor = Supervisor(self.hub, self.monitor.memory_host())
         self.guard = Guard(self.settings, keys, self.hub.clock, self.hub.revocations)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from broadcasterd.core.event import EncodedEvent
-from broadcasterd.engine.port import Ended, KeptEvent, KeptSession, Revoked
+from broadcasterd.engine.port import Ended, HandedOver, KeptEvent, KeptSession, Revoked
 
 INCARNATION = "1234abcd"
 
@@ -19,6 +19,7 @@ class Loaded:
     events: dict[str, list[KeptEvent]] = field(default_factory=dict)
     ended: dict[str, float | None] = field(default_factory=dict)
     revoked: dict[str, float] = field(default_factory=dict)
+    moved_on: bool = False
     unwanted: frozenset[str] = frozenset()
 
     def take_session(self, session: KeptSession) -> bool:
@@ -28,8 +29,10 @@ class Loaded:
     def take_events(self, name: str, events: Sequence[KeptEvent]) -> None:
         self.events.setdefault(name, []).extend(events)
 
-    def take_note(self, note: Ended | Revoked) -> None:
+    def take_note(self, note: Ended | Revoked | HandedOver) -> None:
         match note:
+            case HandedOver():
+                self.moved_on = True
             case Ended(name, at):
                 self.ended[name] = at
             case Revoked(subject, at):

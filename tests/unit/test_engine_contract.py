@@ -15,7 +15,16 @@ import trio
 from msgspec.structs import replace
 
 from broadcasterd.core.event import EncodedEvent
-from broadcasterd.engine.port import Dropped, Ended, Engine, KeptEvent, Opened, Revoked, Trimmed
+from broadcasterd.engine.port import (
+    Dropped,
+    Ended,
+    Engine,
+    HandedOver,
+    KeptEvent,
+    Opened,
+    Revoked,
+    Trimmed,
+)
 from broadcasterd.engine.sqlite import SqliteEngine
 from broadcasterd.figures.counts import Counts
 from tests.support.engines import INCARNATION, Loaded, events_of, session_of
@@ -152,6 +161,16 @@ async def test_ended_names_and_revocations_are_remembered(make_engine: MakeEngin
     async with running(make_engine()) as (_, loaded):
         assert loaded.ended == {"s": 1000.0}
         assert loaded.revoked == {"somebody": 1002.0}
+
+
+async def test_a_handover_is_remembered_until_it_is_over(make_engine: MakeEngine) -> None:
+    async with running(make_engine()) as (engine, _):
+        engine.note(HandedOver(is_so=True))
+    async with running(make_engine()) as (engine, loaded):
+        assert loaded.moved_on
+        engine.note(HandedOver(is_so=False))
+    async with running(make_engine()) as (_, loaded):
+        assert not loaded.moved_on
 
 
 async def test_a_name_that_is_opened_again_counts_as_ended_no_longer(

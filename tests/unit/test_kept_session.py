@@ -23,6 +23,7 @@ from broadcasterd.engine.port import (
     Dropped,
     Ended,
     EngineDown,
+    HandedOver,
     Health,
     KeptEvent,
     KeptSession,
@@ -56,7 +57,7 @@ class Scripted:
         self.fails = False
         self.placed: Placed | None = None
         self.left: list[tuple[KeptSession, list[KeptEvent]]] = []
-        self.names: list[Ended | Revoked] = []
+        self.names: list[Ended | Revoked | HandedOver] = []
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
@@ -405,7 +406,23 @@ async def test_sessions_and_events_are_taken_up(engine: Scripted, hub: Hub) -> N
     assert (session.log.incarnation, session.subject) == (INCARNATION, "somebody")
     assert receipt.first_id == f"{INCARNATION}-3"
     assert retained(session) == ["a", "b", "c"]
-    assert engine.notes == []
+    assert engine.notes == [HandedOver(is_so=False)]
+
+
+async def test_what_a_process_of_before_may_have_gone_on_with_begins_another_incarnation(
+    engine: Scripted, hub: Hub
+) -> None:
+    engine.names = [HandedOver(is_so=True)]
+    engine.left = [left_by_another("s", "a", "b")]
+    await take_up(hub)
+    session = hub.find("s")
+    [opened, over] = engine.notes
+
+    assert session.log.incarnation != INCARNATION
+    assert retained(session) == ["a", "b"]
+    assert isinstance(opened, Opened)
+    assert opened.session.incarnation == session.log.incarnation
+    assert over == HandedOver(is_so=False)
 
 
 async def test_ended_names_and_revocations_are_taken_up(engine: Scripted, hub: Hub) -> None:
@@ -414,7 +431,7 @@ async def test_ended_names_and_revocations_are_taken_up(engine: Scripted, hub: H
 
     assert hub.was_ended("gone")
     assert [*hub.revocations] == [("somebody", 1000.0)]
-    assert engine.notes == []
+    assert engine.notes == [HandedOver(is_so=False)]
 
 
 async def test_events_of_a_ttl_that_is_over_are_not_taken_up(engine: Scripted, hub: Hub) -> None:

@@ -24,7 +24,7 @@ from broadcasterd.config import Settings
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.engine.memory import MemoryEngine
-from broadcasterd.engine.port import Dropped, Ended, Engine, Revoked
+from broadcasterd.engine.port import Dropped, Ended, Engine, HandedOver, Revoked
 from broadcasterd.errors import RETRY_AFTER_S, Draining, NoSuchSession, Unavailable, UsedUp
 from broadcasterd.figures.counts import Counts
 from broadcasterd.memory.account import Account
@@ -318,7 +318,9 @@ class Hub:
                     return
                 session.tell_engine()
                 room -= session.log.bytes
-        if self._told >= 0:
+        if self._told < 0:
+            self.engine.note(HandedOver(is_so=False))
+        else:
             self.tell_names()
         self._told = self.engine.generation
 
@@ -326,7 +328,8 @@ class Hub:
         """Tell the engine which sessions were closed, and which subjects revoked.
 
         Args:
-            ended, revoked: those that it knows of.
+            ended: sessions of which it knows that.
+            revoked: subjects of which it knows that.
 
         """
         for name, at in self._ended.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from math import inf
 
@@ -11,13 +12,16 @@ from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Session
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import encode_frame
-from broadcasterd.engine.port import Dropped, Ended, KeptEvent, KeptSession, Revoked
+from broadcasterd.engine.port import Dropped, Ended, HandedOver, KeptEvent, KeptSession, Revoked
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 async def take_up(hub: Hub) -> None:
     """Put into a hub what its engine has kept, before anybody is served.
+
+    Sessions that were handed over to a process that this one does not know of begin another
+    incarnation, with their events: which ids that process gave out is not known.
 
     What a handover brought is newer, and wins: where the engine has something else of a session, it
     forgets that, and is told of the session anew.
@@ -34,6 +38,7 @@ class _Taking:
         self._hub = hub
         self._handed_over = {*hub.sessions}
         self._loaded: dict[str, Session] = {}
+        self._moved_on = False
         self._revoked_here = dict(hub.revocations)
         self._ended: set[str] = set()
         self._revoked: set[str] = set()
@@ -53,7 +58,8 @@ class _Taking:
             hub.engine.note(Dropped(name))
             return False
         clock = hub.clock
-        here = hub.new_session(name, session.incarnation, session.subject)
+        incarnation = secrets.token_hex(4) if self._moved_on else session.incarnation
+        here = hub.new_session(name, incarnation, session.subject)
         fits = not self._is_short_of_memory()
         floor, floor_at = session.floor, -inf
         if session.floor_at is not None:
@@ -62,7 +68,8 @@ class _Taking:
             floor, floor_at = session.last, clock.now()
         here.log.go_on_from(floor=floor, last=session.last, floor_at=floor_at)
         here.opened_at = here.published_at = min(clock.now(), clock.moment(session.opened_at))
-        here.keeping.count_as_told()
+        if not self._moved_on:
+            here.keeping.count_as_told()
         self._loaded[name] = hub.put(here)
         return fits
 
@@ -75,17 +82,20 @@ class _Taking:
             # No event comes before an older one, however the wall clock was set in between.
             at = session.published_at = max(session.published_at, min(now, moment(kept.at)))
             event = kept.event
-            session.keeping.count_as_told(len(event.block))
+            if not self._moved_on:
+                session.keeping.count_as_told(len(event.block))
             if kept.seq > log_here.floor and (event.ttl is None or at + event.ttl > now):
                 frame = encode_frame(log_here.id_of(kept.seq), event.block)
                 log_here.restore(kept.seq, frame, appended_at=at, ttl=event.ttl, key=event.key)
                 self.events += 1
         log_here.expire(now)
 
-    def take_note(self, note: Ended | Revoked) -> None:
+    def take_note(self, note: Ended | Revoked | HandedOver) -> None:
         """Remember what was remembered."""
         hub = self._hub
         match note:
+            case HandedOver():
+                self._moved_on = True
             case Ended(name, at):
                 self._ended.add(name)
                 if at is not None and not hub.was_ended(name) and name not in hub.sessions:
@@ -100,6 +110,7 @@ class _Taking:
         for session in self._loaded.values():
             self._hub.drop(session, EndReason.DRAINING)
         self._loaded.clear()
+        self._moved_on = False
         self._ended.clear()
         self._revoked.clear()
         self.events = 0

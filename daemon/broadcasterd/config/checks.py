@@ -59,8 +59,6 @@ def check_pairs(config: Config) -> None:
             f"memory.warning_mb = {memory.warning_mb:g}: expected less than"
             f" memory.critical_mb = {memory.critical_mb:g}"
         )
-    if config.engine.kind == "sqlite" and config.engine.path is None:
-        raise ConfigError('engine.kind = "sqlite": expected engine.path beside it')
     if (server.tls_certificate is None) != (server.tls_key is None):
         alone, absent = ("tls_certificate", "tls_key")[:: 1 if server.tls_certificate else -1]
         raise ConfigError(

@@ -109,7 +109,17 @@ class Revoked(msgspec.Struct, frozen=True, gc=False):
     at: float
 
 
-Note = Opened | Trimmed | Dropped | Ended | Revoked
+class HandedOver(msgspec.Struct, frozen=True, gc=False):
+    """All sessions were handed to the next process; it may have gone on with them elsewhere.
+
+    A process that loads this, and has no handover, cannot tell which ids were given out since:
+    its sessions get other incarnations. ``False`` is: no longer.
+    """
+
+    is_so: bool
+
+
+Note = Opened | Trimmed | Dropped | Ended | Revoked | HandedOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +161,8 @@ class Taker(Protocol):
     def take_events(self, name: str, events: Sequence[KeptEvent]) -> None:
         """Take events of a session, oldest first. What follows them comes in further calls."""
 
-    def take_note(self, note: Ended | Revoked) -> None:
-        """Take what is to be remembered beside."""
+    def take_note(self, note: Ended | Revoked | HandedOver) -> None:
+        """Take what is to be remembered beside; this comes first."""
 
     def forget(self) -> None:
         """Forget all that was taken so far: it cannot be trusted."""

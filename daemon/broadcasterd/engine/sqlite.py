@@ -24,6 +24,7 @@ from broadcasterd.engine.port import (
     Dropped,
     Ended,
     EngineDown,
+    HandedOver,
     Health,
     Note,
     Opened,
@@ -277,6 +278,8 @@ def _key(note: Note) -> tuple[str, str]:
             return "ended", name
         case Revoked(subject):
             return "revoked", subject
+        case HandedOver():
+            return "handed over", ""
 
 
 def _open(path: Path, unix_now: Callable[[], float]) -> File:

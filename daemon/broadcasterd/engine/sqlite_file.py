@@ -23,6 +23,7 @@ from broadcasterd.core.event import EncodedEvent
 from broadcasterd.engine.port import (
     Dropped,
     Ended,
+    HandedOver,
     KeptEvent,
     KeptSession,
     Note,
@@ -65,6 +66,7 @@ CREATE TABLE event (
     session INTEGER NOT NULL, last INTEGER NOT NULL, at REAL NOT NULL, places BLOB,
     events BLOB NOT NULL, PRIMARY KEY (session, last)) WITHOUT ROWID;
 CREATE TABLE ended (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE handed_over (at INTEGER PRIMARY KEY);
 CREATE TABLE revoked (subject TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
 """``event.last`` is the number of the last event of a row; ``places`` has the number and the time
@@ -195,11 +197,16 @@ class File:
             sessions.append((kept, at))
         return sessions
 
-    def notes(self) -> list[Ended | Revoked]:
+    def notes(self) -> list[Ended | Revoked | HandedOver]:
         """Return what is remembered beside, oldest first."""
         ended = self._db.execute("SELECT name, at FROM ended ORDER BY at").fetchall()
         revoked = self._db.execute("SELECT subject, at FROM revoked ORDER BY at").fetchall()
-        return [*(Ended(*row) for row in ended), *(Revoked(*row) for row in revoked)]
+        moved = self._db.execute("SELECT at FROM handed_over").fetchall()
+        return [
+            *(HandedOver(is_so=True) for _ in moved),
+            *(Ended(*row) for row in ended),
+            *(Revoked(*row) for row in revoked),
+        ]
 
     def read(self, names: list[str]) -> list[tuple[str, list[KeptEvent]]]:
         """Return the events of the last of some sessions, and take those from the list."""
@@ -288,6 +295,10 @@ class File:
                 self._insert(_packed(row.id, events))
             case Dropped(name):
                 self._drop(name, changes)
+            case HandedOver(is_so):
+                execute("DELETE FROM handed_over")
+                if is_so:
+                    execute("INSERT INTO handed_over VALUES (unixepoch())")
             case Ended(name, None):
                 execute("DELETE FROM ended WHERE name = ?", (name,))
             case Ended(name, at):
