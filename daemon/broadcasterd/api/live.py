@@ -28,7 +28,6 @@ from broadcasterd.broadcast.session import Session
 from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position, ReplayLog
-from broadcasterd.engine.memory import MemoryEngine
 from broadcasterd.errors import Problem
 from broadcasterd.figures.counts import Cause
 from broadcasterd.memory.breaker import Transition
@@ -134,7 +133,6 @@ class Live:
                 PATH,
                 log,
                 hub.subscribers,
-                MemoryEngine(),
                 settings=hub.settings,
                 clock=hub.clock,
                 can_move=False,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Container
 from contextvars import Context
+from functools import partial
 from itertools import islice
 from math import inf
 from typing import TypeVar
@@ -15,6 +15,7 @@ import trio
 from broadcasterd.access.quotas import Quotas
 from broadcasterd.access.revocations import Revocations
 from broadcasterd.broadcast.clock import Clock
+from broadcasterd.broadcast.durable_session import DurableSession
 from broadcasterd.broadcast.interrupts import Interrupts
 from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.session import Session
@@ -24,7 +25,7 @@ from broadcasterd.config import Settings
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.engine.memory import MemoryEngine
-from broadcasterd.engine.port import Dropped, Ended, Engine, HandedOver, Revoked
+from broadcasterd.engine.port import Dropped, Ended, Engine, Revoked
 from broadcasterd.errors import RETRY_AFTER_S, Draining, NoSuchSession, Unavailable, UsedUp
 from broadcasterd.figures.counts import Counts
 from broadcasterd.memory.account import Account
@@ -42,9 +43,6 @@ CROWD_SHARE = 0.5
 
 MAX_FORGOTTEN = 100
 """Unused sessions that make room for one: they are looked for less often."""
-
-TOLD_BYTES = 4 * 1024 * 1024
-"""Events that the engine is told of in one go: they are there twice until it has them."""
 
 UNUSED_INTERVAL_S = 1.0
 """Between two looks at all sessions for unused ones, where the last one found none."""
@@ -99,7 +97,6 @@ class Hub:
         )
         self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
         self._look_for_unused_at = -inf
-        self._told = -1  # the generation of the engine that was told of all
         self._promised: dict[str, tuple[str, float]] = {}  # incarnations, oldest first, and when
         self._nursery: trio.Nursery | None = None
         self._context = Context()
@@ -173,9 +170,10 @@ class Hub:
             raise UsedUp(setting)
         self._ended.pop(name, None)
         incarnation, _ = self._promised.pop(name, (secrets.token_hex(4), 0.0))
-        session = self.put(self.new_session(name, incarnation, subject))
-        session.tell_engine()
-        return session
+        session = self.new_session(name, incarnation, subject)
+        if isinstance(session, DurableSession):
+            session.tell_engine()
+        return self.put(session)
 
     def beginning_of(self, name: str) -> str:
         """Return the id from which to go on in a session that is not open yet.
@@ -225,11 +223,11 @@ class Hub:
             account=self.logs,
             counts=self.counts,
         )
-        return Session(
+        kind = partial(DurableSession, engine=self.engine) if self.engine.keeps else Session
+        return kind(
             name,
             events,
             self.subscribers,
-            self.engine,
             settings=self.settings,
             clock=self.clock,
             subject=subject,
@@ -305,40 +303,6 @@ class Hub:
         """Return the sessions that were closed, and when, oldest first."""
         return tuple(self._ended.items())
 
-    # The engine
-
-    def tell_engine(self) -> None:
-        """Tell the engine of a part of what it does not know, if there is such."""
-        if self._told == self.engine.generation or self.engine.health.why:
-            return
-        room = TOLD_BYTES
-        for session in self.sessions.values():
-            if not session.keeping.is_told:
-                if room <= 0:
-                    return
-                session.tell_engine()
-                room -= session.log.bytes
-        if self._told < 0:
-            self.engine.note(HandedOver(is_so=False))
-        else:
-            self.tell_names()
-        self._told = self.engine.generation
-
-    def tell_names(self, ended: Container[str] = (), revoked: Container[str] = ()) -> None:
-        """Tell the engine which sessions were closed, and which subjects revoked.
-
-        Args:
-            ended: sessions of which it knows that.
-            revoked: subjects of which it knows that.
-
-        """
-        for name, at in self._ended.items():
-            if name not in ended:
-                self.engine.note(Ended(name, self.clock.unix_time(at)))
-        for subject, revoked_at in self.revocations:
-            if subject not in revoked:
-                self.engine.note(Revoked(subject, revoked_at))
-
     # Time
 
     async def reconfigure(self, thresholds: Thresholds | None) -> None:
@@ -374,7 +338,8 @@ class Hub:
     def _sweep_session(self, session: Session) -> None:
         now = self.clock.now()
         session.log.expire(now)
-        session.trim_kept()
+        if isinstance(session, DurableSession):
+            session.trim_kept()
         if session.has_expired(now) and self.sessions.get(session.name) is session:
             self.counts.expired_sessions += 1
             self.drop(session, EndReason.SESSION_EXPIRED)
@@ -388,12 +353,7 @@ class Hub:
         await self.subscribers.end_expired()
 
     async def revoke(self, subject: str) -> int:
-        """End all that a subject's grants hold open now; return how many streams those were.
-
-        Raises:
-            EngineDown: it would not be remembered, if the daemon ended now.
-
-        """
+        """End all that a subject's grants hold open now; return how many streams those were."""
         self.interrupts.revoke(subject)
         self.engine.note(Revoked(subject, self.clock.unix_now()))
         streams = await self.subscribers.revoke(subject)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isinf
 from time import perf_counter
 
 import structlog
@@ -19,10 +18,8 @@ import trio
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.inbox import Inbox
-from broadcasterd.broadcast.keeping import Keeping
 from broadcasterd.broadcast.publication import Publication, Receipt, ReceiptBook
 from broadcasterd.broadcast.slices import SLICE, for_each
-from broadcasterd.broadcast.staging import Staging
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Sessions, Settings
@@ -31,11 +28,7 @@ from broadcasterd.core.position import Since, Start
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import LogStatistics, Position, ReplayLog
 from broadcasterd.core.segment import Entry
-from broadcasterd.engine.port import (
-    Arrived,
-    Engine,
-    KeptSession,
-)
+from broadcasterd.engine.port import Arrived
 from broadcasterd.errors import Problem, SessionEnded, Unavailable
 from broadcasterd.figures.counts import Counts
 
@@ -102,7 +95,6 @@ class Session:
         name: as in the URL.
         log: its events, or what was retained of them; nobody else appends to it.
         registry: told of every stream that opens and ends.
-        engine: keeps its events beyond the process.
         settings: those in force.
         clock: the daemon's.
         subject: the one on whose account it was opened.
@@ -115,7 +107,6 @@ class Session:
         name: str,
         log: ReplayLog,
         registry: Subscribers,
-        engine: Engine,
         *,
         settings: Settings,
         clock: Clock,
@@ -127,8 +118,6 @@ class Session:
         self.log = log
         self.subject = subject
         self._registry = registry
-        self.keeping = Keeping(engine, log, clock)
-        self._is_staging = False
         self._settings = settings
         self._clock = clock
         self.subscribers: dict[Subscriber, None] = {}  # a set in order of arrival
@@ -266,7 +255,6 @@ class Session:
             not self.subscribers
             and not self.log.last
             and self.ending is None
-            and not self._is_staging
             and not self._inbox.statistics().current_buffer_used
         )
 
@@ -318,16 +306,13 @@ class Session:
 
     async def _handle(self, message: Message) -> None:
         """Handle a message, and with it whatever else has come meanwhile."""
-        if self.keeping.engine.keeps:
-            await self._handle_kept(message)
-            return
         fresh = Fresh()
         following: Message | None = message
         while following is not None:
-            if isinstance(following, Publication):
-                await self._accept(following, fresh)
-            else:
+            if isinstance(following, Heartbeat):
                 await self._heartbeat()
+            elif isinstance(following, Publication):
+                await self._accept(following, fresh)
             following = self._next()
         await self._broadcast(fresh)
 
@@ -375,72 +360,6 @@ class Session:
         receipt.note(entry.seq, accepted=True)
         return entry
 
-    async def _handle_kept(self, message: Message) -> None:
-        """Handle messages as :meth:`_handle` does, where an engine keeps the events."""
-        staging = Staging(self.log)
-        self._is_staging = True
-        following: Message | None = message
-        try:
-            while following is not None:
-                match following:
-                    case Publication() if self.keeping.engine.is_shared:
-                        await self._hand_over(following)
-                    case Publication():
-                        self.active_at = self.now()
-                        self.log.expire(self.active_at)
-                        staging.add(following)
-                    case Arrived():
-                        await self._take(following)
-                    case Heartbeat():
-                        await self._heartbeat()
-                following = None if staging.is_full else self._next()
-            if staging:
-                await self._keep(staging)
-        except Problem as problem:
-            gone = self.ending is not None
-            self.keeping.engine.health.lost += staging.refuse(self._refusal() if gone else problem)
-        finally:
-            self._is_staging = False
-            staging.refuse(self._refusal())  # it may have been cut short
-
-    async def _keep(self, staging: Staging) -> None:
-        """Have the engine keep what is staged; then log it, settle it and broadcast it.
-
-        Raises:
-            EngineDown: it is not kept.
-            Unavailable: the log was handed over meanwhile, without it.
-
-        """
-        self._check_stays()
-        if staging.events:
-            self.tell_engine()
-            if self._settings.engine.durability == "relaxed" and not self.keeping.engine.health.why:
-                staging.settle()
-            await self.keeping.keep(self.name, staging.events)
-            self._check_stays()
-            self.keeping.count_as_told(staging.size)
-        fresh = Fresh()
-        for publication, events, receipt in staging:
-            fresh.offered = fresh.offered if fresh.entries else self.log.last
-            for event in events:
-                if self._put(self.log.last + 1, event, fresh):
-                    await self._spread(fresh)
-            self.counts.duplicates += receipt.duplicates
-            if not publication.settled.is_set():
-                publication.settle(receipt)
-        await self._broadcast(fresh)
-        self.trim_kept()
-
-    def _put(self, seq: int, event: EncodedEvent, fresh: Fresh) -> bool:
-        """Log an event that the engine has; return whether there is enough to broadcast."""
-        now = self.active_at = self.published_at = self.now()
-        entry = self.log.put(seq, event.block, now=now, ttl=event.ttl, key=event.key)
-        if not fresh.entries:
-            fresh.since = perf_counter()
-        fresh.entries.append(entry)
-        fresh.size += len(entry.frame)
-        return fresh.size >= MAX_BATCH_BYTES or len(fresh.entries) >= MAX_BATCH_EVENTS
-
     async def _spread(self, fresh: Fresh) -> None:
         """Broadcast what there is, and let readers catch up before there is more."""
         await self._broadcast(fresh)
@@ -448,76 +367,10 @@ class Session:
             await trio.lowlevel.checkpoint()
         self._check_stays()
 
-    async def _hand_over(self, publication: Publication) -> None:
-        """Have a shared engine place a publication; its events come back as :class:`Arrived`."""
-        outcome: Receipt | Problem = self._refusal()
-        try:
-            for event in publication.events:
-                self.log.check_fits(event.block, ttl=event.ttl, key=event.key)
-            outcome = Receipt(0, 0, None, None)
-            if publication.events:
-                placed = await self.keeping.keep(self.name, publication.events)
-                outcome = Receipt(
-                    len(placed.seqs) - len(placed.duplicates),
-                    len(placed.duplicates),
-                    f"{placed.incarnation}-{placed.seqs[0]}",
-                    f"{placed.incarnation}-{placed.seqs[-1]}",
-                )
-                self.counts.duplicates += outcome.duplicates
-        except Problem as problem:
-            outcome = problem
-        finally:
-            publication.settle(outcome)
-
     def _check_stays(self) -> None:
         """Raise Unavailable once the next process has the log as it was: it would not have this."""
         if self.ending is EndReason.DRAINING:
             raise self._refusal()
-
-    async def arrive(self, arrived: Arrived) -> None:
-        """Take events from a shared engine, as soon as there is room for them.
-
-        Raises:
-            trio.ClosedResourceError: the session is ending.
-
-        """
-        await self._inbox.send(arrived)
-
-    async def _take(self, arrived: Arrived) -> None:
-        """Log and broadcast what came from a shared engine; what is there already is left out."""
-        if arrived.incarnation != self.log.incarnation:
-            return
-        fresh = Fresh()
-        fresh.offered = self.log.last
-        for kept in arrived.events:
-            if kept.seq > self.log.last and self._put(kept.seq, kept.event, fresh):
-                await self._spread(fresh)
-        await self._broadcast(fresh)
-
-    # The engine
-
-    def kept(self) -> KeptSession:
-        """Return what an engine keeps of it beside its events."""
-        log, floor_at = self.log, self.log.floor_at
-        return KeptSession(
-            self.name,
-            log.incarnation,
-            self._clock.unix_time(self.opened_at) or 0.0,
-            self.subject,
-            log.floor,
-            None if isinf(floor_at) else self._clock.unix_time(floor_at),
-            log.last,
-        )
-
-    def tell_engine(self) -> None:
-        """Tell the engine of all that there is, unless it knows."""
-        if not self.keeping.is_told:
-            self.keeping.tell(self.kept())
-
-    def trim_kept(self) -> None:
-        """Have the engine let go of what left the log, where that has become much."""
-        if self.keeping.is_wasteful:
-            self.keeping.trim(self.kept())
 
     async def _broadcast(self, fresh: Fresh) -> None:
         """Deliver what is new to every subscriber; let others run in between."""

@@ -8,8 +8,9 @@ from math import inf
 
 import structlog
 
+from broadcasterd.broadcast.durable_session import DurableSession
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.session import Session
+from broadcasterd.broadcast.telling import tell_names
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import encode_frame
 from broadcasterd.engine.port import Dropped, Ended, HandedOver, KeptEvent, KeptSession, Revoked
@@ -37,7 +38,7 @@ class _Taking:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._handed_over = {*hub.sessions}
-        self._loaded: dict[str, Session] = {}
+        self._loaded: dict[str, DurableSession] = {}
         self._moved_on = False
         self._revoked_here = dict(hub.revocations)
         self._ended: set[str] = set()
@@ -49,6 +50,7 @@ class _Taking:
         hub, name = self._hub, session.name
         if name in self._handed_over:
             here = hub.sessions[name]
+            assert isinstance(here, DurableSession)  # noqa: S101 (its engine keeps)
             if (here.log.incarnation, here.log.last) == (session.incarnation, session.last):
                 here.keeping.count_as_told(here.log.bytes)
             else:
@@ -60,6 +62,7 @@ class _Taking:
         clock = hub.clock
         incarnation = secrets.token_hex(4) if self._moved_on else session.incarnation
         here = hub.new_session(name, incarnation, session.subject)
+        assert isinstance(here, DurableSession)  # noqa: S101 (its engine keeps)
         fits = not self._is_short_of_memory()
         floor, floor_at = session.floor, -inf
         if session.floor_at is not None:
@@ -70,7 +73,8 @@ class _Taking:
         here.opened_at = here.published_at = min(clock.now(), clock.moment(session.opened_at))
         if not self._moved_on:
             here.keeping.count_as_told()
-        self._loaded[name] = hub.put(here)
+        hub.put(here)
+        self._loaded[name] = here
         return fits
 
     def take_events(self, name: str, events: Sequence[KeptEvent]) -> None:
@@ -126,8 +130,7 @@ class _Taking:
                 events=self.events,
                 handed_over=len(self._handed_over),
             )
-            hub.tell_names(self._ended, self._revoked)
-            hub.tell_engine()
+            tell_names(hub, self._ended, self._revoked)
 
     def _is_short_of_memory(self) -> bool:
         thresholds = self._hub.pressure.thresholds

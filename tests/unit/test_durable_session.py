@@ -11,10 +11,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from broadcasterd.broadcast.durable_session import DurableSession
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.publication import Receipt
-from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.take_up import take_up
+from broadcasterd.broadcast.telling import Telling
 from broadcasterd.config import Config, EngineSettings, Sessions, Settings
 from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.reasons import EndReason
@@ -109,20 +110,29 @@ async def hub(nursery: trio.Nursery, engine: Scripted) -> Hub:
 
 
 @pytest.fixture
-async def session(hub: Hub) -> Session:
-    return hub.open("s")
+async def session(hub: Hub) -> DurableSession:
+    return opened(hub)
+
+
+def opened(hub: Hub) -> DurableSession:
+    """Open a session."""
+    session = hub.open("s")
+    assert isinstance(session, DurableSession)
+    return session
 
 
 class Publishing:
     """A publication that is under way, and how it ends."""
 
-    def __init__(self, nursery: trio.Nursery, session: Session, events: list[EncodedEvent]) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, session: DurableSession, events: list[EncodedEvent]
+    ) -> None:
         self.receipt: Receipt | None = None
         self.problem: Exception | None = None
         self.done = trio.Event()
         nursery.start_soon(self._publish, session, events)
 
-    async def _publish(self, session: Session, events: list[EncodedEvent]) -> None:
+    async def _publish(self, session: DurableSession, events: list[EncodedEvent]) -> None:
         try:
             self.receipt = await session.publish(events)
         except Unavailable as problem:
@@ -136,7 +146,7 @@ class Publishing:
 
 
 async def test_nobody_sees_an_event_before_the_engine_has_it(
-    nursery: trio.Nursery, engine: Scripted, session: Session
+    nursery: trio.Nursery, engine: Scripted, session: DurableSession
 ) -> None:
     live, go_on = attach(session), engine.hold()
     publishing = Publishing(nursery, session, drafts("a"))
@@ -154,7 +164,7 @@ async def test_nobody_sees_an_event_before_the_engine_has_it(
 
 
 async def test_what_comes_meanwhile_goes_to_the_engine_together(
-    nursery: trio.Nursery, engine: Scripted, session: Session
+    nursery: trio.Nursery, engine: Scripted, session: DurableSession
 ) -> None:
     go_on = engine.hold()
     first = Publishing(nursery, session, drafts("a"))
@@ -175,7 +185,7 @@ async def test_what_comes_meanwhile_goes_to_the_engine_together(
 async def test_relaxed_answers_first_and_shows_it_later(
     nursery: trio.Nursery, engine: Scripted
 ) -> None:
-    session = (await start(nursery, engine, "relaxed")).open("s")
+    session = opened(await start(nursery, engine, "relaxed"))
     live, go_on = attach(session), engine.hold()
     receipt = await session.publish(drafts("a"))
     await wait_all_tasks_blocked()
@@ -190,7 +200,7 @@ async def test_relaxed_answers_first_and_shows_it_later(
 
 
 async def test_a_duplicate_is_found_in_the_log_and_among_what_is_staged(
-    nursery: trio.Nursery, engine: Scripted, session: Session
+    nursery: trio.Nursery, engine: Scripted, session: DurableSession
 ) -> None:
     await session.publish([draft("a", key="a")])
     go_on = engine.hold()
@@ -211,7 +221,7 @@ async def test_a_duplicate_is_found_in_the_log_and_among_what_is_staged(
 
 
 async def test_only_duplicates_do_not_trouble_the_engine(
-    engine: Scripted, session: Session
+    engine: Scripted, session: DurableSession
 ) -> None:
     await session.publish([draft("a", key="a")])
     engine.fails = True
@@ -220,7 +230,7 @@ async def test_only_duplicates_do_not_trouble_the_engine(
 
 
 async def test_one_publication_that_does_not_fit_leaves_the_others_alone(
-    session: Session, engine: Scripted
+    session: DurableSession, engine: Scripted
 ) -> None:
     with pytest.raises(TooLarge):
         await session.publish([draft("a"), draft("x" * 2_000_000)])
@@ -231,7 +241,7 @@ async def test_one_publication_that_does_not_fit_leaves_the_others_alone(
 
 
 async def test_a_history_that_shrinks_meanwhile_does_not_shift_the_numbers(
-    nursery: trio.Nursery, engine: Scripted, hub: Hub, session: Session
+    nursery: trio.Nursery, engine: Scripted, hub: Hub, session: DurableSession
 ) -> None:
     go_on = engine.hold()
     publishing = Publishing(nursery, session, drafts("x" * 5000, "b"))
@@ -249,7 +259,7 @@ async def test_a_history_that_shrinks_meanwhile_does_not_shift_the_numbers(
 
 
 async def test_while_the_engine_is_down_publishers_get_503_and_streams_stay(
-    engine: Scripted, session: Session
+    engine: Scripted, session: DurableSession
 ) -> None:
     live = attach(session)
     await session.publish(drafts("a"))
@@ -269,7 +279,7 @@ async def test_while_the_engine_is_down_publishers_get_503_and_streams_stay(
 async def test_relaxed_counts_what_was_answered_and_is_lost(
     nursery: trio.Nursery, engine: Scripted
 ) -> None:
-    session = (await start(nursery, engine, "relaxed")).open("s")
+    session = opened(await start(nursery, engine, "relaxed"))
     engine.fails = True
     await session.publish(drafts("a", "b"))
     await wait_all_tasks_blocked()
@@ -281,7 +291,7 @@ async def test_relaxed_counts_what_was_answered_and_is_lost(
 async def test_relaxed_answers_503_once_the_engine_is_known_to_be_down(
     nursery: trio.Nursery, engine: Scripted
 ) -> None:
-    session = (await start(nursery, engine, "relaxed")).open("s")
+    session = opened(await start(nursery, engine, "relaxed"))
     engine.fails, engine.health.why = True, "as the test wants it"
 
     with pytest.raises(EngineDown):
@@ -290,7 +300,7 @@ async def test_relaxed_answers_503_once_the_engine_is_known_to_be_down(
 
 
 async def test_a_session_with_something_under_way_does_not_make_room(
-    nursery: trio.Nursery, engine: Scripted, hub: Hub, session: Session
+    nursery: trio.Nursery, engine: Scripted, hub: Hub, session: DurableSession
 ) -> None:
     go_on = engine.hold()
     publishing = Publishing(nursery, session, drafts("a"))
@@ -305,7 +315,7 @@ async def test_a_session_with_something_under_way_does_not_make_room(
 
 
 async def test_what_a_handover_does_not_have_is_not_answered_200(
-    nursery: trio.Nursery, engine: Scripted, hub: Hub, session: Session
+    nursery: trio.Nursery, engine: Scripted, hub: Hub, session: DurableSession
 ) -> None:
     go_on = engine.hold()
     publishing = Publishing(nursery, session, drafts("a"))
@@ -322,7 +332,7 @@ async def test_what_a_handover_does_not_have_is_not_answered_200(
 
 
 async def test_the_engine_is_told_of_a_session_before_its_events(
-    engine: Scripted, session: Session
+    engine: Scripted, session: DurableSession
 ) -> None:
     [note] = engine.notes
 
@@ -330,7 +340,9 @@ async def test_the_engine_is_told_of_a_session_before_its_events(
     assert (note.session.name, note.session.incarnation) == ("s", session.log.incarnation)
 
 
-async def test_the_engine_is_told_of_endings(engine: Scripted, hub: Hub, session: Session) -> None:
+async def test_the_engine_is_told_of_endings(
+    engine: Scripted, hub: Hub, session: DurableSession
+) -> None:
     engine.notes.clear()
     hub.end("s")
 
@@ -356,7 +368,7 @@ async def test_what_left_the_log_is_let_go_of_once_it_is_much(
 
 
 async def test_an_engine_that_lost_everything_is_told_anew_before_more_is_appended(
-    engine: Scripted, session: Session
+    engine: Scripted, session: DurableSession
 ) -> None:
     await session.publish([draft("a", ttl=5.0, key="k"), draft("b")])
     engine.notes.clear()
@@ -370,16 +382,17 @@ async def test_an_engine_that_lost_everything_is_told_anew_before_more_is_append
 
 
 async def test_sessions_that_nobody_publishes_to_are_told_of_as_well(
-    engine: Scripted, hub: Hub, session: Session
+    engine: Scripted, hub: Hub, session: DurableSession
 ) -> None:
     await session.publish(drafts("a"))
     hub.end(hub.open("t").name)
-    hub.tell_engine()
+    telling = Telling(hub)
+    telling.go_on()
     engine.notes.clear()
     engine.generation += 1
-    hub.tell_engine()
+    telling.go_on()
     told, count = {type(note) for note in engine.notes}, len(engine.notes)
-    hub.tell_engine()
+    telling.go_on()
 
     assert told == {Opened, Ended}
     assert len(engine.notes) == count
@@ -400,6 +413,7 @@ def left_by_another(name: str = "s", *events: str) -> tuple[KeptSession, list[Ke
 async def test_sessions_and_events_are_taken_up(engine: Scripted, hub: Hub) -> None:
     engine.left = [left_by_another("s", "a", "b")]
     await take_up(hub)
+    Telling(hub).go_on()
     session = hub.find("s")
     receipt = await session.publish(drafts("c"))
 
@@ -415,6 +429,7 @@ async def test_what_a_process_of_before_may_have_gone_on_with_begins_another_inc
     engine.names = [HandedOver(is_so=True)]
     engine.left = [left_by_another("s", "a", "b")]
     await take_up(hub)
+    Telling(hub).go_on()
     session = hub.find("s")
     [opened, over] = engine.notes
 
@@ -428,6 +443,7 @@ async def test_what_a_process_of_before_may_have_gone_on_with_begins_another_inc
 async def test_ended_names_and_revocations_are_taken_up(engine: Scripted, hub: Hub) -> None:
     engine.names = [Ended("gone", hub.clock.unix_now()), Revoked("somebody", 1000.0)]
     await take_up(hub)
+    Telling(hub).go_on()
 
     assert hub.was_ended("gone")
     assert [*hub.revocations] == [("somebody", 1000.0)]
@@ -448,6 +464,7 @@ async def test_events_of_a_ttl_that_is_over_are_not_taken_up(engine: Scripted, h
         )
     ]
     await take_up(hub)
+    Telling(hub).go_on()
     log = hub.find("s").log
 
     assert retained(hub.find("s")) == ["c"]
@@ -463,6 +480,7 @@ async def test_a_session_of_a_handover_wins_and_what_it_differs_from_is_forgotte
     same.log.append(draft("b").block, now=hub.clock.now())
     engine.left = [left_by_another("s", "a", "b"), left_by_another("t", "b")]
     await take_up(hub)
+    Telling(hub).go_on()
 
     assert hub.find("s") is here
     assert engine.notes[0] == Dropped("s")
@@ -476,6 +494,7 @@ async def test_what_memory_has_no_room_for_is_as_lost_as_if_it_had_been_evicted(
     await nursery.start(hub.run)
     engine.left = [left_by_another("s", "a"), left_by_another("t", "b", "c")]
     await take_up(hub)
+    Telling(hub).go_on()
     log = hub.find("t").log
 
     assert (log.last, log.floor, len(log)) == (2, 2, 0)
@@ -488,7 +507,7 @@ async def test_a_shared_engine_decides_the_places_and_its_events_come_back(
     nursery: trio.Nursery,
 ) -> None:
     engine = Scripted(is_shared=True)
-    session = (await start(nursery, engine)).open("s")
+    session = opened(await start(nursery, engine))
     live = attach(session)
     own, foreign = draft("own", key="k"), draft("foreign")
     incarnation = session.log.incarnation
