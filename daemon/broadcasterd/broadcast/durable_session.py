@@ -129,7 +129,8 @@ class DurableSession(Session):
             self.keeping.engine.health.lost += staging.refuse(self._refusal() if gone else problem)
         finally:
             self._is_staging = False
-            staging.refuse(self._refusal())  # it may have been cut short
+            if not staging.is_settled:  # it may have been cut short
+                staging.refuse(self._refusal())
 
     async def _keep(self, staging: Staging) -> None:
         """Have the engine keep what is staged; then log it, settle it and broadcast it.

@@ -44,6 +44,11 @@ class Staging:
         """Whether there is enough of it."""
         return self.size >= STAGED_BYTES
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all publishers have an answer."""
+        return not self._staged or self._staged[-1][0].settled.is_set()
+
     def add(self, publication: Publication) -> None:
         """Place the events of a publication, or settle it with what is wrong with it."""
         try:

@@ -192,7 +192,7 @@ class SqliteEngine:
         act = partial(self._commit, [note for _, note in notes], [each.addition for each in group])
         began = perf_counter()
         left_out: Sequence[int] = range(len(group))
-        problem = EngineDown("the session is not there")
+        problem: EngineDown | None = None
         try:
             with trio.CancelScope(shield=True):  # or nobody would know what became of it
                 left_out = await self._worker.call(act)
@@ -208,7 +208,7 @@ class SqliteEngine:
             self._came_up()
             self._written = min((n for n, _ in self._owed.values()), default=self._noted + 1) - 1
         for index in left_out:
-            group[index].problem = problem
+            group[index].problem = problem or EngineDown("the session is not there")
         for each in group:
             each.settled.set()
         self._wrote.set()
