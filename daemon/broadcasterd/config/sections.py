@@ -110,7 +110,17 @@ class Sessions(Section, frozen=True, kw_only=True):
 
 
 class EngineSettings(Section, frozen=True, kw_only=True):
-    """What keeps sessions and events beyond the process."""
+    """What keeps sessions and events beyond the process.
+
+    Attributes:
+        kind: "memory" keeps nothing, but a restart under systemd hands everything over; "sqlite"
+            keeps a file. Another one takes a restart.
+        durability: answer a publisher once its events are on disk ("commit"), or before
+            ("relaxed").
+        path: the file of "sqlite", in a directory that is there. Without it: events.sqlite in the
+            state directory that systemd gives.
+
+    """
 
     kind: Literal["memory", "sqlite"] = "memory"
     durability: Literal["commit", "relaxed"] = "commit"
