@@ -19,6 +19,7 @@ from broadcasterd.broadcast.telling import Telling
 from broadcasterd.config import Config, EngineSettings, Sessions, Settings
 from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.reasons import EndReason
+from broadcasterd.core.wire import HEARTBEAT
 from broadcasterd.engine.port import (
     Arrived,
     Dropped,
@@ -37,7 +38,17 @@ from broadcasterd.engine.port import (
 )
 from broadcasterd.errors import SessionEnded, TooLarge, Unavailable
 from broadcasterd.memory.breaker import Thresholds
-from tests.support.broadcast import attach, data_of, draft, drafts, make_hub, numbers, retained
+from tests.support.broadcast import (
+    attach,
+    data_of,
+    draft,
+    drafts,
+    make_hub,
+    numbers,
+    pass_time,
+    retained,
+    taken,
+)
 
 INCARNATION = "1234abcd"
 
@@ -274,6 +285,21 @@ async def test_while_the_engine_is_down_publishers_get_503_and_streams_stay(
     assert receipt.first_id == session.log.id_of(2)
     assert data_of(live) == ["a", "c"]
     assert not live.closed
+
+
+async def test_streams_get_heartbeats_while_the_engine_hangs(
+    nursery: trio.Nursery, engine: Scripted, hub: Hub, session: DurableSession
+) -> None:
+    live, go_on = attach(session), engine.hold()
+    publishing = Publishing(nursery, session, drafts("a"))
+    await wait_all_tasks_blocked()
+    pass_time(hub, hub.settings.sessions.heartbeat_interval)
+    await hub.heartbeat()
+
+    assert chunk(HEARTBEAT) in taken(live)
+
+    go_on.set()
+    await publishing.done.wait()
 
 
 async def test_relaxed_counts_what_was_answered_and_is_lost(

@@ -78,6 +78,16 @@ async def test_a_session_comes_back_as_it_was(make_engine: MakeEngine) -> None:
     assert (session.opened_at, session.floor, session.last) == (1000.0, 0, 2)
 
 
+async def test_a_subject_may_be_no_text_of_unicode(make_engine: MakeEngine) -> None:
+    subject = "half a pair: \ud83d"
+    async with running(make_engine()) as (engine, _):
+        engine.note(Opened(replace(session_of("s"), subject=subject)), Revoked(subject, 1000.0))
+        await engine.settled()
+    async with running(make_engine()) as (_, loaded):
+        assert loaded.sessions["s"].subject == subject
+        assert loaded.revoked == {subject: 1000.0}
+
+
 async def test_a_session_without_events_comes_back(make_engine: MakeEngine) -> None:
     async with running(make_engine()) as (engine, _):
         engine.note(Opened(session_of("s")))

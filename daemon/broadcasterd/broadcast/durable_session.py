@@ -5,6 +5,7 @@ While it waits for the engine, more comes into its inbox; all of that goes to th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isinf
 from time import perf_counter
 
@@ -26,7 +27,7 @@ from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Settings
 from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.replaylog import ReplayLog
-from broadcasterd.engine.port import Arrived, Engine, KeptSession
+from broadcasterd.engine.port import Arrived, Engine, KeptSession, Placed
 from broadcasterd.errors import Problem
 
 
@@ -61,11 +62,22 @@ class DurableSession(Session):
         super().__init__(name, log, registry, settings=settings, clock=clock, subject=subject)
         self.keeping = Keeping(engine, log, clock)
         self._is_staging = False
+        self._is_waiting = False  # for the engine
 
     @property
     @override
     def is_unused(self) -> bool:
         return super().is_unused and not self._is_staging
+
+    @override
+    def heartbeat_if_due(self, now: float) -> None:
+        """Ask for heartbeats; have them at once where the task waits for a disk that hangs."""
+        if not self._is_waiting:
+            super().heartbeat_if_due(now)
+        elif now - self._written_at >= self.limits.heartbeat_interval:
+            self._written_at = now
+            for subscriber in tuple(self.subscribers):
+                self._beat(subscriber)
 
     async def arrive(self, arrived: Arrived) -> None:
         """Take events from a shared engine, as soon as there is room for them.
@@ -145,7 +157,7 @@ class DurableSession(Session):
             self.tell_engine()
             if self._settings.engine.durability == "relaxed" and not self.keeping.engine.health.why:
                 staging.settle()
-            await self.keeping.keep(self.name, staging.events)
+            await self._wait_for_engine(staging.events)
             self._check_stays()
             self.keeping.count_as_told(staging.size)
         fresh = Fresh()
@@ -178,7 +190,7 @@ class DurableSession(Session):
                 self.log.check_fits(event.block, ttl=event.ttl, key=event.key)
             outcome = Receipt(0, 0, None, None)
             if publication.events:
-                placed = await self.keeping.keep(self.name, publication.events)
+                placed = await self._wait_for_engine(publication.events)
                 outcome = Receipt(
                     len(placed.seqs) - len(placed.duplicates),
                     len(placed.duplicates),
@@ -190,6 +202,13 @@ class DurableSession(Session):
             outcome = problem
         finally:
             publication.settle(outcome)
+
+    async def _wait_for_engine(self, events: Sequence[EncodedEvent]) -> Placed:
+        self._is_waiting = True
+        try:
+            return await self.keeping.keep(self.name, events)
+        finally:
+            self._is_waiting = False
 
     async def _take(self, arrived: Arrived) -> None:
         """Log and broadcast what came from a shared engine; what is there already is left out."""

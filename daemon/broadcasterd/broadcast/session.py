@@ -395,15 +395,14 @@ class Session:
 
     async def _heartbeat(self) -> None:
         self._written_at = self.now()
+        await for_each(tuple(self.subscribers), self._beat)
 
-        def contained(subscriber: Subscriber) -> None:
-            if not subscriber.closed:
-                try:
-                    subscriber.heartbeat()
-                except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
-                    self.failed(subscriber, error)
-
-        await for_each(tuple(self.subscribers), contained)
+    def _beat(self, subscriber: Subscriber) -> None:
+        if not subscriber.closed:
+            try:
+                subscriber.heartbeat()
+            except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
+                self.failed(subscriber, error)
 
     def _next(self) -> Message | None:
         try:

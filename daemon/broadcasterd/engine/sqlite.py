@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -196,7 +197,7 @@ class SqliteEngine:
         try:
             with trio.CancelScope(shield=True):  # or nobody would know what became of it
                 left_out = await self._worker.call(act)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, Damaged) as error:
             self._put_back(notes)
             self._went_down(error)
             problem = EngineDown(self.health.why)
@@ -216,7 +217,8 @@ class SqliteEngine:
 
     def _begin_anew(self, error: Exception) -> None:
         """Go on with another file; what this one had, everybody tells it anew."""
-        self._file.close()
+        with suppress(sqlite3.Error):
+            self._file.close()
         self._owed.clear()
         self.generation += 1
         self._file = _begin_anew(self._path, self._unix_now(), error)
@@ -253,7 +255,7 @@ class SqliteEngine:
             self.health.disk_bytes = self._file.size_bytes
         return left_out
 
-    def _went_down(self, error: sqlite3.Error) -> None:
+    def _went_down(self, error: Exception) -> None:
         why = str(error)
         if not self.health.why:
             log.error("the engine is down", engine="sqlite", why=why)

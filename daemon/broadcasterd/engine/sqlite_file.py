@@ -60,14 +60,14 @@ _INSERTED_ROWS = (64, 8, 1)
 
 _SCHEMA = """
 CREATE TABLE session (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, incarnation TEXT NOT NULL, subject TEXT,
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, incarnation TEXT NOT NULL, subject BLOB,
     opened_at REAL NOT NULL, floor INTEGER NOT NULL, floor_at REAL, last INTEGER NOT NULL);
 CREATE TABLE event (
     session INTEGER NOT NULL, last INTEGER NOT NULL, at REAL NOT NULL, places BLOB,
     events BLOB NOT NULL, PRIMARY KEY (session, last)) WITHOUT ROWID;
 CREATE TABLE ended (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE handed_over (at INTEGER PRIMARY KEY);
-CREATE TABLE revoked (subject TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE revoked (subject BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
 """``event.last`` is the number of the last event of a row; ``places`` has the number and the time
 of each where they are not one after another, and of ``at``."""
@@ -193,7 +193,8 @@ class File:
         for id_, name, incarnation, subject, opened_at, floor, floor_at, last, at in found:
             self._rows[name] = Row(id_, incarnation)
             self._next_id = max(self._next_id, id_ + 1)
-            kept = KeptSession(name, incarnation, opened_at, subject, floor, floor_at, last)
+            owner = None if subject is None else _text(subject)
+            kept = KeptSession(name, incarnation, opened_at, owner, floor, floor_at, last)
             sessions.append((kept, at))
         return sessions
 
@@ -205,7 +206,7 @@ class File:
         return [
             *(HandedOver(is_so=True) for _ in moved),
             *(Ended(*row) for row in ended),
-            *(Revoked(*row) for row in revoked),
+            *(Revoked(_text(subject), at) for subject, at in revoked),
         ]
 
     def read(self, names: list[str]) -> list[tuple[str, list[KeptEvent]]]:
@@ -304,7 +305,7 @@ class File:
             case Ended(name, at):
                 execute("INSERT OR REPLACE INTO ended VALUES (?, ?)", (name, at))
             case Revoked(subject, at):
-                execute("INSERT OR REPLACE INTO revoked VALUES (?, ?)", (subject, at))
+                execute("INSERT OR REPLACE INTO revoked VALUES (?, ?)", (_packed_text(subject), at))
                 execute(_FORGET_REVOKED, (MAX_REVOKED,))
 
     def _drop(self, name: str, changes: dict[str, Row | None]) -> None:
@@ -365,11 +366,20 @@ _INSERT = {
 }
 
 
+def _packed_text(text: str | None) -> bytes | None:
+    """Return a text that may be none of UTF-8: a token's subject can have half a surrogate pair."""
+    return None if text is None else text.encode("utf-8", "surrogatepass")
+
+
+def _text(packed: bytes) -> str:
+    return packed.decode("utf-8", "surrogatepass")
+
+
 def _columns(session: KeptSession) -> tuple[object, ...]:
     return (
         session.name,
         session.incarnation,
-        session.subject,
+        _packed_text(session.subject),
         session.opened_at,
         session.floor,
         session.floor_at,
