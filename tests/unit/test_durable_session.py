@@ -19,7 +19,7 @@ from broadcasterd.broadcast.telling import Telling
 from broadcasterd.config import Config, EngineSettings, Sessions, Settings
 from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.core.wire import HEARTBEAT
+from broadcasterd.core.wire import HEARTBEAT, chunk
 from broadcasterd.engine.port import (
     Arrived,
     Dropped,
