@@ -12,6 +12,7 @@ Where things are, for a reader (imports run one way, top to bottom):
 ``handover/``   what is restored from the process before, and left to the next
 ``api/``        what requests mean, as plain functions
 ``broadcast/``  Trio tasks and channels: hub, sessions, subscribers, supervisor
+``engine/``     what keeps events beyond the process: a port, and what is behind it
 ``memory/``     the bound on memory: the breaker, and what is given up first
 ``access/``     tokens, tickets, quotas and rate limits
 ``core/``       pure: events, the wire format, the replay log; knows no I/O

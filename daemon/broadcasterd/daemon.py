@@ -8,6 +8,7 @@ connections that are left.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -23,15 +24,19 @@ from broadcasterd.api.auth import Guard
 from broadcasterd.api.live import Live
 from broadcasterd.api.routes import Api
 from broadcasterd.api.stats import Stats
+from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.supervisor import Supervisor
+from broadcasterd.broadcast.take_up import take_up
 from broadcasterd.checks import check, check_exposure_of
 from broadcasterd.config import Config, Settings
 from broadcasterd.core.reasons import EndReason
+from broadcasterd.engine.opening import open_engine
 from broadcasterd.figures.counts import Counts
 from broadcasterd.handover.transfer import Connections
 from broadcasterd.host.memory import MemoryProbe
 from broadcasterd.host.quality import Report, read_reports
+from broadcasterd.host.systemd import state_directory
 from broadcasterd.memory.breaker import MIB, Thresholds
 from broadcasterd.meter import Meter
 from broadcasterd.metrics import exposition
@@ -69,6 +74,9 @@ class Daemon:
     Attributes:
         settings: those in force.
 
+    Raises:
+        ConfigError: the engine cannot be opened.
+
     """
 
     def __init__(
@@ -82,7 +90,14 @@ class Daemon:
         self.settings = Settings(config)
         self.alerts = Alerts()
         self.monitor = Monitor(config.memory, MemoryProbe(), self.alerts)
-        self.hub = Hub(self.settings, thresholds=self._thresholds(), counts=counts)
+        clock, counts = Clock(), counts or Counts()
+        self.hub = Hub(
+            self.settings,
+            clock=clock,
+            thresholds=self._thresholds(),
+            counts=counts,
+            engine=open_engine(config.engine, state_directory(os.environ), clock.unix_now, counts),
+        )
         self.supervisor = Supervisor(self.hub, self.monitor.memory_host())
         self.guard = Guard(self.settings, keys, self.hub.clock, self.hub.revocations)
         self.api = Api(
@@ -123,8 +138,10 @@ class Daemon:
         """
         async with trio.open_nursery() as root:
             await root.start(self.hub.run)
+            await root.start(self.hub.engine.run)
             await root.start(self.webhooks.run)
             self.alerts.resume(await restore(self.hub, self.server), trio.current_time())
+            await take_up(self.hub)
             urls: list[str] = await root.start(self._serve)
             root.start_soon(self.monitor.loop.run)
             root.start_soon(self.meter.run)

@@ -58,7 +58,10 @@ class Meter:
         counts = self._hub.counts
         self._published, self._fan_out = Window(counts.published), Window(counts.fan_out)
         self._lags = Window(monitor.loop.lags)
+        self._commits = Window(counts.commits)
         self._routes = {route: Window(of.durations) for route, of in api.requests.items()}
+        named = self._published, self._fan_out, self._lags, self._commits
+        self._windows = [*named, *self._routes.values()]
         self._entered: Counter[State] = Counter()
         self._history: deque[Change] = deque(maxlen=KEPT_CHANGES)
         self._hub.pressure.watchers.append(self._note_transition)
@@ -73,7 +76,7 @@ class Meter:
             self._rates.add(self._totals(), now)
             if now - turned_at >= COARSE_S:
                 turned_at = now
-                for window in (self._published, self._fan_out, self._lags, *self._routes.values()):
+                for window in self._windows:
                     window.turn()
 
     def stats(self) -> Stats:
@@ -109,6 +112,7 @@ class Meter:
             },
             published=self._published.quantiles(),
             fan_out=self._fan_out.quantiles(),
+            commits=self._commits.quantiles(),
             lags=self._monitor.loop.lags,
             recent_lags=self._lags.quantiles(),
             alerts=[_alert(each, now) for each in self._alerts.standings],
@@ -141,6 +145,7 @@ class Meter:
             Watched.HEALTH_P99_MS: lambda: _p99_ms(self._routes[_HEALTH]),
             Watched.PUBLISH_P99_MS: lambda: _p99_ms(self._published),
             Watched.FAN_OUT_P99_MS: lambda: _p99_ms(self._fan_out),
+            Watched.ENGINE_DOWN: lambda: float(bool(hub.engine.health.why)),
             Watched.ERROR_RATE: self._error_rate,
         }
 

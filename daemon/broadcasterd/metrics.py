@@ -58,6 +58,7 @@ class _Figures(Collector):
         yield from _now(stats)
         yield from _memory(stats)
         yield from _broadcasting(stats)
+        yield from _engine(stats)
         yield from _requests(stats)
         yield from _trouble(stats)
 
@@ -167,6 +168,23 @@ def _broadcasting(stats: Stats) -> Iterator[Metric]:
     )
     fan_out.add_metric([], *_buckets(counts.fan_out))
     yield fan_out
+
+
+def _engine(stats: Stats) -> Iterator[Metric]:
+    counts, engine = stats.counts, stats.vitals.engine
+    up = GaugeMetricFamily(
+        "broadcasterd_engine_up", "1 while events can be kept, by the engine.", labels=["kind"]
+    )
+    up.add_metric([engine.kind], not engine.why)
+    yield up
+    yield _gauge("engine_disk_bytes", "What the engine has on disk.", engine.disk_bytes)
+    yield _counter("engine_events", "Events that the engine was given.", counts.committed_events)
+    yield _counter(
+        "engine_lost_events", "Events that were answered 200, and not kept.", engine.lost
+    )
+    commits = _histogram("engine_commit_duration_seconds", "Of a commit, for all that had come.")
+    commits.add_metric([], *_buckets(counts.commits))
+    yield commits
 
 
 def _requests(stats: Stats) -> Iterator[Metric]:

@@ -74,6 +74,7 @@ class Monitor:
             uptime=trio.current_time() - self._started_at,
             draining=hub.draining,
             alerts=self._alerts.firing,
+            engine=hub.engine.health,
         )
 
     def _thresholds(self, config: Memory) -> Thresholds:

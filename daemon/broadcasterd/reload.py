@@ -17,7 +17,10 @@ from broadcasterd.config import Config, ConfigError
 log = structlog.stdlib.get_logger(__name__)
 
 NEED_A_RESTART = frozenset(
-    {"server.host", "server.port", "server.backlog", "log.format", "log.file"}
+    {
+        *("server.host", "server.port", "server.backlog", "log.format", "log.file"),
+        *("engine.kind", "engine.path"),
+    }
 )  # and whether there is TLS at all
 """Keys that the running daemon keeps as they were when it started."""
 

@@ -140,6 +140,10 @@ class Instance:
             return "https"
         return "https" if self._settings("server", "tls_certificate") else "http"
 
+    def keeps_events(self) -> bool:
+        """Whether it keeps events in a file."""
+        return self._settings("engine", "kind") == "sqlite"
+
     def start_timeout(self) -> str:
         """Return how long a start may take, as systemd says it."""
         unit = f"{self.unit}.service"

@@ -57,6 +57,8 @@ def _command(instance: Instance, release: Path, unit: str, port: int) -> list[st
     }
     credentials = [f"LoadCredential={name}:{path}" for name, path in instance.credentials().items()]
     at = {"BROADCASTERD_SERVER__HOST": ADDRESS, "BROADCASTERD_SERVER__PORT": str(port)}
+    if instance.keeps_events():  # not in the file of the one that serves
+        at["BROADCASTERD_ENGINE__PATH"] = f"/run/{unit.removesuffix('.service')}/events.sqlite"
     return [
         *("systemd-run", "--quiet", "--collect", f"--unit={unit}", "--service-type=notify"),
         *(f"--property={name}={value}" for name, value in properties.items()),

@@ -68,7 +68,7 @@ def measure(kinds: Mapping[str, Kind], scenarios: list[str], size: Size, until: 
                 continue
             for key, kind in kinds.items():
                 what = f"{name}, round {turn + 1}: {kind.label}"
-                if kind.missing:
+                if kind.missing or (kind.only is not None and name not in kind.only):
                     continue
                 if time.monotonic() > until:
                     findings.no_time_for.append(what)

@@ -54,7 +54,10 @@ def publish(kind: Kind, size: Size, directory: Path) -> subscribers.Figures:
             ):
                 requests = [request("nobody", body, content_type)]
                 posted, cpu_s = _measured(server, requests, directory, size.post_s)
-                yield {f"{name}_event_us": cpu_s / (posted.requests * events) * 1e6}
+                yield {
+                    f"{name}_event_us": cpu_s / (posted.requests * events) * 1e6,
+                    f"{name}_events_per_s": posted.requests * events / posted.seconds,
+                }
 
 
 def publish_with_token(kind: Kind, size: Size, directory: Path) -> subscribers.Figures:

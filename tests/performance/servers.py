@@ -86,6 +86,7 @@ class Kind:
         with_tokens: the same, but asking for tokens, where it can.
         takes_many: whether one POST may have several events.
         counts: whether it is that of this checkout, whose counting can be measured alone.
+        only: the scenarios that it is in, if not in all.
 
     """
 
@@ -97,6 +98,7 @@ class Kind:
     with_tokens: "Kind | None" = None
     takes_many: bool = True
     counts: bool = False
+    only: frozenset[str] | None = None
 
     @contextmanager
     def serving(self, directory: Path) -> Iterator[Server]:
@@ -131,19 +133,30 @@ def compared(directory: Path, against: str | None) -> dict[str, Kind]:
         if not path.is_dir():
             path = checkout(against, directory / "against")
         kinds["against"] = daemon(f"broadcasterd, {Path(against).name}", path)
+    for durability in ("commit", "relaxed"):
+        engine = {"kind": "sqlite", "durability": durability}
+        label = f"broadcasterd, SQLite, {durability}"
+        kinds[f"sqlite-{durability}"] = daemon(label, ROOT, engine=engine)
     kinds["nchan"] = nchan()
     kinds["sse-starlette"] = sse_starlette()
     kinds["bare"] = bare(directory)
     return kinds
 
 
-def daemon(label: str, checkout_of_it: Path, *, tokens: bool = False) -> Kind:
+def daemon(
+    label: str,
+    checkout_of_it: Path,
+    *,
+    tokens: bool = False,
+    engine: Mapping[str, object] | None = None,
+) -> Kind:
     """Return a broadcasterd, which runs in our environment whatever the checkout.
 
     Args:
         label: its column.
         checkout_of_it: where daemon/ is.
         tokens: whether it asks for tokens, signed as tests/support/tokens.py does.
+        engine: settings of another engine than the default one, to publish with.
 
     """
 
@@ -154,6 +167,8 @@ def daemon(label: str, checkout_of_it: Path, *, tokens: bool = False) -> Kind:
             "server": {"host": LOOPBACK, "port": port},
             "auth": jwt_mode(directory) if tokens else {"mode": "none"},
         }
+        if engine is not None:
+            sections["engine"] = {**engine, "path": str(directory / "events.sqlite")}
         config.write_text(as_toml(sections))
         return [sys.executable, "-m", "broadcasterd", "serve", "--config", str(config)]
 
@@ -161,8 +176,9 @@ def daemon(label: str, checkout_of_it: Path, *, tokens: bool = False) -> Kind:
         label=label,
         command=command,
         environment={"PYTHONPATH": str(checkout_of_it.resolve() / "daemon")},
-        with_tokens=None if tokens else daemon(label, checkout_of_it, tokens=True),
-        counts=checkout_of_it == ROOT,
+        with_tokens=None if tokens or engine else daemon(label, checkout_of_it, tokens=True),
+        counts=checkout_of_it == ROOT and not engine,
+        only=frozenset({"publish"}) if engine else None,
     )
 
 

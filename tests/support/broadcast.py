@@ -15,17 +15,17 @@ from broadcasterd.access.grants import EVERYONE, Grant
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.publication import EncodedEvent
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Config, Limits, Sessions, Settings
-from broadcasterd.core.event import Event
+from broadcasterd.core.event import EncodedEvent, Event
 from broadcasterd.core.position import First, Start
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position
 from broadcasterd.core.wire import encode_block
+from broadcasterd.engine.port import Engine
 from broadcasterd.memory.breaker import Thresholds
 from tests.support.sse import Event as Seen
 from tests.support.sse import parse
@@ -54,9 +54,11 @@ def make_hub(
     *,
     clock: Clock | None = None,
     thresholds: Thresholds | None = None,
+    engine: Engine | None = None,
 ) -> Hub:
     """Return a hub that does not run; its wall clock goes with Trio's, a mock's too."""
-    hub = Hub(settings or in_force(), clock=clock or Clock(wall=_wall()), thresholds=thresholds)
+    clock = clock or Clock(wall=_wall())
+    hub = Hub(settings or in_force(), clock=clock, thresholds=thresholds, engine=engine)
     _hubs[hub.subscribers] = ref(hub)
     return hub
 

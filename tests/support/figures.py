@@ -6,6 +6,7 @@ from broadcasterd.api.health import Vitals
 from broadcasterd.api.stats import Alert, Boundary, Change, Growth, OfRoute, Stats
 from broadcasterd.broadcast.subscribers import Sent
 from broadcasterd.core.reasons import EndReason
+from broadcasterd.engine.port import Health
 from broadcasterd.figures.counts import Cause, Counts, Format, Requests
 from broadcasterd.figures.histogram import Histogram, Quantiles
 from broadcasterd.figures.rates import Totals
@@ -33,6 +34,7 @@ VITALS = Vitals(
     uptime=3600.0,
     draining=False,
     alerts=["memory_critical"],
+    engine=Health("sqlite", lost=13, disk_bytes=65_536),
 )
 
 
@@ -50,6 +52,7 @@ def made_up() -> Stats:
     counts.events, counts.duplicates, counts.gaps, counts.streams_opened = 50, 2, 6, 46
     counts.publishes[Format.JSON] = {200: 9, 503: 1}
     counts.published = histogram(0.0005, 0.002, 7.0)
+    counts.commits, counts.committed_events = histogram(0.004), 49
     counts.expired_events, counts.expired_sessions = 8, 1
     counts.notices_delivered, counts.notices_lost = 11, 12
     counts.dropped_records, counts.unwritten_records, counts.left_out_records = 20, 10, 5
@@ -80,6 +83,7 @@ def made_up() -> Stats:
         },
         published=Quantiles(10, 0.0005, 0.00125, 0.002, 0.0025),
         fan_out=NONE,
+        commits=NONE,
         lags=histogram(0.001, 0.25),
         recent_lags=NONE,
         routes=[

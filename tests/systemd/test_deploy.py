@@ -121,6 +121,8 @@ def production(deploying: Container) -> Iterator[Service]:
         (library / link).unlink()
         (library / link).symlink_to(f"releases/{OLD}")
     with Service(deploying).installed() as service:
+        # One file for all: a release on trial must not need it.
+        service.configure(engine={"kind": "sqlite"})
         service.start()
         yield service
 

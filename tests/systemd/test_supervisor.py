@@ -13,6 +13,7 @@ from tests.support.tools import require
 
 CONFIG = PROJECT / "config"
 LOGS = "var/log/broadcasterd"
+STATE = "var/lib/broadcasterd"
 PROGRAM = "etc/supervisor/conf.d/broadcasterd.conf"
 ROTATION = "/etc/logrotate.d/broadcasterd"
 USER = ("useradd", "--system", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin")
@@ -25,9 +26,10 @@ def supervised(machine: Container) -> Iterator[Service]:
     for program in ("supervisord", "logrotate", "pkill"):
         require(program)
     service = Service(machine)
-    service.configure(server={"host": service.host})
+    service.configure(server={"host": service.host}, engine={"kind": "sqlite"})
     machine.run(*USER, "broadcasterd")
-    machine.run("install", "--directory", *OWNED, f"/{LOGS}")
+    for directory in (LOGS, STATE):
+        machine.run("install", "--directory", *OWNED, f"/{directory}")
     program = (CONFIG / "supervisord.conf").read_text()
     (machine.root / PROGRAM).write_text(program.replace("/usr/local/bin/", "/usr/bin/"))
     machine.write(ROTATION, (CONFIG / "logrotate.conf").read_text())
@@ -41,6 +43,7 @@ def supervised(machine: Container) -> Iterator[Service]:
         machine.run("systemctl", "stop", "supervisor")
         (machine.root / PROGRAM).unlink()
         shutil.rmtree(machine.root / LOGS)
+        shutil.rmtree(machine.root / STATE)
         machine.run("userdel", "broadcasterd")
 
 
@@ -64,7 +67,11 @@ def test_a_rotation_and_a_reload_cost_no_stream_and_a_stop_tells_all(supervised:
 
         assert "ready" in log(supervised, "broadcasterd.log.1")
 
-        supervised.configure(server={"host": supervised.host}, sessions={"retry_ms": 1234})
+        supervised.configure(
+            server={"host": supervised.host},
+            engine={"kind": "sqlite"},
+            sessions={"retry_ms": 1234},
+        )
         machine.run("supervisorctl", "signal", "HUP", "broadcasterd")
         until(lambda: "configuration reloaded" in log(supervised))
         supervised.publish("s", "x")
@@ -74,6 +81,7 @@ def test_a_rotation_and_a_reload_cost_no_stream_and_a_stop_tells_all(supervised:
         assert "draining" == listener.until_end()["reason"]
 
     assert "STOPPED" in state(supervised)
+    assert (machine.root / STATE / "events.sqlite").exists()
     assert "stopped" in log(supervised)
     assert "" == log(supervised, "stderr.log")
 

@@ -49,11 +49,13 @@ def problems_of(**environ: str) -> list[str]:
 # --- the packaged files ----------------------------------------------------------------------
 
 
-def test_packaged_file_says_the_defaults_but_trusts_proxies_of_this_machine() -> None:
+def test_packaged_file_says_the_defaults_but_keeps_events_and_trusts_local_proxies() -> None:
     packaged = load(CONFIG / "broadcasterd.toml", {})
     loopback = msgspec.structs.replace(Config().limits, trusted_proxies=("127.0.0.0/8", "::1"))
 
-    assert packaged == msgspec.structs.replace(Config(), limits=loopback)
+    kept = msgspec.structs.replace(Config().engine, kind="sqlite")
+
+    assert packaged == msgspec.structs.replace(Config(), limits=loopback, engine=kept)
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -39,6 +39,7 @@ RUN_BY: Mapping[tuple[str, str], str] = {
     ("README.md", "sh Operate"): "systemd/test_documents.py",
     ("docs/alerts.md", "sh"): "systemd/test_documents.py",
     ("docs/alerts.md", "toml"): "unit/test_documentation.py",
+    ("docs/engines.md", "toml"): "unit/test_documentation.py",
     ("docs/client.md", "python"): "e2e/test_client_page.py",
     ("docs/client.md", "html"): "e2e/test_client_js.py",
     ("docs/figures.md", "sh"): "systemd/test_documents.py",
@@ -159,7 +160,7 @@ def test_the_test_that_runs_a_listing_is_about_that_document(document: str, what
     assert re.search(r"listings(_of)?\(|shell_of\(", runner)
 
 
-@pytest.mark.parametrize("name", ["docs/alerts.md"])
+@pytest.mark.parametrize("name", ["docs/alerts.md", "docs/engines.md"])
 def test_each_piece_of_a_configuration_is_taken(name: str) -> None:
     pieces = listings_of(PROJECT / name, "toml")
 

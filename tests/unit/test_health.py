@@ -11,6 +11,7 @@ import pytest
 
 from broadcasterd import __version__
 from broadcasterd.api.health import Vitals, document, status
+from broadcasterd.engine.port import Health
 from broadcasterd.memory.breaker import MIB, State, Thresholds
 
 T = Thresholds(warning=200 * MIB, critical=500 * MIB, recover=180 * MIB)
@@ -35,6 +36,7 @@ FIGURES = Vitals(
     uptime=3600.06,
     draining=False,
     alerts=["memory_warning"],
+    engine=Health("sqlite"),
 )
 
 
@@ -81,6 +83,17 @@ def test_without_one_the_thresholds_are(used: int, *, draining: bool, expected: 
     assert expected == status(vitals(breaker=None, draining=draining, used_bytes=used))
 
 
+def test_an_engine_that_is_down_degrades() -> None:
+    down = vitals(engine=Health("sqlite", why="database or disk is full"))
+
+    assert "degraded" == status(down)
+    assert document(down)["engine"] == {
+        "kind": "sqlite",
+        "state": "down",
+        "why": "database or disk is full",
+    }
+
+
 # --- the document ----------------------------------------------------------------------------
 
 
@@ -97,6 +110,7 @@ def test_the_document_has_the_shape_that_operators_rely_on() -> None:
             "breaker": "closed",
             "trend": {"used_mb": [99.9, 100.0, 120.0], "mb_per_minute": 60.12},
         },
+        "engine": {"kind": "sqlite", "state": "up"},
         "loop": {"lag_ms": 1.2, "max_lag_ms": 456.8, "long_steps": 3},
         "sessions": 7,
         "subscribers": 42,

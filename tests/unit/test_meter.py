@@ -189,8 +189,7 @@ async def test_how_each_rule_stands_is_part_of_the_figures(
     found = {alert.name: alert.firing_s for alert in daemon.meter.stats().alerts}
 
     assert 5 == found.pop("memory_critical")
-    assert {"memory_warning", "error_rate", "health_latency", "loop_lag", "publishes_refused"} == (
-        set(found)
-    )
+    assert {"memory_warning", "error_rate", "health_latency", "loop_lag"} < set(found)
+    assert {"engine_down", "publishes_refused"} < set(found)
     assert {None} == set(found.values())
     assert ["memory_critical"] == list(daemon.monitor.vitals(daemon.hub).alerts)

@@ -200,5 +200,6 @@ def test_the_shipped_alerts_are_those_that_were_promised() -> None:
         "error_rate": (0.01, "warning", "notify_team"),
         "health_latency": (100.0, "warning", "notify_team"),
         "loop_lag": (100.0, "warning", "notify_team"),
+        "engine_down": (1.0, "critical", "page_on_call"),
         "publishes_refused": (0.1, "warning", "notify_team"),
     } == {each.name: (each.threshold, each.severity, each.action) for each in made}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.publication import EncodedEvent, Receipt
+from broadcasterd.broadcast.publication import Receipt
 from broadcasterd.broadcast.session import (
     FINISH_TIMEOUT_S,
     INBOX_PUBLICATIONS,
@@ -24,6 +24,7 @@ from broadcasterd.broadcast.session import (
 )
 from broadcasterd.broadcast.slices import SLICE
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
+from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.position import ById, First, Last, Now, Since, Start
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position

@@ -29,12 +29,13 @@ from broadcasterd.api.request import Head
 from broadcasterd.api.subscribe import Admission, admit
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.publication import EncodedEvent, Publication
+from broadcasterd.broadcast.publication import Publication
 from broadcasterd.broadcast.relief import relieve, vitals
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.session import FINISH_TIMEOUT_S, INBOX_PUBLICATIONS, Heartbeat, Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import LAGGING_S, Subscriber
+from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.position import ById
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position, ReplayLog

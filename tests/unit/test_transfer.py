@@ -18,8 +18,8 @@ import trio.testing
 
 from broadcasterd.access.grants import Grant
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.publication import EncodedEvent
 from broadcasterd.broadcast.unchunked_subscriber import UnchunkedSubscriber
+from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.position import ById, Now
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import encode_frame

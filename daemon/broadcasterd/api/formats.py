@@ -22,10 +22,9 @@ from broadcasterd.api.fields import Malformed, codings, content_type
 from broadcasterd.api.json_body import check_utf8, without_bom
 from broadcasterd.api.posted import parse_one
 from broadcasterd.api.request import Head
-from broadcasterd.broadcast.publication import EncodedEvent
 from broadcasterd.config import Sessions
 from broadcasterd.core.decoder import Received, StreamDecoder
-from broadcasterd.core.event import Event
+from broadcasterd.core.event import EncodedEvent, Event
 from broadcasterd.core.replaylog import check_block_fits
 from broadcasterd.core.wire import encode_block
 from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broadcasterd import __version__
+from broadcasterd.engine.port import Health as Engine
 from broadcasterd.memory.breaker import MIB, State, Thresholds
 
 
@@ -21,6 +22,7 @@ class Vitals:
         trend: megabytes used over the last minutes, oldest first, one a step of 10 s.
         trend_per_minute: the slope of that, in megabytes.
         alerts: the names of those that fire.
+        engine: the state of what keeps events.
 
     """
 
@@ -43,19 +45,21 @@ class Vitals:
     uptime: float
     draining: bool
     alerts: Sequence[str]
+    engine: Engine
 
 
 def status(vitals: Vitals) -> str:
     """Return the verdict.
 
     ``unhealthy``: publishing is refused, or without a breaker would have to be. ``degraded``:
-    memory is being freed, a share is refused, or the daemon drains. Else ``healthy``.
+    memory is being freed, a share is refused, events cannot be kept, or the daemon drains. Else
+    ``healthy``.
     """
     used, thresholds = vitals.used_bytes, vitals.thresholds
     if vitals.breaker is State.OPEN or (vitals.breaker is None and used >= thresholds.critical):
         return "unhealthy"
     if vitals.breaker is State.CLOSED or (vitals.breaker is None and used < thresholds.warning):
-        return "degraded" if vitals.draining else "healthy"
+        return "degraded" if vitals.draining or vitals.engine.why else "healthy"
     return "degraded"
 
 
@@ -83,6 +87,7 @@ def document(vitals: Vitals) -> dict[str, object]:
     return {
         "status": status(vitals),
         "memory": memory,
+        "engine": engine_document(vitals.engine),
         "loop": {
             "lag_ms": _ms(vitals.loop_lag),
             "max_lag_ms": _ms(vitals.max_loop_lag),
@@ -94,6 +99,14 @@ def document(vitals: Vitals) -> dict[str, object]:
         "uptime_s": round(vitals.uptime, 1),
         "version": __version__,
     }
+
+
+def engine_document(engine: Engine) -> dict[str, object]:
+    """Return which engine there is, and how it is."""
+    found: dict[str, object] = {"kind": engine.kind, "state": "down" if engine.why else "up"}
+    if engine.why:
+        found["why"] = engine.why
+    return found
 
 
 def _mb(size: float) -> float:

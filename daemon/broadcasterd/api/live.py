@@ -24,8 +24,8 @@ from broadcasterd.api.room import TurnedAway, no_room, turn_away
 from broadcasterd.api.stats import Stats, document
 from broadcasterd.api.subscribe import Admission, admit_to
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.publication import EncodedEvent
 from broadcasterd.broadcast.session import Session
+from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Position, ReplayLog
 from broadcasterd.errors import Problem
@@ -130,7 +130,12 @@ class Live:
                 max_age=KEPT_FRAMES * FRAME_S,
             )
             self._session = Session(
-                PATH, log, hub.subscribers, settings=hub.settings, clock=hub.clock, can_move=False
+                PATH,
+                log,
+                hub.subscribers,
+                settings=hub.settings,
+                clock=hub.clock,
+                can_move=False,
             )
             hub.start(self._session)
         return self._session

@@ -220,7 +220,7 @@ def _close_session() -> Schema:
         "Close a session: its subscribers are told not to come back",
         needs=[Action.PUBLISH],
         responses={"204": {"description": "it is closed, or was before"}},
-        problems=[400, 404],
+        problems=[400, 404, 503],
     )
 
 
@@ -254,7 +254,7 @@ def _revoke(name: str, parameters: Sequence[Schema] = ()) -> Schema:
         "End the streams of a subject, and deny its tokens and tickets of before",
         needs=[Action.ADMIN],
         responses={"200": _json("how many were ended", reference("Revocation"))},
-        problems=[400, 404],
+        problems=[400, 404, 503],
         parameters=[*parameters],
     )
 
@@ -446,7 +446,7 @@ _PROBLEMS: dict[int, tuple[str, Schema]] = {
     415: ("the body is of no type that is taken", {}),
     422: ("the body is not what it should be", {}),
     429: ("too many, too fast", _RETRY_AFTER),
-    503: ("not now: the daemon is full, short of memory, or stops", _RETRY_AFTER),
+    503: ("not now: the daemon is full, short of memory, stops, or cannot keep it", _RETRY_AFTER),
 }
 
 

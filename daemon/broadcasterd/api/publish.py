@@ -27,10 +27,10 @@ from broadcasterd.api.formats import (
 from broadcasterd.api.posted import parse_json
 from broadcasterd.api.request import Head
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.publication import EncodedEvent, Receipt
+from broadcasterd.broadcast.publication import Receipt
 from broadcasterd.broadcast.slices import for_each
 from broadcasterd.broadcast.upload import Upload
-from broadcasterd.core.event import Event
+from broadcasterd.core.event import EncodedEvent, Event
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import Draining, Problem, ShortOfMemory, TooMany, TooSlow
 from broadcasterd.memory.account import Holding

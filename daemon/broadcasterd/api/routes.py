@@ -209,6 +209,7 @@ async def _end_stream(api: Api, call: Call, _grant: Grant) -> Answer:
 
 async def _end_session(api: Api, call: Call, _grant: Grant) -> Answer:
     api.hub.end(call.path["session"])
+    await api.hub.engine.settled()
     return NOTHING
 
 

@@ -84,6 +84,7 @@ _MEMORY = record(
     },
     {"cgroup_limit_mb": MEGABYTES, "stalled_percent": NUMBER, "unfreeable_mb": MEGABYTES},
 )
+_ENGINE: Schema = {"kind": TEXT, "state": {"enum": ["up", "down"]}}
 _LOOP = record({"lag_ms": NUMBER, "max_lag_ms": NUMBER, "long_steps": COUNT})
 _COUNTS: Schema = {"type": "object", "additionalProperties": COUNT}
 _QUANTILES = record({"count": COUNT, **dict.fromkeys(("p50", "p95", "p99", "max"), MILLISECONDS)})
@@ -145,6 +146,7 @@ _NAMED: dict[str, Schema] = {
         {
             "status": _STATUS,
             "memory": _MEMORY,
+            "engine": record(_ENGINE, {"why": TEXT}),
             "loop": _LOOP,
             "sessions": COUNT,
             "subscribers": COUNT,
@@ -161,6 +163,15 @@ _NAMED: dict[str, Schema] = {
             "sessions": COUNT,
             "streams": COUNT,
             "connections": COUNT,
+            "engine": record(
+                {
+                    **_ENGINE,
+                    **dict.fromkeys(("disk_bytes", "commits", "committed_events"), COUNT),
+                    "lost_events": COUNT,
+                    "commit_ms": _QUANTILES,
+                },
+                {"why": TEXT},
+            ),
             "alerts": array(
                 record(
                     {

@@ -109,6 +109,7 @@ class Stats:
     growth: Mapping[str, Growth]
     published: Quantiles
     fan_out: Quantiles
+    commits: Quantiles
     lags: Histogram
     recent_lags: Quantiles
     routes: Sequence[OfRoute]
@@ -123,6 +124,7 @@ def document(stats: Stats) -> dict[str, object]:
         "sessions": stats.vitals.sessions,
         "streams": stats.vitals.subscribers,
         "connections": stats.connections,
+        "engine": _engine(stats),
         "alerts": [_alert(alert) for alert in stats.alerts],
         "counters": _counters(stats),
         "performance": {
@@ -173,6 +175,18 @@ def _counters(stats: Stats) -> dict[str, object]:
         "breaker_transitions": {state.value: stats.entered.get(state, 0) for state in State},
         "expired": {"events": counts.expired_events, "sessions": counts.expired_sessions},
         "gaps": counts.gaps,
+    }
+
+
+def _engine(stats: Stats) -> dict[str, object]:
+    counts, engine = stats.counts, stats.vitals.engine
+    return {
+        **health.engine_document(engine),
+        "disk_bytes": engine.disk_bytes,
+        "commits": sum(counts.commits.counts),
+        "committed_events": counts.committed_events,
+        "lost_events": engine.lost,
+        "commit_ms": _quantiles(stats.commits),
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 from contextvars import Context
+from functools import partial
+from itertools import islice
 from math import inf
 from typing import TypeVar
 
@@ -13,6 +15,7 @@ import trio
 from broadcasterd.access.quotas import Quotas
 from broadcasterd.access.revocations import Revocations
 from broadcasterd.broadcast.clock import Clock
+from broadcasterd.broadcast.durable_session import DurableSession
 from broadcasterd.broadcast.interrupts import Interrupts
 from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.session import Session
@@ -21,6 +24,8 @@ from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Settings
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import ReplayLog
+from broadcasterd.engine.memory import MemoryEngine
+from broadcasterd.engine.port import Dropped, Ended, Engine, Revoked
 from broadcasterd.errors import RETRY_AFTER_S, Draining, NoSuchSession, Unavailable, UsedUp
 from broadcasterd.figures.counts import Counts
 from broadcasterd.memory.account import Account
@@ -51,6 +56,7 @@ class Hub:
         clock: the daemon's.
         thresholds: the memory breaker's; ``None`` switches it off.
         counts: what the daemon counts.
+        engine: keeps sessions and events beyond the process; by default nothing does.
 
     Attributes:
         sessions: those that are open, by name.
@@ -71,8 +77,10 @@ class Hub:
         clock: Clock | None = None,
         thresholds: Thresholds | None = None,
         counts: Counts | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.settings = settings
+        self.engine = engine or MemoryEngine()
         self.counts = counts or Counts()
         self.clock = clock or Clock()
         self.sessions: dict[str, Session] = {}
@@ -162,7 +170,10 @@ class Hub:
             raise UsedUp(setting)
         self._ended.pop(name, None)
         incarnation, _ = self._promised.pop(name, (secrets.token_hex(4), 0.0))
-        return self.put(self.new_session(name, incarnation, subject))
+        session = self.new_session(name, incarnation, subject)
+        if isinstance(session, DurableSession):
+            session.tell_engine()
+        return self.put(session)
 
     def beginning_of(self, name: str) -> str:
         """Return the id from which to go on in a session that is not open yet.
@@ -175,9 +186,11 @@ class Hub:
         incarnation, _ = self._promised[name]
         return f"{incarnation}-0"
 
-    def _forget_oldest(self, names: dict[str, T]) -> None:
-        while len(names) > self.settings.sessions.max_sessions:
-            del names[next(iter(names))]
+    def _forget_oldest(self, names: dict[str, T]) -> list[str]:
+        oldest = [*islice(names, max(0, len(names) - self.settings.sessions.max_sessions))]
+        for name in oldest:
+            del names[name]
+        return oldest
 
     @property
     def is_full(self) -> bool:
@@ -210,7 +223,8 @@ class Hub:
             account=self.logs,
             counts=self.counts,
         )
-        return Session(
+        kind = partial(DurableSession, engine=self.engine) if self.engine.keeps else Session
+        return kind(
             name,
             events,
             self.subscribers,
@@ -246,7 +260,12 @@ class Hub:
             raise NoSuchSession(name) from None
 
     def drop(self, session: Session, reason: EndReason) -> None:
-        """Let go of a session and end it: what it still owes its subscribers it delivers."""
+        """Let go of a session and end it: what it still owes its subscribers it delivers.
+
+        The engine lets go of it, too, unless the next process is to have it.
+        """
+        if reason is not EndReason.DRAINING and self.sessions.get(session.name) is session:
+            self.engine.note(Dropped(session.name))
         self._remove(session)
         session.end(reason)
 
@@ -271,7 +290,9 @@ class Hub:
         if name in self.sessions or name not in self._ended:
             self.drop(self.find(name), EndReason.SESSION_CLOSED)
         self.note_ended(name, self.clock.now())
-        self._forget_oldest(self._ended)
+        self.engine.note(Ended(name, self.clock.unix_now()))
+        for forgotten in self._forget_oldest(self._ended):
+            self.engine.note(Ended(forgotten, None))
 
     def note_ended(self, name: str, at: float) -> None:
         """Remember that a session was closed."""
@@ -307,6 +328,7 @@ class Hub:
             if now - ended_at < self.settings.sessions.session_ttl:
                 break
             del self._ended[name]
+            self.engine.note(Ended(name, None))
         while self._promised:
             name, (_, promised_at) = next(iter(self._promised.items()))
             if now - promised_at < self.settings.sessions.session_ttl:
@@ -316,6 +338,8 @@ class Hub:
     def _sweep_session(self, session: Session) -> None:
         now = self.clock.now()
         session.log.expire(now)
+        if isinstance(session, DurableSession):
+            session.trim_kept()
         if session.has_expired(now) and self.sessions.get(session.name) is session:
             self.counts.expired_sessions += 1
             self.drop(session, EndReason.SESSION_EXPIRED)
@@ -331,7 +355,10 @@ class Hub:
     async def revoke(self, subject: str) -> int:
         """End all that a subject's grants hold open now; return how many streams those were."""
         self.interrupts.revoke(subject)
-        return await self.subscribers.revoke(subject)
+        self.engine.note(Revoked(subject, self.clock.unix_now()))
+        streams = await self.subscribers.revoke(subject)
+        await self.engine.settled()
+        return streams
 
     async def drain(self, *, movable_stay: bool = False) -> None:
         """Take nothing more, and tell subscribers to come back; wait until those are gone.
@@ -347,5 +374,7 @@ class Hub:
         except Exception:
             self.counts.failed_sessions += 1
             log.exception("a session failed", session=session.name)
+            if self.sessions.get(session.name) is session:
+                self.engine.note(Dropped(session.name))
         finally:
             self._remove(session)

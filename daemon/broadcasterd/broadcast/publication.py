@@ -7,16 +7,9 @@ from collections.abc import Sequence
 import msgspec
 import trio
 
+from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.errors import Problem
-
-
-class EncodedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event as a session takes it: encoded as a block."""
-
-    block: bytes
-    ttl: float | None = None
-    key: str | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

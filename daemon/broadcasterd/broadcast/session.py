@@ -18,15 +18,17 @@ import trio
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.inbox import Inbox
-from broadcasterd.broadcast.publication import EncodedEvent, Publication, Receipt, ReceiptBook
+from broadcasterd.broadcast.publication import Publication, Receipt, ReceiptBook
 from broadcasterd.broadcast.slices import SLICE, for_each
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Sessions, Settings
+from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.position import Since, Start
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import LogStatistics, Position, ReplayLog
 from broadcasterd.core.segment import Entry
+from broadcasterd.engine.port import Arrived
 from broadcasterd.errors import Problem, SessionEnded, Unavailable
 from broadcasterd.figures.counts import Counts
 
@@ -51,6 +53,9 @@ FINISH_TIMEOUT_S = 10.0
 
 class Heartbeat:
     """A message to the session task: send every live subscriber a heartbeat."""
+
+
+Message = Publication | Heartbeat | Arrived
 
 
 class Fresh:
@@ -118,7 +123,7 @@ class Session:
         self.subscribers: dict[Subscriber, None] = {}  # a set in order of arrival
         self.ending: EndReason | None = None
         self.opened_at = self.active_at = self.published_at = self._written_at = self.now()
-        self._inbox: Inbox[Publication | Heartbeat] = Inbox(INBOX_PUBLICATIONS)
+        self._inbox: Inbox[Message] = Inbox(INBOX_PUBLICATIONS)
         self._emptied: trio.Event | None = None  # while the last subscribers are waited for
 
     @property
@@ -299,14 +304,14 @@ class Session:
 
     # The fan-out
 
-    async def _handle(self, message: Publication | Heartbeat) -> None:
+    async def _handle(self, message: Message) -> None:
         """Handle a message, and with it whatever else has come meanwhile."""
         fresh = Fresh()
-        following: Publication | Heartbeat | None = message
+        following: Message | None = message
         while following is not None:
             if isinstance(following, Heartbeat):
                 await self._heartbeat()
-            else:
+            elif isinstance(following, Publication):
                 await self._accept(following, fresh)
             following = self._next()
         await self._broadcast(fresh)
@@ -315,6 +320,7 @@ class Session:
         """Log a publication and settle it; what is still to be broadcast is added to ``fresh``."""
         outcome: Receipt | Problem | None = None
         try:
+            self._check_stays()
             for event in publication.events:
                 self.log.check_fits(event.block, ttl=event.ttl, key=event.key)
             receipt = ReceiptBook(self.log)
@@ -332,10 +338,8 @@ class Session:
                     or len(fresh.entries) >= MAX_BATCH_EVENTS
                     or count % MAX_BATCH_EVENTS == 0  # where all are duplicates, too
                 ):
-                    await self._broadcast(fresh)
                     # A body may hold thousands of events: let readers catch up meanwhile.
-                    for _ in range(TURNS):
-                        await trio.lowlevel.checkpoint()
+                    await self._spread(fresh)
             outcome = receipt.issue()
             self.counts.duplicates += outcome.duplicates
         except Problem as problem:
@@ -355,6 +359,18 @@ class Session:
         entry = self.log.append(event.block, now=now, ttl=event.ttl, key=event.key)
         receipt.note(entry.seq, accepted=True)
         return entry
+
+    async def _spread(self, fresh: Fresh) -> None:
+        """Broadcast what there is, and let readers catch up before there is more."""
+        await self._broadcast(fresh)
+        for _ in range(TURNS):
+            await trio.lowlevel.checkpoint()
+        self._check_stays()
+
+    def _check_stays(self) -> None:
+        """Raise Unavailable once the next process has the log as it was: it would not have this."""
+        if self.ending is EndReason.DRAINING:
+            raise self._refusal()
 
     async def _broadcast(self, fresh: Fresh) -> None:
         """Deliver what is new to every subscriber; let others run in between."""
@@ -379,17 +395,16 @@ class Session:
 
     async def _heartbeat(self) -> None:
         self._written_at = self.now()
+        await for_each(tuple(self.subscribers), self._beat)
 
-        def contained(subscriber: Subscriber) -> None:
-            if not subscriber.closed:
-                try:
-                    subscriber.heartbeat()
-                except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
-                    self.failed(subscriber, error)
+    def _beat(self, subscriber: Subscriber) -> None:
+        if not subscriber.closed:
+            try:
+                subscriber.heartbeat()
+            except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
+                self.failed(subscriber, error)
 
-        await for_each(tuple(self.subscribers), contained)
-
-    def _next(self) -> Publication | Heartbeat | None:
+    def _next(self) -> Message | None:
         try:
             return self._inbox.receive_nowait()
         except (trio.WouldBlock, trio.EndOfChannel):

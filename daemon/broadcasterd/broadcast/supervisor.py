@@ -10,6 +10,7 @@ import trio
 
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.relief import MemoryHost, Relief
+from broadcasterd.broadcast.telling import Telling
 
 TICK_S = 1.0
 """How often heartbeats and expired tokens are looked at: they are late by no more than this."""
@@ -33,6 +34,7 @@ class Supervisor:
     def __init__(self, hub: Hub, memory: MemoryHost | None = None) -> None:
         self.steps = 0
         self._hub = hub
+        self._telling = Telling(hub)
         self._memory = memory
         self._relief = None if memory is None else Relief(hub, memory)
 
@@ -55,6 +57,7 @@ class Supervisor:
             if now >= last_beat + tick:
                 last_beat = now
                 await hub.heartbeat()
+                self._telling.go_on()
                 await hub.end_expired()
             if now >= last_sweep + limits.cleanup_interval:
                 last_sweep = now

@@ -10,10 +10,10 @@ class Settings:
 
     Attributes:
         config: the whole.
-        server, sessions, limits: its sections that are read while requests are served.
+        server, sessions, engine, limits: its sections that are read while requests are served.
     """
 
-    __slots__ = ("auth", "config", "limits", "server", "sessions")
+    __slots__ = ("auth", "config", "engine", "limits", "server", "sessions")
 
     def __init__(self, config: Config) -> None:
         self.replace(config)
@@ -23,5 +23,6 @@ class Settings:
         self.config = config
         self.server = config.server
         self.sessions = config.sessions
+        self.engine = config.engine
         self.auth = config.auth
         self.limits = config.limits

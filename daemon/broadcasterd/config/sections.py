@@ -109,6 +109,24 @@ class Sessions(Section, frozen=True, kw_only=True):
     slow_consumer: Literal["end", "skip"] = "end"
 
 
+class EngineSettings(Section, frozen=True, kw_only=True):
+    """What keeps sessions and events beyond the process.
+
+    Attributes:
+        kind: "memory" keeps nothing, but a restart under systemd hands everything over; "sqlite"
+            keeps a file. Another one takes a restart.
+        durability: answer a publisher once its events are on disk ("commit"), or before
+            ("relaxed").
+        path: the file of "sqlite", in a directory that is there. Without it: events.sqlite in the
+            state directory that systemd gives.
+
+    """
+
+    kind: Literal["memory", "sqlite"] = "memory"
+    durability: Literal["commit", "relaxed"] = "commit"
+    path: Path | None = None
+
+
 class Memory(Section, frozen=True, kw_only=True):
     """When memory counts as short, and when as recovered (a share of `warning_mb`).
 
@@ -281,6 +299,14 @@ SHIPPED_RULES = (
         action="notify_team",
     ),
     AlertRule(
+        name="engine_down",
+        metric=Watched.ENGINE_DOWN,
+        threshold=1.0,
+        hold=10.0,
+        severity="critical",
+        action="page_on_call",
+    ),
+    AlertRule(
         name="publishes_refused",
         metric=Watched.PUBLISHES_REFUSED_PER_S,
         threshold=0.1,
@@ -366,6 +392,7 @@ class Config(Section, frozen=True, kw_only=True):
 
     server: Server = Server()
     sessions: Sessions = Sessions()
+    engine: EngineSettings = EngineSettings()
     memory: Memory = Memory()
     auth: Auth = Auth()
     limits: Limits = Limits()

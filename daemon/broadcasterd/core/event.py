@@ -68,3 +68,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         if key is not None and not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_CHARS:
             msg = f"idempotency_key: expected 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters"
             raise InvalidEvent(msg)
+
+
+class EncodedEvent(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An event as a session takes it, and as an engine keeps it: encoded as a block."""
+
+    block: bytes
+    ttl: float | None = None
+    key: str | None = None

@@ -159,9 +159,24 @@ class ReplayLog:
 
         """
         check_block_fits(block, ttl=ttl, key=key, max_bytes=self._max_bytes)
-        self.last += 1
-        frame = encode_frame(self.id_of(self.last), block)
-        entry = self._retain(self.last, frame, now, ttl, key)
+        return self.put(self.last + 1, block, now=now, ttl=ttl, key=key)
+
+    def put(
+        self,
+        seq: int,
+        block: Block,
+        *,
+        now: float,
+        ttl: float | None = None,
+        key: str | None = None,
+    ) -> Entry:
+        """Retain a block under a number that it has already, the highest so far.
+
+        One that does not fit, since the bounds are tighter by now, is evicted at once.
+        """
+        self.last = seq
+        frame = encode_frame(self.id_of(seq), block)
+        entry = self._retain(seq, frame, now, ttl, key)
         if self._over_bounds():
             self.expire(now)  # expired events make room first: nobody loses them
             while self._over_bounds():

@@ -66,6 +66,11 @@ def unchunk(frame: bytes) -> bytes:
     return frame[frame.index(b"\n") + 1 : -2]
 
 
+def block_of(frame: bytes) -> bytes:
+    """Undo :func:`encode_frame`: return the block without its id."""
+    return frame[frame.index(b"\n") + 1 : frame.rindex(b"id: ")] + b"\n"
+
+
 def encode_opening(stream_id: str, *, retry_ms: int) -> bytes:
     """Encode the first bytes of a stream, without a blank line, which some clients dispatch."""
     return b"retry: %d\n: stream %b\n" % (retry_ms, stream_id.encode())

@@ -30,6 +30,7 @@ class Cause(StrEnum):
     RATE = "rate"
     LIMITS = "limits"
     BREAKER = "breaker"
+    ENGINE = "engine"
     DRAINING = "draining"
     CONNECTIONS = "connections"
 
@@ -62,6 +63,7 @@ class Counts:
         published: from a body, or a piece of a stream, that is there to its receipt.
         fan_out: from an event's place in the log to the last of its sockets.
         streams_opened: also those that an earlier process began.
+        commits: durations of an engine's commits; ``committed_events`` were in them.
         refused: requests that were turned away, by cause.
         failed_requests, failed_sessions, failed_streams: failures that were contained there.
         expired_events, expired_sessions: that were forgotten because of their age.
@@ -74,6 +76,8 @@ class Counts:
     """
 
     __slots__ = (
+        "commits",
+        "committed_events",
         "dropped_records",
         "duplicates",
         "events",
@@ -98,6 +102,7 @@ class Counts:
         self.events = self.duplicates = 0
         self.publishes: dict[Format, dict[int, int]] = {form: {} for form in Format}
         self.published, self.fan_out = Histogram(), Histogram()
+        self.commits, self.committed_events = Histogram(), 0
         self.streams_opened = 0
         self.refused: Counter[Cause] = Counter()
         self.failed_requests = self.failed_sessions = self.failed_streams = 0

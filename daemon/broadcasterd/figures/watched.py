@@ -27,6 +27,7 @@ class Watched(StrEnum):
     HEALTH_P99_MS = "health_p99_ms"
     PUBLISH_P99_MS = "publish_p99_ms"
     FAN_OUT_P99_MS = "fan_out_p99_ms"
+    ENGINE_DOWN = "engine_down"
     ERROR_RATE = "error_rate"
     ERRORS_PER_S = "errors_per_s"
     REQUESTS_PER_S = "requests_per_s"

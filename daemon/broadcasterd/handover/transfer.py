@@ -22,6 +22,7 @@ from broadcasterd.broadcast.socket_subscriber import Progress, SocketSubscriber
 from broadcasterd.broadcast.unchunked_subscriber import UnchunkedSubscriber
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.segment import Segment as LogSegment
+from broadcasterd.engine.port import HandedOver
 from broadcasterd.handover import sealed
 from broadcasterd.handover.format import (
     Done,
@@ -105,6 +106,7 @@ async def hand_over(
             await keeper.keep_sockets(taken)
             while taken:
                 taken.pop().close()
+        hub.engine.note(HandedOver(is_so=True))
     finally:
         for sock in (*taken, *rest):
             sock.close()

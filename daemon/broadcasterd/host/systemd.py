@@ -85,6 +85,12 @@ def runtime_directory(environ: Mapping[str, str]) -> Path | None:
     return Path(first) if first else None
 
 
+def state_directory(environ: Mapping[str, str]) -> Path | None:
+    """Return the (first) directory of ``StateDirectory=``, if the service has one."""
+    first = environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(first) if first else None
+
+
 def watchdog_period(environ: MutableMapping[str, str]) -> float | None:
     """Return the seconds within which systemd wants to hear of the service, if it watches it."""
     meant_for = environ.get("WATCHDOG_PID", str(os.getpid()))

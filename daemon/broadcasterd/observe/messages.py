@@ -28,5 +28,8 @@ MESSAGE_IDS: Mapping[str, str] = {
     "log records were dropped": "2324a0a6d7f048498cfd3b88cc1e54d8",
     "a task held up the loop": "b0b893fcc9cd49719d54b08e2cbd04b7",
     "a session failed": "d323307cfe7b446d81841b00e9424bca",
+    "the engine is down": "0fd5c4d006d04ba58353026cf29ed63e",
+    "the engine is up again": "6787cf487c32487d84baf315de5becea",
+    "the engine's file was set aside": "25d722e038eb431b9f374b6bc48512bb",
     "the daemon failed": "7f0600b7f5924edf89c6aabcbfc41c92",
 }

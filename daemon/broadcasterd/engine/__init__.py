@@ -1,0 +1,1 @@
+"""What keeps events beyond the process: a port, and the engines behind it."""
