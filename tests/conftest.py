@@ -24,7 +24,7 @@ settings.register_profile("fast", settings.get_profile("whole"), max_examples=10
 settings.register_profile("deep", settings.get_profile("whole"), max_examples=200)
 settings.load_profile("whole")
 
-pytest_plugins = ["tests.support.scheduling", "tests.support.timelimit"]
+pytest_plugins = ["tests.support.scheduling", "tests.support.summary", "tests.support.timelimit"]
 
 
 def pytest_collection_finish() -> None:
