@@ -96,7 +96,8 @@ deb: PREFIX = /usr
 deb: ## make a package for Debian (DIST=dist, VERSION=, DESTDIR= a tree that has the release)
 	$(DEPLOYMENT) deb --into $(DIST) $(VERSION)
 
-.PHONY: deploy-staging test-staging load-test-staging deploy-production test-production-smoke rollback
+.PHONY: deploy-staging test-staging load-test-staging deploy-production test-production-smoke
+.PHONY: rollback rollback-report
 deploy-staging: ## have staging go on with this version (VERSION=)
 	$(DEPLOYMENT) deploy staging $(VERSION)
 
@@ -119,6 +120,12 @@ test-production-smoke: ## ask production for the least that it has to do (URL= o
 
 rollback: ## have production go on with the release that it had before
 	$(DEPLOYMENT) rollback
+
+# As it was written: nothing in it is for make to expand, or for a shell to run.
+unexport REASON
+rollback-report: export ROLLBACK_REASON = $(value REASON)
+rollback-report: ## write down why production went back, with the records around it (REASON=)
+	$(DEPLOYMENT) rollback-report
 
 # --- test ------------------------------------------------------------------------------------
 
