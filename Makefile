@@ -219,6 +219,24 @@ hooks-off: ## have Git check commits no longer
 		rm "$$hook" && if [ -e "$$hook.legacy" ]; then mv "$$hook.legacy" "$$hook"; fi; \
 	done
 
+# Of this checkout, of any two commits in worktrees of their own, and the verdict: docs/quality.md.
+TESTS ?= all
+QUALITY = PYTHONPATH=.ci:. WORKERS=$(WORKERS) $(BIN)/python -m quality
+PARTS = $(if $(ONLY),--only $(ONLY))
+
+.PHONY: quality migration-baseline migration-validate migration-compare
+quality: test-ready ## measure it all, into build/quality.json (TESTS=all|fast|a path, ONLY=tests,load,...)
+	@$(QUALITY) report --tests $(TESTS) $(PARTS)
+
+migration-baseline: test-ready ## measure what runs now, in a worktree (REF=, TESTS=, ONLY=, PREFIX=)
+	@$(QUALITY) baseline --tests $(TESTS) $(PARTS) --library $(PREFIX)/lib/broadcasterd $(if $(REF),--ref $(REF))
+
+migration-validate: test-ready ## measure what may take over, in a worktree (REF=HEAD, TESTS=, ONLY=)
+	@$(QUALITY) candidate --tests $(TESTS) $(PARTS) $(if $(REF),--ref $(REF))
+
+migration-compare: $(INSTALLED) ## put both side by side; the exit status says whether it may take over (ONLY=)
+	@$(QUALITY) compare $(PARTS)
+
 # --- maintain --------------------------------------------------------------------------------
 
 .PHONY: reference
