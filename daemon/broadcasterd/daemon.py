@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import trio
 
@@ -31,7 +32,7 @@ from broadcasterd.core.reasons import EndReason
 from broadcasterd.figures.counts import Counts
 from broadcasterd.handover.transfer import Connections
 from broadcasterd.host.memory import MemoryProbe
-from broadcasterd.host.quality import Report, read_reports
+from broadcasterd.host.quality import Newest, Report, read_reports
 from broadcasterd.memory.breaker import MIB, Thresholds
 from broadcasterd.meter import Meter
 from broadcasterd.metrics import exposition
@@ -96,7 +97,8 @@ class Daemon:
         )
         self.app = create_app(self.api)
         self.server = HttpServer(self.app, self.api, sockets)
-        self.meter = Meter(self.api, self.server, self.monitor, self.alerts)
+        newest = Newest(self._quality_report)
+        self.meter = Meter(self.api, self.server, self.monitor, self.alerts, newest)
         self.webhooks = Webhooks(self.hub.counts, read_key(config.alerts))
         self.watch = Watch(
             self.settings,
@@ -195,7 +197,10 @@ class Daemon:
         return self.meter.stats()
 
     def _quality(self) -> Sequence[Report]:
-        return read_reports(self.settings.config.dashboard.quality_report)
+        return read_reports(self._quality_report())
+
+    def _quality_report(self) -> Path | None:
+        return self.settings.config.dashboard.quality_report
 
     def _metrics(self, accept: str) -> Answer:
         return exposition(self.meter.stats(), accept)

@@ -201,4 +201,6 @@ def test_the_shipped_alerts_are_those_that_were_promised() -> None:
         "health_latency": (100.0, "warning", "notify_team"),
         "loop_lag": (100.0, "warning", "notify_team"),
         "publishes_refused": (0.1, "warning", "notify_team"),
+        "test_failures": (0.05, "warning", "notify_team"),
+        "hook_performance": (5.0, "warning", "notify_team"),
     } == {each.name: (each.threshold, each.severity, each.action) for each in made}
