@@ -98,7 +98,8 @@ deb: PREFIX = /usr
 deb: ## make a package for Debian (DIST=dist, VERSION=, DESTDIR= a tree that has the release)
 	$(DEPLOYMENT) deb --into $(DIST) $(VERSION)
 
-.PHONY: deploy-staging test-staging load-test-staging deploy-production test-production-smoke rollback
+.PHONY: deploy-staging test-staging load-test-staging deploy-production test-production-smoke
+.PHONY: rollback rollback-report
 deploy-staging: ## have staging go on with this version (VERSION=)
 	$(DEPLOYMENT) deploy staging $(VERSION)
 
@@ -121,6 +122,12 @@ test-production-smoke: ## ask production for the least that it has to do (URL= o
 
 rollback: ## have production go on with the release that it had before
 	$(DEPLOYMENT) rollback
+
+# As it was written: nothing in it is for make to expand, or for a shell to run.
+unexport REASON
+rollback-report: export ROLLBACK_REASON = $(value REASON)
+rollback-report: ## write down why production went back, with the records around it (REASON=)
+	$(DEPLOYMENT) rollback-report
 
 # --- test ------------------------------------------------------------------------------------
 
@@ -229,6 +236,24 @@ hooks-off: ## have Git check commits no longer
 	@for hook in $(GIT_HOOKS); do \
 		rm "$$hook" && if [ -e "$$hook.legacy" ]; then mv "$$hook.legacy" "$$hook"; fi; \
 	done
+
+# Of this checkout, of any two commits in worktrees of their own, and the verdict: docs/quality.md.
+TESTS ?= all
+QUALITY = PYTHONPATH=.ci:. WORKERS=$(WORKERS) $(BIN)/python -m quality
+PARTS = $(if $(ONLY),--only $(ONLY))
+
+.PHONY: quality migration-baseline migration-validate migration-compare
+quality: test-ready ## measure it all, into build/quality.json (TESTS=all|fast|a path, ONLY=tests,load,...)
+	@$(QUALITY) report --tests $(TESTS) $(PARTS)
+
+migration-baseline: test-ready ## measure what runs now, in a worktree (REF=, TESTS=, ONLY=, PREFIX=)
+	@$(QUALITY) baseline --tests $(TESTS) $(PARTS) --library $(PREFIX)/lib/broadcasterd $(if $(REF),--ref $(REF))
+
+migration-validate: test-ready ## measure what may take over, in a worktree (REF=HEAD, TESTS=, ONLY=)
+	@$(QUALITY) candidate --tests $(TESTS) $(PARTS) $(if $(REF),--ref $(REF))
+
+migration-compare: $(INSTALLED) ## put both side by side; the exit status says whether it may take over (ONLY=)
+	@$(QUALITY) compare $(PARTS)
 
 # --- maintain --------------------------------------------------------------------------------
 

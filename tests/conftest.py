@@ -33,7 +33,12 @@ settings.register_profile(
 )
 settings.load_profile("whole")
 
-pytest_plugins = ["tests.support.measured", "tests.support.scheduling", "tests.support.timelimit"]
+pytest_plugins = [
+    "tests.support.measured",
+    "tests.support.scheduling",
+    "tests.support.summary",
+    "tests.support.timelimit",
+]
 
 
 def pytest_collection_finish() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import trio
 
@@ -35,7 +36,7 @@ from broadcasterd.engine.opening import open_engine
 from broadcasterd.figures.counts import Counts
 from broadcasterd.handover.transfer import Connections
 from broadcasterd.host.memory import MemoryProbe
-from broadcasterd.host.quality import Report, read_reports
+from broadcasterd.host.quality import Newest, Report, read_reports
 from broadcasterd.host.systemd import state_directory
 from broadcasterd.memory.breaker import MIB, Thresholds
 from broadcasterd.meter import Meter
@@ -111,7 +112,8 @@ class Daemon:
         )
         self.app = create_app(self.api)
         self.server = HttpServer(self.app, self.api, sockets)
-        self.meter = Meter(self.api, self.server, self.monitor, self.alerts)
+        newest = Newest(self._quality_report)
+        self.meter = Meter(self.api, self.server, self.monitor, self.alerts, newest)
         self.webhooks = Webhooks(self.hub.counts, read_key(config.alerts))
         self.watch = Watch(
             self.settings,
@@ -212,7 +214,10 @@ class Daemon:
         return self.meter.stats()
 
     def _quality(self) -> Sequence[Report]:
-        return read_reports(self.settings.config.dashboard.quality_report)
+        return read_reports(self._quality_report())
+
+    def _quality_report(self) -> Path | None:
+        return self.settings.config.dashboard.quality_report
 
     def _metrics(self, accept: str) -> Answer:
         return exposition(self.meter.stats(), accept)

@@ -18,6 +18,7 @@ from broadcasterd.figures.counts import Cause
 from broadcasterd.figures.histogram import Window
 from broadcasterd.figures.rates import COARSE_S, FINE_S, WINDOWS_S, Rates, Totals
 from broadcasterd.figures.watched import Watched
+from broadcasterd.host.quality import Newest
 from broadcasterd.memory.breaker import MIB, State, Transition
 from broadcasterd.monitor import Monitor
 from broadcasterd.server.serve import HttpServer
@@ -42,13 +43,20 @@ class Meter:
         server: accepts connections, and counts those.
         monitor: has the figures of memory and of the loop.
         alerts: how the rules stand.
+        quality: the newest test run.
 
     """
 
     def __init__(
-        self, api: Api, server: HttpServer, monitor: Monitor, alerts: Alerts | None = None
+        self,
+        api: Api,
+        server: HttpServer,
+        monitor: Monitor,
+        alerts: Alerts,
+        quality: Newest,
     ) -> None:
-        self._alerts = alerts or Alerts()
+        self._alerts = alerts
+        self._quality = quality
         self._api = api
         self._hub = api.hub
         self._server = server
@@ -147,6 +155,8 @@ class Meter:
             Watched.FAN_OUT_P99_MS: lambda: _p99_ms(self._fan_out),
             Watched.ENGINE_DOWN: lambda: float(bool(hub.engine.health.why)),
             Watched.ERROR_RATE: self._error_rate,
+            Watched.FAILED_TESTS_SHARE: self._failed_tests_share,
+            Watched.HOOKS_SECONDS: self._quality.hooks_seconds,
         }
 
     def _rate(self, name: str) -> float:
@@ -157,6 +167,10 @@ class Meter:
     def _error_rate(self) -> float | None:
         grown, _ = self._last_minute()
         return grown.errors / grown.requests if grown.requests else None
+
+    def _failed_tests_share(self) -> float | None:
+        passed = self._quality.success_rate()
+        return None if passed is None else 1 - passed
 
     def _last_minute(self) -> tuple[Totals, float]:
         return self._rates.grown(self._totals(), trio.current_time(), WINDOWS_S["1m"])

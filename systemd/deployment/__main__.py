@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from deployment import functional
+from deployment.analysis import analyse
 from deployment.build import CHECKOUT, Checkout, release
 from deployment.deb import deb
 from deployment.deploy import (
@@ -65,9 +66,11 @@ def do(arguments: argparse.Namespace, layout: Layout) -> None:
                 put_under_all(releases, layout, arguments.version)
         case "deb":
             say(f"made {package(layout, arguments.version, arguments.into)}")
+        case "rollback-report":
+            reason = os.environ.get("ROLLBACK_REASON", "")
+            say(f"wrote {analyse(releases, layout, reason, arguments.into)}")
         case "uninstall":
-            for left in uninstall(layout):
-                say(f"left where it is: {left}")
+            remove(layout)
         case "deploy":
             with releases.locked():
                 go_on(releases, layout, INSTANCES[arguments.instance], arguments.version)
@@ -93,6 +96,17 @@ def put_under_all(releases: Releases, layout: Layout, version: str | None) -> No
     install(releases, version)
     link_to_current(layout)
     say(f"release {version} is installed")
+
+
+def remove(layout: Layout) -> None:
+    """Remove what is installed, and say what is left.
+
+    Raises:
+        DeploymentError: systemd does not take note of it.
+
+    """
+    for left in uninstall(layout):
+        say(f"left where it is: {left}")
 
 
 def package(layout: Layout, version: str | None, into: Path) -> Path:
@@ -174,6 +188,12 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("releases", help="list the releases that are there, the newest first")
     commands.add_parser("uninstall", help="remove everything but configuration and state")
     commands.add_parser("rollback", help="have production go back to the release before")
+    analysing = commands.add_parser(
+        "rollback-report", help="write down why it went back: $ROLLBACK_REASON, and the records"
+    )
+    analysing.add_argument(
+        "--into", type=Path, default=CHECKOUT / "build", help="where to put the report"
+    )
     testing = commands.add_parser("test", help="make checks of an instance")
     for each in (versioned["deploy"], testing):
         each.add_argument("instance", choices=INSTANCES)

@@ -87,6 +87,18 @@ class Checkout:
             digest.update(text)
         return digest.hexdigest()[:DIGITS]
 
+    @property
+    def commit(self) -> str | None:
+        """The commit of these sources; ``None`` where they are no commit, or not all of one."""
+        git = ("git", "--no-optional-locks", "-C", self._root)
+        if not (self._root / ".git").exists():  # it may lie in somebody else's repository
+            return None
+        try:
+            changed = run(*git, "status", "--porcelain", "--", *MADE_OF)
+            return None if changed else run(*git, "rev-parse", "HEAD").strip()
+        except (DeploymentError, OSError):
+            return None
+
     def version_beside(self, releases: Releases) -> str:
         """Return the version under which this checkout is, or will be, among other releases.
 
@@ -126,6 +138,8 @@ class Checkout:
         for name, text in texts.items():
             (stage / "systemd" / name).write_text(text, "utf-8")
         (stage / "contents").write_text(f"{self.contents}\n", "utf-8")
+        if self.commit is not None:
+            (stage / "commit").write_text(f"{self.commit}\n", "utf-8")
 
     def _files(self) -> Iterator[Path]:
         for name in MADE_OF:

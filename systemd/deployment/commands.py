@@ -12,6 +12,7 @@ from pathlib import Path
 from deployment.releases import DeploymentError
 
 SHOWN_LINES = 20
+KEPT_RECORDS = 2000
 
 Say = Callable[[str], None]
 """Takes a line for an operator."""
@@ -87,6 +88,17 @@ def said_since(unit: str, since: float) -> str:
     records = ["--quiet", "--output=cat", f"--unit={unit}"]
     said = run("journalctl", *records, f"--since=@{since:.6f}").splitlines()
     return "\n".join(said[-SHOWN_LINES:])
+
+
+def records_between(unit: str, since: float, until: float) -> str:
+    """Return the newest records about a unit from one Unix time to another, oldest first.
+
+    Raises:
+        DeploymentError: the journal cannot be read.
+
+    """
+    span = (f"--since=@{since:.0f}", f"--until=@{until:.0f}", f"--lines={KEPT_RECORDS}")
+    return run("journalctl", "--quiet", "--no-pager", "--output=short-iso", f"--unit={unit}", *span)
 
 
 def reread_units_and_catalog() -> None:

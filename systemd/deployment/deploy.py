@@ -51,6 +51,8 @@ def deploy(releases: Releases, instance: Instance, version: str, say: Say) -> No
     except BaseException as error:
         ignore_interruptions()
         say(f"{version} FAILED: {str(error) or 'interrupted'}")
+        if before is not None and instance is PRODUCTION:
+            releases.note_rollback(version)
         found = _go_back(releases, instance, before, say)
         raise DeploymentError(f"{version} is not deployed; {found}") from error
     for gone in releases.prune():
@@ -69,11 +71,12 @@ def rollback(releases: Releases, say: Say) -> None:
     """
     current = releases.in_use(PRODUCTION.link)
     before = None if current is None else releases.before(current)
-    if before is None:
+    if current is None or before is None:
         raise DeploymentError(f"there is no release before {current}; nothing was done")
     say(f"production: back from {current} to {before}")
     if done := PRODUCTION.put_settings_back(releases.path(before)):
         say(done)
+    releases.note_rollback(current)
     _go_on_with(releases, PRODUCTION, before, say)
     say(f"production runs {before}")
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from deployment.files import replace_file, replace_link
@@ -21,6 +22,9 @@ CURRENT = "current"
 """What production, the command `broadcasterd` and all other instances but staging start from."""
 
 STAGING = "staging"
+
+ROLLED_BACK = "rolled-back"
+"""The release that production was taken back from last; the link is as old as that."""
 
 KEPT = 5
 """The newest releases stay, beside those that are in use: one can go back so far."""
@@ -31,6 +35,14 @@ ABANDONED_S = 3600.0
 
 class DeploymentError(Exception):
     """Something went wrong; the text says what, to an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """What production was taken back from, and when (Unix time)."""
+
+    version: str
+    at: float
 
 
 class Releases:
@@ -135,6 +147,17 @@ class Releases:
     def note_before(self, version: str, before: str) -> None:
         """Note the release to go back to from another."""
         replace_link(self._releases / version / "before", f"../{before}")
+
+    def note_rollback(self, version: str) -> None:
+        """Note the release that production is taken back from now."""
+        replace_link(self._library / ROLLED_BACK, f"releases/{version}")
+
+    def last_rollback(self) -> Rollback | None:
+        """Return what production was taken back from last, be it still there or not."""
+        link = self._library / ROLLED_BACK
+        if not link.is_symlink():
+            return None
+        return Rollback(link.readlink().name, link.lstat().st_mtime)
 
     def all(self) -> list[tuple[str, list[str]]]:
         """Return all versions, the newest first, each with what it is to whom."""

@@ -116,6 +116,24 @@ async def test_memory_that_events_take_is_told_and_that_it_is_back(
     assert told["memory_critical"]["value"] >= told["memory_critical"]["threshold"]
 
 
+async def test_a_bad_test_run_is_told_and_that_the_next_one_is_good(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    history = tmp_path / "quality-history.jsonl"
+    run = '{"date": "2026-11-25", "success_rate": %s, "hooks_seconds": %s}\n'
+    history.write_text(run % (0.94, 5.5))
+    daemon = start_daemon(
+        dashboard={"quality_report": str(history)},
+        alerts=shipped(test_failures=0.05, hook_performance=5),
+    )
+    async with client_of(daemon) as client:
+        names = {"test_failures", "hook_performance"}
+        await client.until(lambda h: set(h["alerts"]) == names, within=ANSWER_S)
+        with history.open("a") as newest:
+            newest.write(run % (1, 1))
+        await client.until(lambda h: not h["alerts"], within=ANSWER_S)
+
+
 @pytest.mark.slow
 async def test_publishes_that_are_turned_away_are_told_and_that_they_are_not(
     start_daemon: StartDaemon,

@@ -120,8 +120,8 @@ class Checkout:
         self.environment = environment
 
     @classmethod
-    def make(cls, directory: Path) -> Self:
-        """Make one with a single commit, and install the hooks there as a newcomer does."""
+    def make_without_hooks(cls, directory: Path) -> Self:
+        """Make one with a single commit."""
         checkout = cls(directory / "checkout", _environment(directory))
         checkout.directory.mkdir()
         checkout.git("init", "--initial-branch=main")
@@ -129,6 +129,12 @@ class Checkout:
         checkout.git("-C", str(ROOT), itself, f"--work-tree={ROOT}", "add", "--all")
         checkout.git("commit", "--message=The project")
         checkout.git("reset", "--hard")
+        return checkout
+
+    @classmethod
+    def make(cls, directory: Path) -> Self:
+        """Make one with a single commit, and install the hooks there as a newcomer does."""
+        checkout = cls.make_without_hooks(directory)
         # No hook writes to them, and a link is no folder, so .gitignore does not know it.
         for name in ENVIRONMENTS:
             (checkout.directory / name).symlink_to(ROOT / name)

@@ -247,6 +247,15 @@ def test_a_rollback_goes_back_a_step_with_its_configuration_and_says_when_there_
     aside = etc / f"broadcasterd.toml.refused-by-{OLD}"
     assert "setting = 1" in aside.read_text()
     aside.unlink()
+
+    said = run_make(production, "rollback-report", "", "REASON=it's $HOME's \"fault\"")
+    [path] = re.findall(r"^wrote /(.+)$", said, re.MULTILINE)
+    written = (production.container.root / path).read_text()
+
+    assert f"release before:  {NEW}\nrelease after:   {OLD}\n" in written
+    assert """    it's $HOME's "fault"\n""" in written
+    assert re.search(rf"^    .+ broadcasterd\[\d+\]: .*{re.escape(NEW)}", written, re.MULTILINE)
+
     assert f"no release before {OLD}" in run_make(production, "rollback", succeeds=False)
     assert OLD == version_of(production)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import broadcasterd
 from deployment.build import CHECKOUT, DECLARED_IN, MADE_OF, Checkout, release
 from deployment.layout import Layout
 from deployment.releases import DeploymentError, Releases
+from tests.support.tools import require
 
 OTHERS = "0badcafe"
 COMPILED = shutil.ignore_patterns("__pycache__")
@@ -72,6 +74,33 @@ def test_what_moved_is_noticed(checkout: Path) -> None:
     (checkout / "docs/systemd.md").rename(checkout / "docs/systemd2.md")
 
     assert before != Checkout(checkout).contents
+
+
+def commit_all(repository: Path) -> str:
+    """Commit all that is there; return the commit."""
+    git = ["git", "-C", str(repository), "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for command in (["init"], ["add", "--all"], ["commit", "--message=All"]):
+        subprocess.run([*git, *command], capture_output=True, check=True)
+    found = subprocess.run([*git, "rev-parse", "HEAD"], stdout=subprocess.PIPE, check=True)
+    return found.stdout.decode().strip()
+
+
+def test_a_release_is_of_a_commit_where_nothing_was_changed_since(checkout: Path) -> None:
+    require("git")
+    commit = commit_all(checkout)
+
+    assert commit == Checkout(checkout).commit
+
+    (checkout / DECLARED_IN).write_text("# Changed.\n")
+
+    assert Checkout(checkout).commit is None
+
+
+def test_somebody_elses_repository_around_it_says_nothing(checkout: Path) -> None:
+    require("git")
+    commit_all(checkout.parent)
+
+    assert Checkout(checkout).commit is None
 
 
 def test_what_was_compiled_is_no_part_of_the_contents(checkout: Path) -> None:

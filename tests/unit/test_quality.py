@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog.testing
 
-from broadcasterd.host.quality import MAX_BYTES, MAX_RUNS, read_reports
+from broadcasterd.host.quality import MAX_BYTES, MAX_RUNS, Newest, read_reports
 
 
 def test_each_line_is_a_run(tmp_path: Path) -> None:
@@ -49,3 +49,22 @@ def test_a_file_that_is_not_there_is_a_record_and_no_failure(tmp_path: Path) -> 
 
 def test_where_none_is_configured_there_is_none() -> None:
     assert () == read_reports(None)
+
+
+def test_the_newest_run_is_the_last_line_as_it_is_now(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    newest = Newest(lambda: path)
+    assert (None, None) == (newest.success_rate(), newest.hooks_seconds())
+
+    for rate in (0.9, 0.99):
+        with path.open("a") as history:
+            history.write(f'{{"date": "2026-11-25", "success_rate": {rate}, "hooks_seconds": 4}}\n')
+
+        assert (rate, 4.0) == (newest.success_rate(), newest.hooks_seconds())
+
+    path.unlink()
+    assert newest.success_rate() is None
+
+
+def test_without_a_file_there_is_no_newest_run() -> None:
+    assert Newest(lambda: None).success_rate() is None

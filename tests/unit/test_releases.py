@@ -109,6 +109,20 @@ def test_a_release_that_was_removed_is_no_way_back(tmp_path: Path) -> None:
     assert prefix.releases.before("2") is None
 
 
+def test_the_last_way_back_is_known_also_when_the_release_is_gone(tmp_path: Path) -> None:
+    prefix = Prefix(tmp_path, "1", "2", "3")
+    assert prefix.releases.last_rollback() is None
+
+    for version in ("3", "2"):
+        prefix.releases.note_rollback(version)
+    shutil.rmtree(prefix.releases.path("2"))
+
+    last = prefix.releases.last_rollback()
+    assert last is not None
+    assert "2" == last.version
+    assert abs(time.time() - last.at) < ABANDONED_S
+
+
 def test_a_release_is_there_once_it_is_whole(tmp_path: Path) -> None:
     releases = Releases(tmp_path)
     with releases.staged("1") as stage:

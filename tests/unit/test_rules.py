@@ -202,4 +202,6 @@ def test_the_shipped_alerts_are_those_that_were_promised() -> None:
         "loop_lag": (100.0, "warning", "notify_team"),
         "engine_down": (1.0, "critical", "page_on_call"),
         "publishes_refused": (0.1, "warning", "notify_team"),
+        "test_failures": (0.05, "warning", "notify_team"),
+        "hook_performance": (5.0, "warning", "notify_team"),
     } == {each.name: (each.threshold, each.severity, each.action) for each in made}

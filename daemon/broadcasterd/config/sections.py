@@ -313,6 +313,18 @@ SHIPPED_RULES = (
         hold=300.0,
         action="notify_team",
     ),
+    AlertRule(
+        name="test_failures",
+        metric=Watched.FAILED_TESTS_SHARE,
+        threshold=0.05,
+        action="notify_team",
+    ),
+    AlertRule(
+        name="hook_performance",
+        metric=Watched.HOOKS_SECONDS,
+        threshold=5.0,
+        action="notify_team",
+    ),
 )
 """The alerts that there are where nothing else is said."""
 

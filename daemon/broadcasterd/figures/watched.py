@@ -37,3 +37,5 @@ class Watched(StrEnum):
     EVENTS_PER_S = "events_per_s"
     DELIVERIES_PER_S = "deliveries_per_s"
     DELIVERED_BYTES_PER_S = "delivered_bytes_per_s"
+    FAILED_TESTS_SHARE = "failed_tests_share"
+    HOOKS_SECONDS = "hooks_seconds"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,41 @@ MAX_BYTES = 64 * 1024
 MAX_RUNS = 200
 
 Report = dict[str, object]
+
+
+class Newest:
+    """The newest report of a file, which is read anew only when it has changed.
+
+    Args:
+        path: returns where the file is; ``None``: there is none.
+
+    """
+
+    def __init__(self, path: Callable[[], Path | None]) -> None:
+        self._path = path
+        self._seen: tuple[Path, int, int] | None = None
+        self._report: Report = {}
+
+    def success_rate(self) -> float | None:
+        """Return the share of the tests that passed; ``None`` where nothing tells it."""
+        return _number(self._read().get("success_rate"))
+
+    def hooks_seconds(self) -> float | None:
+        """Return how long the hooks took; ``None`` where nothing tells it."""
+        return _number(self._read().get("hooks_seconds"))
+
+    def _read(self) -> Report:
+        path = self._path()
+        try:
+            found = None if path is None else path.stat()
+        except OSError:
+            found = None
+        if path is None or found is None:
+            return {}
+        if (seen := (path, found.st_mtime_ns, found.st_size)) != self._seen:
+            self._seen = seen
+            self._report = next(reversed(read_reports(path)), {})
+        return self._report
 
 
 def read_reports(path: Path | None) -> Sequence[Report]:
