@@ -28,6 +28,7 @@ def supervised(machine: Container) -> Iterator[Service]:
     service = Service(machine)
     service.configure(server={"host": service.host}, engine={"kind": "sqlite"})
     machine.run(*USER, "broadcasterd")
+    machine.run("rm", "-rf", f"/{STATE}")  # a link that the service leaves, which is not here
     for directory in (LOGS, STATE):
         machine.run("install", "--directory", *OWNED, f"/{directory}")
     program = (CONFIG / "supervisord.conf").read_text()
@@ -43,7 +44,7 @@ def supervised(machine: Container) -> Iterator[Service]:
         machine.run("systemctl", "stop", "supervisor")
         (machine.root / PROGRAM).unlink()
         shutil.rmtree(machine.root / LOGS)
-        shutil.rmtree(machine.root / STATE)
+        machine.run("rm", "-rf", f"/{STATE}")
         machine.run("userdel", "broadcasterd")
 
 

@@ -35,6 +35,7 @@ ANSWERS = {
     "keeping.py: self.engine.append(*what)": ("session", "engine's writer"),
     "hub.py: self.engine.settled()": ("publisher", "engine's writer"),
     "take_up.py: hub.engine.load(taking)": ("start", "engine's writer"),
+    "take_up.py: engine.settled()": ("start", "engine's writer"),
     "durable_session.py: self._inbox.send(arrived)": ("engine's reader", "session"),
 }
 """Waits for what somebody has to do first: who waits, and for whom."""

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from math import inf
 
 import structlog
 
 from broadcasterd.broadcast.durable_session import DurableSession
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.telling import tell_names
+from broadcasterd.broadcast.telling import Telling, tell_names
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import encode_frame
-from broadcasterd.engine.port import Dropped, Ended, HandedOver, KeptEvent, KeptSession, Revoked
+from broadcasterd.engine.port import (
+    Dropped,
+    Ended,
+    EngineDown,
+    HandedOver,
+    KeptEvent,
+    KeptSession,
+    Revoked,
+)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -27,9 +36,13 @@ async def take_up(hub: Hub) -> None:
     What a handover brought is newer, and wins: where the engine has something else of a session, it
     forgets that, and is told of the session anew.
     """
+    if not hub.engine.keeps:
+        return
     taking = _Taking(hub)
     await hub.engine.load(taking)
-    taking.finish()
+    taking.report()
+    with suppress(EngineDown):  # then it is owed
+        await taking.settle()
 
 
 class _Taking:
@@ -119,18 +132,30 @@ class _Taking:
         self._revoked.clear()
         self.events = 0
 
-    def finish(self) -> None:
-        """Tell of it, and tell the engine what it does not have of what is here."""
-        hub = self._hub
-        if hub.engine.keeps:
-            log.info(
-                "the engine is loaded",
-                engine=hub.engine.health.kind,
-                sessions=len(self._loaded),
-                events=self.events,
-                handed_over=len(self._handed_over),
-            )
-            tell_names(hub, self._ended, self._revoked)
+    def report(self) -> None:
+        """Tell of it."""
+        log.info(
+            "the engine is loaded",
+            engine=self._hub.engine.health.kind,
+            sessions=len(self._loaded),
+            events=self.events,
+            handed_over=len(self._handed_over),
+        )
+
+    async def settle(self) -> None:
+        """Have the engine know whose the sessions are now, before anybody is given an id.
+
+        Raises:
+            EngineDown: it does not, yet.
+
+        """
+        engine = self._hub.engine
+        telling = Telling(self._hub)
+        while self._moved_on and not telling.go_on():
+            await engine.settled()
+        tell_names(self._hub, self._ended, self._revoked)
+        engine.note(HandedOver(is_so=False))
+        await engine.settled()
 
     def _is_short_of_memory(self) -> bool:
         thresholds = self._hub.pressure.thresholds

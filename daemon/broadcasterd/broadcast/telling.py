@@ -6,7 +6,7 @@ from collections.abc import Container
 
 from broadcasterd.broadcast.durable_session import DurableSession
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.engine.port import Ended, HandedOver, Revoked
+from broadcasterd.engine.port import Ended, Revoked
 
 TOLD_BYTES = 4 * 1024 * 1024
 """Events that it is told of in one go: they are there twice until it has them."""
@@ -24,23 +24,22 @@ class Telling:
         self._hub = hub
         self._told = -1  # the generation of the engine that was told of all
 
-    def go_on(self) -> None:
-        """Tell the engine of a part of what it does not know, if there is such."""
+    def go_on(self) -> bool:
+        """Tell the engine of a part of what it does not know; return whether that was all."""
         engine = self._hub.engine
         if self._told == engine.generation or engine.health.why:
-            return
+            return True
         room = TOLD_BYTES
         for session in self._hub.sessions.values():
             if isinstance(session, DurableSession) and not session.keeping.is_told:
                 if room <= 0:
-                    return
+                    return False
                 session.tell_engine()
                 room -= session.log.bytes
-        if self._told < 0:
-            engine.note(HandedOver(is_so=False))
-        else:
+        if self._told >= 0:
             tell_names(self._hub)
         self._told = engine.generation
+        return True
 
 
 def tell_names(hub: Hub, ended: Container[str] = (), revoked: Container[str] = ()) -> None:
