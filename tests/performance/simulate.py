@@ -76,7 +76,7 @@ class Outcome:
     dropped: int = 0
     longest_queue_s: float = 0.0
     most_streams: int = 0
-    most_connections: int = 0
+    most_waiting: int = 0
     away: int = 0
 
     def wait(self, share: float) -> float:
@@ -184,8 +184,7 @@ class _Blowing:
 
     def _serve(self, node: Node, to_serve: float) -> None:
         outcome, limits = self.outcome, self._config.sessions
-        held = node.streams + len(node.backlog)
-        outcome.most_connections = max(outcome.most_connections, held)
+        outcome.most_waiting = max(outcome.most_waiting, len(node.backlog))
         node.carry += to_serve
         while node.backlog and node.carry >= 1:
             node.carry -= 1
@@ -223,8 +222,8 @@ WAYS: Sequence[tuple[str, Retry]] = (("killed", all_alike), ("told to leave", ji
 
 
 def megabytes(outcome: Outcome) -> float:
-    """Return the memory that a node counts at most for connections and streams."""
-    size = outcome.most_streams * STREAM_BYTES + outcome.most_connections * CONNECTION_BYTES
+    """Return the most memory that a node counts: for streams, and if all who wait were accepted."""
+    size = outcome.most_streams * STREAM_BYTES + outcome.most_waiting * CONNECTION_BYTES
     return size / MIB
 
 

@@ -61,8 +61,8 @@ def test_memory_beyond_the_share_of_clients_is_said() -> None:
     little = msgspec.structs.replace(ROOMY.memory, warning_mb=10, critical_mb=20)
     config = msgspec.structs.replace(ROOMY, memory=little)
 
-    assert broken(Outcome(most_streams=2000, most_connections=2000), config)
-    assert not broken(Outcome(most_streams=100, most_connections=100), config)
+    assert broken(Outcome(most_streams=2000, most_waiting=2000), config)
+    assert not broken(Outcome(most_streams=100, most_waiting=100), config)
 
 
 def test_a_seed_decides_everything() -> None:
