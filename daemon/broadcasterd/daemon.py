@@ -97,7 +97,7 @@ class Daemon:
             clock=clock,
             thresholds=self._thresholds(),
             counts=counts,
-            engine=open_engine(config.engine, state_directory(os.environ), clock.unix_now, counts),
+            engine=open_engine(self.settings, state_directory(os.environ), clock.unix_now, counts),
         )
         self.supervisor = Supervisor(self.hub, self.monitor.memory_host())
         self.guard = Guard(self.settings, keys, self.hub.clock, self.hub.revocations)

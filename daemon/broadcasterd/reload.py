@@ -19,7 +19,8 @@ log = structlog.stdlib.get_logger(__name__)
 NEED_A_RESTART = frozenset(
     {
         *("server.host", "server.port", "server.backlog", "log.format", "log.file"),
-        *("engine.kind", "engine.path"),
+        *("engine.kind", "engine.path", "engine.url", "engine.password_file", "engine.tls_ca"),
+        *("engine.prefix", "engine.replicas", "engine.timeout"),
     }
 )  # and whether there is TLS at all
 """Keys that the running daemon keeps as they were when it started."""

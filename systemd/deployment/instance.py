@@ -22,6 +22,7 @@ CREDENTIALS = {
     "tls_certificate.pem": "tls/fullchain.pem",
     "tls_key.pem": "tls/privkey.pem",
     "webhook_key": "webhook_key",
+    "engine_password": "engine_password",
 }
 """The files of ``LoadCredential=`` of the unit, by their names there."""
 

@@ -30,6 +30,7 @@ OF_AN_INSTANCE: dict[str, Sequence[tuple[str, str]]] = {
         ("/etc/broadcasterd/jwks.json", "/etc/broadcasterd/%i.jwks.json"),
         ("/etc/broadcasterd/tls/", "/etc/broadcasterd/%i.tls/"),
         ("/etc/broadcasterd/webhook_key", "/etc/broadcasterd/%i.webhook_key"),
+        ("/etc/broadcasterd/engine_password", "/etc/broadcasterd/%i.engine_password"),
         ("User=broadcasterd\n", "User=broadcasterd-%i\n"),
         ("StateDirectory=broadcasterd\n", "StateDirectory=broadcasterd-%i\n"),
         ("RuntimeDirectory=broadcasterd\n", "RuntimeDirectory=broadcasterd-%i\n"),

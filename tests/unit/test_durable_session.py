@@ -21,7 +21,6 @@ from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import HEARTBEAT, chunk
 from broadcasterd.engine.port import (
-    Arrived,
     Dropped,
     Ended,
     EngineDown,
@@ -519,30 +518,3 @@ async def test_what_memory_has_no_room_for_is_as_lost_as_if_it_had_been_evicted(
     log = hub.find("t").log
 
     assert (log.last, log.floor, len(log)) == (2, 2, 0)
-
-
-# --- a shared engine -------------------------------------------------------------------------
-
-
-async def test_a_shared_engine_decides_the_places_and_its_events_come_back(
-    nursery: trio.Nursery,
-) -> None:
-    engine = Scripted(is_shared=True)
-    session = opened(await start(nursery, engine))
-    live = attach(session)
-    own, foreign = draft("own", key="k"), draft("foreign")
-    incarnation = session.log.incarnation
-    engine.placed = Placed(incarnation, [5, 2], frozenset({1}))
-    receipt = await session.publish([own, draft("again")])
-
-    assert receipt == Receipt(1, 1, f"{incarnation}-5", f"{incarnation}-2")
-    assert data_of(live) == []
-
-    at = 2000.0
-    await session.arrive(Arrived(incarnation, [KeptEvent(4, at, foreign), KeptEvent(5, at, own)]))
-    await session.arrive(Arrived(incarnation, [KeptEvent(5, at, own), KeptEvent(6, at, foreign)]))
-    await session.arrive(Arrived("another", [KeptEvent(7, at, foreign)]))
-    await wait_all_tasks_blocked()
-
-    assert data_of(live) == ["foreign", "own", "foreign"]
-    assert session.log.last == 6

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
+from broadcasterd.broadcast.fresh import MAX_BATCH_BYTES
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.publication import Receipt
 from broadcasterd.broadcast.session import (
     FINISH_TIMEOUT_S,
     INBOX_PUBLICATIONS,
-    MAX_BATCH_BYTES,
     Session,
 )
 from broadcasterd.broadcast.slices import SLICE

@@ -47,6 +47,7 @@ def test_the_template_is_the_service_with_names_of_its_own() -> None:
         "LoadCredential=tls_certificate.pem:/etc/broadcasterd/%i.tls/fullchain.pem",
         "LoadCredential=tls_key.pem:/etc/broadcasterd/%i.tls/privkey.pem",
         "LoadCredential=webhook_key:/etc/broadcasterd/%i.webhook_key",
+        "LoadCredential=engine_password:/etc/broadcasterd/%i.engine_password",
         "User=broadcasterd-%i",
         "StateDirectory=broadcasterd-%i",
         "RuntimeDirectory=broadcasterd-%i",

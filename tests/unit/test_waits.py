@@ -36,7 +36,10 @@ ANSWERS = {
     "hub.py: self.engine.settled()": ("publisher", "engine's writer"),
     "take_up.py: hub.engine.load(taking)": ("start", "engine's writer"),
     "take_up.py: engine.settled()": ("start", "engine's writer"),
-    "durable_session.py: self._inbox.send(arrived)": ("engine's reader", "session"),
+    "hub.py: self.engine.end(name)": ("publisher", "engine's writer"),
+    "shared_session.py: attempt.done.wait()": ("publisher", "session"),
+    "shared_session.py: self._news.wait()": ("publisher", "session"),
+    "shared_session.py: self._engine.follow(self)": ("session", "engine's writer"),
 }
 """Waits for what somebody has to do first: who waits, and for whom."""
 
@@ -50,6 +53,7 @@ WORK = {
 
 HELD = {
     "hub.py: async with trio.open_nursery()",
+    "take_up.py: async with trio.open_nursery()",
 }
 """What is held while something is waited for: children, and nothing else."""
 

@@ -31,6 +31,7 @@ from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import Gap, Position
 from broadcasterd.core.segment import Entry
 from broadcasterd.core.wire import HEARTBEAT
+from broadcasterd.errors import SessionEnded
 from broadcasterd.memory.holdings import REQUEST_BYTES
 
 MAX_PAGE_EVENTS = 1000
@@ -72,22 +73,20 @@ async def page(
     limit = head.number("limit", default=100, low=1, high=MAX_PAGE_EVENTS)
     wait = head.number("wait", default=0, low=0, high=MAX_WAIT_S)
     start = start_of(head)
-    if hub.was_ended(name):
-        return None
-    if not wait and name not in hub.sessions:  # a mere look opens no session
+    if not wait and _is_unknown(name, hub):  # a mere look opens no session
         beginning = hub.beginning_of(name)
         gap = None
         if isinstance(start, ById) and start.event_id != beginning:
             gap = Gap(start.event_id, None)
         return _page(name, [], next_id=beginning, gap=gap)
-    session = find_room(head, name, grant, hub)
-    if isinstance(session, NoRoom):
-        raise session.problem
+    session = await _find(head, name, grant, hub)
+    if session is None:
+        return None
     position = session.resolve(start)
     if wait and position.gap is None and not session.log.since(position.cursor, max_bytes=0):
         with until_gone():
             await _wait_for_news(head, session, grant, hub, wait)
-        if hub.was_ended(name):
+        if session.ending is EndReason.SESSION_CLOSED:
             return None
         if hub.sessions.get(name) is not session:  # lost meanwhile: the next page tells the gap
             return _page(name, [], next_id=session.log.id_of(position.cursor), gap=None)
@@ -97,6 +96,24 @@ async def page(
     if rest.has_more:
         return _pieces(rest, events, position.gap)
     return _page(name, events, next_id=rest.next_id, gap=position.gap)
+
+
+def _is_unknown(name: str, hub: Hub) -> bool:
+    return name not in hub.sessions and not hub.was_ended(name) and not hub.engine.is_shared
+
+
+async def _find(head: Head, name: str, grant: Grant, hub: Hub) -> Session | None:
+    """Return a session with all that there is; ``None`` if it was closed."""
+    if hub.was_ended(name):
+        return None
+    session = find_room(head, name, grant, hub)
+    if isinstance(session, NoRoom):
+        raise session.problem
+    try:
+        await session.ready()
+    except SessionEnded:
+        return None
+    return session
 
 
 class Rest:

@@ -129,7 +129,7 @@ async def publish(
         session = hub.open(name, grant.subject)
         published.add(await session.publish(events))
         hub.counts.published.record(perf_counter() - began)
-        published.subscribers = len(session.subscribers)
+        published.subscribers = session.streams
     return published
 
 
@@ -208,10 +208,10 @@ async def _publish_stream(
                 held.hold(stream.kept_bytes)
             await accept(stream.finish(), held)
     except Problem as problem:
-        published.subscribers = len(session.subscribers)
+        published.subscribers = session.streams
         problem.extra |= published.document()
         raise
-    published.subscribers = len(session.subscribers)
+    published.subscribers = session.streams
     published.remarks = stream.remarks()
     return published
 

@@ -35,6 +35,7 @@ from broadcasterd.api.publish import publish
 from broadcasterd.api.request import Head
 from broadcasterd.api.room import TurnedAway
 from broadcasterd.api.subscribe import STREAM_HEADERS, Admission, Over, admit
+from broadcasterd.api.subscribe_shared import admit_when_ready
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.config import Config, Settings
 from broadcasterd.errors import Problem
@@ -173,7 +174,10 @@ async def _listen(api: Api, call: Call, grant: Grant) -> Answer | LongAnswer | S
         if found is None:
             return NOTHING
         return json_answer(found) if isinstance(found, dict) else long_json_answer(found)
-    admission = admit(call.head, name, grant, api.hub)
+    if api.hub.engine.is_shared:
+        admission = await admit_when_ready(call.head, name, grant, api.hub)
+    else:
+        admission = admit(call.head, name, grant, api.hub)
     return NOTHING if isinstance(admission, Over) else _stream(admission)
 
 
@@ -208,8 +212,7 @@ async def _end_stream(api: Api, call: Call, _grant: Grant) -> Answer:
 
 
 async def _end_session(api: Api, call: Call, _grant: Grant) -> Answer:
-    api.hub.end(call.path["session"])
-    await api.hub.engine.settled()
+    await api.hub.close(call.path["session"])
     return NOTHING
 
 

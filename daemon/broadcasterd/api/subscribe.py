@@ -67,6 +67,11 @@ def admit(head: Head, name: str, grant: Grant, hub: Hub) -> Admission | TurnedAw
     session = find_room(head, name, grant, hub)
     if isinstance(session, NoRoom):
         return turn_away(head, hub, session)
+    return admit_from(start, session, grant, hub)
+
+
+def admit_from(start: Start, session: Session, grant: Grant, hub: Hub) -> Admission:
+    """Return the admission of a stream that starts somewhere in a session."""
     position = session.resolve(start)
     opening = b""
     if not isinstance(start, First | ById):

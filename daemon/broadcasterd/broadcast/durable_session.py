@@ -7,18 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isinf
-from time import perf_counter
 
 from typing_extensions import override
 
 from broadcasterd.broadcast.clock import Clock
+from broadcasterd.broadcast.fresh import Fresh
 from broadcasterd.broadcast.keeping import Keeping
-from broadcasterd.broadcast.publication import Publication, Receipt
+from broadcasterd.broadcast.publication import Publication
 from broadcasterd.broadcast.session import (
-    MAX_BATCH_BYTES,
-    MAX_BATCH_EVENTS,
-    Fresh,
-    Heartbeat,
     Message,
     Session,
 )
@@ -27,7 +23,7 @@ from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Settings
 from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.replaylog import ReplayLog
-from broadcasterd.engine.port import Arrived, Engine, KeptSession, Placed
+from broadcasterd.engine.port import Engine, KeptSession
 from broadcasterd.errors import Problem
 
 
@@ -79,15 +75,6 @@ class DurableSession(Session):
             for subscriber in tuple(self.subscribers):
                 self._beat(subscriber)
 
-    async def arrive(self, arrived: Arrived) -> None:
-        """Take events from a shared engine, as soon as there is room for them.
-
-        Raises:
-            trio.ClosedResourceError: the session is ending.
-
-        """
-        await self._inbox.send(arrived)
-
     # Telling the engine
 
     def kept(self) -> KeptSession:
@@ -123,15 +110,11 @@ class DurableSession(Session):
         try:
             while following is not None:
                 match following:
-                    case Publication() if self.keeping.engine.is_shared:
-                        await self._hand_over(following)
                     case Publication():
                         self.active_at = self.now()
                         self.log.expire(self.active_at)
                         staging.add(following)
-                    case Arrived():
-                        await self._take(following)
-                    case Heartbeat():
+                    case _:
                         await self._heartbeat()
                 following = None if staging.is_full else self._next()
             if staging:
@@ -164,7 +147,7 @@ class DurableSession(Session):
         for publication, events, receipt in staging:
             fresh.offered = fresh.offered if fresh.entries else self.log.last
             for event in events:
-                if self._put(self.log.last + 1, event, fresh):
+                if fresh.add(self._log(self.log.last + 1, event)):
                     await self._spread(fresh)
             self.counts.duplicates += receipt.duplicates
             if not publication.settled.is_set():
@@ -172,51 +155,9 @@ class DurableSession(Session):
         await self._broadcast(fresh)
         self.trim_kept()
 
-    def _put(self, seq: int, event: EncodedEvent, fresh: Fresh) -> bool:
-        """Log an event that the engine has; return whether there is enough to broadcast."""
-        now = self.active_at = self.published_at = self.now()
-        entry = self.log.put(seq, event.block, now=now, ttl=event.ttl, key=event.key)
-        if not fresh.entries:
-            fresh.since = perf_counter()
-        fresh.entries.append(entry)
-        fresh.size += len(entry.frame)
-        return fresh.size >= MAX_BATCH_BYTES or len(fresh.entries) >= MAX_BATCH_EVENTS
-
-    async def _hand_over(self, publication: Publication) -> None:
-        """Have a shared engine place a publication; its events come back as :class:`Arrived`."""
-        outcome: Receipt | Problem = self._refusal()
-        try:
-            for event in publication.events:
-                self.log.check_fits(event.block, ttl=event.ttl, key=event.key)
-            outcome = Receipt(0, 0, None, None)
-            if publication.events:
-                placed = await self._wait_for_engine(publication.events)
-                outcome = Receipt(
-                    len(placed.seqs) - len(placed.duplicates),
-                    len(placed.duplicates),
-                    f"{placed.incarnation}-{placed.seqs[0]}",
-                    f"{placed.incarnation}-{placed.seqs[-1]}",
-                )
-                self.counts.duplicates += outcome.duplicates
-        except Problem as problem:
-            outcome = problem
-        finally:
-            publication.settle(outcome)
-
-    async def _wait_for_engine(self, events: Sequence[EncodedEvent]) -> Placed:
+    async def _wait_for_engine(self, events: Sequence[EncodedEvent]) -> None:
         self._is_waiting = True
         try:
-            return await self.keeping.keep(self.name, events)
+            await self.keeping.keep(self.name, events)
         finally:
             self._is_waiting = False
-
-    async def _take(self, arrived: Arrived) -> None:
-        """Log and broadcast what came from a shared engine; what is there already is left out."""
-        if arrived.incarnation != self.log.incarnation:
-            return
-        fresh = Fresh()
-        fresh.offered = self.log.last
-        for kept in arrived.events:
-            if kept.seq > self.log.last and self._put(kept.seq, kept.event, fresh):
-                await self._spread(fresh)
-        await self._broadcast(fresh)

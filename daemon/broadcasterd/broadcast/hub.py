@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from contextvars import Context
-from functools import partial
 from itertools import islice
 from math import inf
 from typing import TypeVar
@@ -17,15 +16,16 @@ from broadcasterd.access.revocations import Revocations
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.durable_session import DurableSession
 from broadcasterd.broadcast.interrupts import Interrupts
+from broadcasterd.broadcast.making import make_session
 from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.session import Session
+from broadcasterd.broadcast.shared_session import NOT_FILLED
 from broadcasterd.broadcast.slices import for_each
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Settings
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.engine.memory import MemoryEngine
-from broadcasterd.engine.port import Dropped, Ended, Engine, Revoked
+from broadcasterd.engine.port import Dropped, Ended, Engine, Revoked, is_shared
 from broadcasterd.errors import RETRY_AFTER_S, Draining, NoSuchSession, Unavailable, UsedUp
 from broadcasterd.figures.counts import Counts
 from broadcasterd.memory.account import Account
@@ -170,6 +170,8 @@ class Hub:
             raise UsedUp(setting)
         self._ended.pop(name, None)
         incarnation, _ = self._promised.pop(name, (secrets.token_hex(4), 0.0))
+        if self.engine.is_shared:
+            incarnation = NOT_FILLED
         session = self.new_session(name, incarnation, subject)
         if isinstance(session, DurableSession):
             session.tell_engine()
@@ -214,24 +216,7 @@ class Hub:
 
     def new_session(self, name: str, incarnation: str, subject: str | None) -> Session:
         """Return a session that is not open yet; ``incarnation`` names its log in its ids."""
-        limits = self.settings.sessions
-        events = ReplayLog(
-            incarnation=incarnation,
-            max_events=limits.max_history_events,
-            max_bytes=limits.max_history_bytes,
-            max_age=limits.event_ttl,
-            account=self.logs,
-            counts=self.counts,
-        )
-        kind = partial(DurableSession, engine=self.engine) if self.engine.keeps else Session
-        return kind(
-            name,
-            events,
-            self.subscribers,
-            settings=self.settings,
-            clock=self.clock,
-            subject=subject,
-        )
+        return make_session(self, name, incarnation, subject)
 
     def put(self, session: Session) -> Session:
         """Open a session and run its task; return it."""
@@ -293,6 +278,22 @@ class Hub:
         self.engine.note(Ended(name, self.clock.unix_now()))
         for forgotten in self._forget_oldest(self._ended):
             self.engine.note(Ended(forgotten, None))
+
+    async def close(self, name: str) -> None:
+        """Close a session for good, wherever it is, and have that remembered.
+
+        Raises:
+            NoSuchSession: there is none of that name, and was none.
+            EngineDown: it may come back.
+
+        """
+        if not is_shared(self.engine):
+            self.end(name)
+            await self.engine.settled()
+        elif not await self.engine.end(name):
+            raise NoSuchSession(name)
+        elif name in self.sessions:
+            self.drop(self.sessions[name], EndReason.SESSION_CLOSED)
 
     def note_ended(self, name: str, at: float) -> None:
         """Remember that a session was closed."""

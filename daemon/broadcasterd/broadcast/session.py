@@ -17,6 +17,7 @@ import trio
 
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
+from broadcasterd.broadcast.fresh import MAX_BATCH_EVENTS, Fresh
 from broadcasterd.broadcast.inbox import Inbox
 from broadcasterd.broadcast.publication import Publication, Receipt, ReceiptBook
 from broadcasterd.broadcast.slices import SLICE, for_each
@@ -28,7 +29,6 @@ from broadcasterd.core.position import Since, Start
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import LogStatistics, Position, ReplayLog
 from broadcasterd.core.segment import Entry
-from broadcasterd.engine.port import Arrived
 from broadcasterd.errors import Problem, SessionEnded, Unavailable
 from broadcasterd.figures.counts import Counts
 
@@ -36,12 +36,6 @@ log = structlog.stdlib.get_logger(__name__)
 
 INBOX_PUBLICATIONS = 16
 """Requests that may wait for the session: beyond it the publisher waits, with its body."""
-
-MAX_BATCH_BYTES = 32 * 1024
-"""Frames that one fan-out joins: half of what a live subscriber's empty socket takes."""
-
-MAX_BATCH_EVENTS = 250
-"""Half of what is retained by default: who reads at once gets all of them, however many come."""
 
 TURNS = 5
 """Of everybody else, between two batches of a publication: on HTTP/2 a reader needs a few, to take
@@ -55,25 +49,11 @@ class Heartbeat:
     """A message to the session task: send every live subscriber a heartbeat."""
 
 
-Message = Publication | Heartbeat | Arrived
+class Nudge:
+    """A message to the session task: there is something to look at."""
 
 
-class Fresh:
-    """Events that were logged and not broadcast yet, and the bytes of their frames.
-
-    Attributes:
-        offered: the last event before the publications that they are from.
-        since: when the first of them was logged, on the clock of durations.
-
-    """
-
-    __slots__ = ("entries", "offered", "since", "size")
-
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
-        self.size = 0
-        self.offered = 0
-        self.since = 0.0
+Message = Publication | Heartbeat | Nudge
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +110,11 @@ class Session:
     def limits(self) -> Sessions:
         """The ``[sessions]`` settings in force."""
         return self._settings.sessions
+
+    @property
+    def streams(self) -> int:
+        """How many are open on it, in all processes that share it."""
+        return len(self.subscribers)
 
     def now(self) -> float:
         """Return the moment: seconds on a monotonic clock."""
@@ -190,6 +175,15 @@ class Session:
         if isinstance(start, Since):
             start = Since(self._clock.moment(start.moment), start.asked)
         return self.log.resolve(start)
+
+    async def ready(self) -> None:
+        """Wait until the log has all that there is, wherever it is kept.
+
+        Raises:
+            EngineDown: nobody knows what there is.
+            SessionEnded: it was ended.
+
+        """
 
     def attach(self, subscriber: Subscriber) -> None:
         """Take a subscriber in and start to deliver; it gets all events after its cursor."""
@@ -328,16 +322,8 @@ class Session:
                 fresh.offered = self.log.last
             for count, event in enumerate(publication.events, start=1):
                 entry = self._append(event, receipt)
-                if entry is not None:
-                    if not fresh.entries:
-                        fresh.since = perf_counter()
-                    fresh.entries.append(entry)
-                    fresh.size += len(entry.frame)
-                if (
-                    fresh.size >= MAX_BATCH_BYTES
-                    or len(fresh.entries) >= MAX_BATCH_EVENTS
-                    or count % MAX_BATCH_EVENTS == 0  # where all are duplicates, too
-                ):
+                is_much = entry is not None and fresh.add(entry)
+                if is_much or count % MAX_BATCH_EVENTS == 0:  # where all are duplicates, too
                     # A body may hold thousands of events: let readers catch up meanwhile.
                     await self._spread(fresh)
             outcome = receipt.issue()
@@ -359,6 +345,11 @@ class Session:
         entry = self.log.append(event.block, now=now, ttl=event.ttl, key=event.key)
         receipt.note(entry.seq, accepted=True)
         return entry
+
+    def _log(self, seq: int, event: EncodedEvent) -> Entry:
+        """Log an event that the engine has."""
+        now = self.active_at = self.published_at = self.now()
+        return self.log.put(seq, event.block, now=now, ttl=event.ttl, key=event.key)
 
     async def _spread(self, fresh: Fresh) -> None:
         """Broadcast what there is, and let readers catch up before there is more."""

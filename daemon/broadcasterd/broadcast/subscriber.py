@@ -22,7 +22,7 @@ from typing import Protocol
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.config import Sessions
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.core.replaylog import Position, ReplayLog
+from broadcasterd.core.replaylog import Gap, Position, ReplayLog
 from broadcasterd.core.wire import encode_end, encode_gap, encode_priming
 from broadcasterd.figures.counts import Counts
 
@@ -170,6 +170,12 @@ class Subscriber(ABC):
     @abstractmethod
     def is_behind(self) -> bool:
         """Whether bytes wait for it and its client has taken nothing for ``LAGGING_S``."""
+
+    def move_to(self, log: ReplayLog, before: ReplayLog) -> None:
+        """Go on in a log that takes the place of another. The client is told of a gap, soon."""
+        asked = before.id_of(self.cursor) if self._gap is None else self._gap.asked
+        self.cursor = min(max(self.cursor, log.floor), log.last)
+        self._gap = Gap(asked, None)
 
     def _is_up_to_date(self) -> None:
         """Note that it has all events: from now on the ordinary limit holds."""

@@ -8,9 +8,11 @@ from contextlib import suppress
 from math import inf
 
 import structlog
+import trio
 
 from broadcasterd.broadcast.durable_session import DurableSession
 from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.telling import Telling, tell_names
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import encode_frame
@@ -23,6 +25,7 @@ from broadcasterd.engine.port import (
     KeptSession,
     Revoked,
 )
+from broadcasterd.errors import Problem
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -40,9 +43,25 @@ async def take_up(hub: Hub) -> None:
         return
     taking = _Taking(hub)
     await hub.engine.load(taking)
+    if hub.engine.is_shared:
+        await _catch_up(hub)
+        return
     taking.report()
     with suppress(EngineDown):  # then it is owed
         await taking.settle()
+
+
+async def _catch_up(hub: Hub) -> None:
+    """Have the sessions that a handover brought follow the engine."""
+
+    async def rejoin(session: Session) -> None:
+        with suppress(Problem):
+            await session.ready()  # or it is ended; or it catches up once the engine is back
+
+    async with trio.open_nursery() as nursery:
+        for session in [*hub.sessions.values()]:
+            if session.log.incarnation:
+                nursery.start_soon(rejoin, session)
 
 
 class _Taking:

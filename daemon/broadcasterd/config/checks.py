@@ -59,6 +59,8 @@ def check_pairs(config: Config) -> None:
             f"memory.warning_mb = {memory.warning_mb:g}: expected less than"
             f" memory.critical_mb = {memory.critical_mb:g}"
         )
+    if config.engine.kind == "redis" and config.engine.url is None:
+        raise ConfigError('engine.kind = "redis": expected engine.url beside it')
     if (server.tls_certificate is None) != (server.tls_key is None):
         alone, absent = ("tls_certificate", "tls_key")[:: 1 if server.tls_certificate else -1]
         raise ConfigError(

@@ -24,7 +24,10 @@ def kinds_of(section: str) -> dict[str, object]:
 
 # Their values may be secrets, or hold one (a webhook's URL): a message must not repeat them.
 _UNPRINTABLE = frozenset(
-    {"auth.secret", "auth.secret_file", "alerts.notify_team", "alerts.page_on_call"}
+    {
+        *("auth.secret", "auth.secret_file", "engine.url", "engine.password_file"),
+        *("alerts.notify_team", "alerts.page_on_call"),
+    }
 )
 
 

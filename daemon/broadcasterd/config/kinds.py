@@ -90,6 +90,15 @@ Threshold = Annotated[
 Hold = Annotated[
     float, Meta(ge=0, description='a number of seconds from 0, or a duration like "5m"')
 ]
+# Braces would say which slot of a Cluster a key is in; spaces separate keys in an ACL.
+KeyPrefix = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}\Z",
+        description="up to 64 letters, digits, _, ., : and -",
+    ),
+]
+Replicas = Annotated[int, Meta(ge=0, le=10, description="a whole number from 0 to 10")]
 # "none" is missing on purpose: a token that nobody signed proves nothing.
 Algorithm = Literal[
     "HS256", "HS384", "HS512",

@@ -14,6 +14,7 @@ from broadcasterd.config.kinds import (
     Count,
     Hold,
     HostName,
+    KeyPrefix,
     Leeway,
     Megabytes,
     MiB,
@@ -23,6 +24,7 @@ from broadcasterd.config.kinds import (
     Port,
     Rate,
     Receiver,
+    Replicas,
     RuleName,
     Seconds,
     Secret,
@@ -114,17 +116,32 @@ class EngineSettings(Section, frozen=True, kw_only=True):
 
     Attributes:
         kind: "memory" keeps nothing, but a restart under systemd hands everything over; "sqlite"
-            keeps a file. Another one takes a restart.
+            keeps a file; "redis" has several daemons share sessions and events (docs/redis.md).
+            Another one takes a restart.
         durability: answer a publisher once its events are on disk ("commit"), or before
             ("relaxed").
         path: the file of "sqlite", in a directory that is there. Without it: events.sqlite in the
             state directory that systemd gives.
+        url: the place of "redis": redis://host, unix:///path, sentinel://host,host/name or
+            cluster://host,host. With rediss, sentinels and clusters, it is spoken to over TLS. An
+            ACL user stands before an @.
+        password_file: the file of that user's password, or of the default user's.
+        tls_ca: a file of authorities that may vouch for Redis, in PEM, in place of the system's.
+        prefix: begins every key in Redis. Daemons with the same one share sessions.
+        replicas: how many replicas of Redis must have an event before its publisher is answered.
+        timeout: after so long a Redis that does not answer counts as lost.
 
     """
 
-    kind: Literal["memory", "sqlite"] = "memory"
+    kind: Literal["memory", "sqlite", "redis"] = "memory"
     durability: Literal["commit", "relaxed"] = "commit"
     path: Path | None = None
+    url: Text | None = None
+    password_file: Path | None = None
+    tls_ca: Path | None = None
+    prefix: KeyPrefix = "broadcasterd"
+    replicas: Replicas = 0
+    timeout: Seconds = 2.0
 
 
 class Memory(Section, frozen=True, kw_only=True):

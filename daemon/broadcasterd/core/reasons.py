@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class EndReason(StrEnum):
-    """Why a stream ended. The first seven are told to the client in ``event: broadcaster.end``."""
+    """Why a stream ended. The first eight are told to the client in ``event: broadcaster.end``."""
 
     SESSION_CLOSED = "session_closed"
     SESSION_EXPIRED = "session_expired"
@@ -15,6 +15,7 @@ class EndReason(StrEnum):
     REVOKED = "revoked"
     DRAINING = "draining"
     MEMORY = "memory"
+    UNAVAILABLE = "unavailable"
 
     CLIENT_GONE = "client_gone"
     CLIENT_SPOKE = "client_spoke"

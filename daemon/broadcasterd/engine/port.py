@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import msgspec
 import trio
@@ -130,12 +130,14 @@ class Placed:
         incarnation: that of the log that they are in.
         seqs: their numbers; of a duplicate that of the event that is retained.
         duplicates: the indexes of those that are duplicates.
+        elsewhere: the streams that are open on the session in other processes, as far as is known.
 
     """
 
     incarnation: str
     seqs: Sequence[int]
     duplicates: frozenset[int] = frozenset()
+    elsewhere: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +145,36 @@ class Arrived:
     """Events of a shared engine on their way into a session's log, in the engine's order.
 
     Attributes:
-        incarnation: that of the log that they are in.
-        events: own and foreign ones; numbers may be missing between them, which were trimmed.
+        events: own and foreign ones; each follows the one before it.
+        anew: the log begins anew, with these events: it was empty, or it has lost some that it
+            cannot get, or another incarnation takes its place.
 
     """
 
-    incarnation: str
     events: Sequence[KeptEvent]
+    anew: KeptSession | None = None
+
+
+class Follower(Protocol):
+    """A session that somebody reads, in the eyes of a shared engine."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def subject(self) -> str | None:
+        """The one on whose account it is opened."""
+
+    @property
+    def has(self) -> tuple[str, int]:
+        """The incarnation of its log and the number of the last event there; empty for none."""
+
+    def take(self, arrived: Arrived) -> None:
+        """Take what follows. It does not wait."""
+
+    def over(self) -> None:
+        """Take notice that the session was ended, by whomever. Nothing follows."""
 
 
 class Taker(Protocol):
@@ -237,3 +262,58 @@ class Engine(Protocol):
             EngineDown: it is not, yet.
 
         """
+
+
+class SharedEngine(Engine, Protocol):
+    """An engine through which others publish to the same sessions, too."""
+
+    async def publish(
+        self, name: str, events: Sequence[EncodedEvent], subject: str | None = None
+    ) -> Placed:
+        """Give events their places, all or none; whoever follows the session gets them.
+
+        Args:
+            name: the session's; it is opened if there is none.
+            events: one or more.
+            subject: the one on whose account it is opened.
+
+        Raises:
+            EngineDown: they are not published; or nobody knows.
+
+        """
+
+    async def follow(self, follower: Follower) -> None:
+        """Give a follower all that it does not have; and from then on all that comes.
+
+        Raises:
+            EngineDown: it has nothing yet. It will have, unless it is let go of.
+
+        """
+
+    def catch_up(self, follower: Follower) -> None:
+        """Go on from what a follower has: it left out what it was given since."""
+
+    def unfollow(self, follower: Follower) -> None:
+        """Let go of a follower."""
+
+    def attend(self, follower: Follower, streams: int) -> None:
+        """Tell the others how many streams are open here on a session that is followed.
+
+        It is kept from expiring while there are any.
+        """
+
+    def elsewhere(self, name: str) -> int:
+        """Return how many are open in other processes on a session, as far as is known."""
+
+    async def end(self, name: str) -> bool:
+        """End a session everywhere; return whether there is one of that name, or was.
+
+        Raises:
+            EngineDown: it is not ended; or nobody knows.
+
+        """
+
+
+def is_shared(engine: Engine) -> TypeGuard[SharedEngine]:
+    """Whether others publish through an engine, too."""
+    return engine.is_shared

@@ -21,6 +21,7 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
     "tls_certificate.pem": ("server", "tls_certificate"),
     "tls_key.pem": ("server", "tls_key"),
     "webhook_key": ("alerts", "webhook_key_file"),
+    "engine_password": ("engine", "password_file"),
 }
 """The section and the key that each credential is for, by its name."""
 
