@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import httpx
 import trio
@@ -27,6 +28,14 @@ STREAM = {"Content-Type": "text/event-stream"}
 CHUNKED = {"Transfer-Encoding": "chunked"}
 
 
+class Reachable(Protocol):
+    """A daemon that listens on loopback, wherever it runs."""
+
+    @property
+    def port(self) -> int:
+        """The port."""
+
+
 def target(session: str, query: str = "") -> str:
     """Return the path of a session's events."""
     return f"/v1/sessions/{session}/events{'?' if query else ''}{query}"
@@ -46,7 +55,7 @@ def publish(daemon: Daemon, session: str, *data: object) -> list[str]:
 
 
 @asynccontextmanager
-async def connected(daemon: Daemon, *, source: str | None = None) -> AsyncIterator[Http1]:
+async def connected(daemon: Reachable, *, source: str | None = None) -> AsyncIterator[Http1]:
     """Open a connection; ``source`` is the address that it comes from."""
     with trio.fail_after(CONVERSATION_S):
         async with await trio.open_tcp_stream(
@@ -57,22 +66,22 @@ async def connected(daemon: Daemon, *, source: str | None = None) -> AsyncIterat
 
 @asynccontextmanager
 async def following(
-    daemon: Daemon, session: str, query: str = "", headers: Mapping[str, str] | None = None
+    daemon: Reachable, session: str, query: str = "", headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[Following]:
     """Subscribe, and wait for the opening of the stream."""
     async with connected(daemon) as client:
         yield await client.follow(target(session, query), headers)
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], *, within: float = SOON) -> None:
     """Ask again and again until the condition holds; fail if it does not soon."""
-    with trio.fail_after(SOON):
+    with trio.fail_after(within):
         while not await condition():  # noqa: ASYNC110 (what changes it is another process)
             await trio.sleep(0.01)
 
 
 async def ask(
-    daemon: Daemon,
+    daemon: Reachable,
     method: str,
     path: str,
     headers: Mapping[str, str] | None = None,

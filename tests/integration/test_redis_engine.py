@@ -1,0 +1,376 @@
+"""The contract of a shared engine, with a real Redis: what it decides, gives and forgets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from broadcasterd.config import ConfigError, Settings, from_mapping
+from broadcasterd.core.event import EncodedEvent
+from broadcasterd.engine.port import Arrived, EngineDown, KeptEvent, KeptSession
+from broadcasterd.engine.redis.engine import RedisEngine
+from broadcasterd.engine.redis.places import place_of
+from broadcasterd.engine.redis.wire import slot_of
+from broadcasterd.figures.counts import Counts
+from tests.support.certificate import Certificate
+from tests.support.engines import Loaded, events_of
+from tests.support.inprocess import until
+from tests.support.redis import Redis, free_port, redis
+from tests.support.talk import eventually
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Redis]:
+    """Start one Redis for all tests of this file; each has sessions of its own."""
+    with redis() as server:
+        yield server
+
+
+@pytest.fixture
+def name() -> str:
+    """Return the name of a session that no other test uses."""
+    return f"e{next(_numbers)}"
+
+
+@dataclass
+class Reader:
+    """Takes what an engine gives, as a session does."""
+
+    name: str
+    subject: str | None = None
+    incarnation: str = ""
+    last: int = 0
+    events: list[KeptEvent] = field(default_factory=list)
+    anew: list[KeptSession] = field(default_factory=list)
+    is_over: bool = False
+
+    @property
+    def has(self) -> tuple[str, int]:
+        """What it has."""
+        return self.incarnation, self.last
+
+    @property
+    def seqs(self) -> list[int]:
+        """The numbers of what it was given."""
+        return [kept.seq for kept in self.events]
+
+    def take(self, arrived: Arrived) -> None:
+        """Take what follows."""
+        if arrived.anew is not None:
+            self.anew.append(arrived.anew)
+            self.incarnation, self.last = arrived.anew.incarnation, arrived.anew.last
+        self.events += arrived.events
+        if arrived.events:
+            self.last = arrived.events[-1].seq
+
+    def over(self) -> None:
+        """Take notice of the end."""
+        self.is_over = True
+
+
+@asynccontextmanager
+async def engine_at(
+    server: Redis, sessions: Mapping[str, object] | None = None
+) -> AsyncIterator[RedisEngine]:
+    """Run an engine while inside."""
+    settings = {"engine": {"kind": "redis", "url": server.url}, "sessions": sessions or {}}
+    engine = RedisEngine(Settings(from_mapping(settings)), Counts())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        await engine.load(Loaded())
+        yield engine
+        nursery.cancel_scope.cancel()
+
+
+async def test_numbers_follow_each_other_whoever_publishes(server: Redis, name: str) -> None:
+    async with engine_at(server) as a, engine_at(server) as b:
+        placed = [await each.publish(name, events_of("x", "y")) for each in (a, b, a)]
+
+    assert [[*each.seqs] for each in placed] == [[1, 2], [3, 4], [5, 6]]
+    assert len({each.incarnation for each in placed}) == 1
+
+
+async def test_a_reader_is_given_what_there_is_and_then_what_comes(
+    server: Redis, name: str
+) -> None:
+    events = [EncodedEvent(b"a"), EncodedEvent(b"b", 2.5), EncodedEvent(b"c\0\xff", None, "key")]
+    async with engine_at(server) as a, engine_at(server) as b:
+        await a.publish(name, events, "somebody")
+        reader = Reader(name)
+        await b.follow(reader)
+        assert [kept.event for kept in reader.events] == events
+        [session] = reader.anew
+        assert (session.subject, session.floor, session.last) == ("somebody", 0, 3)
+
+        await a.publish(name, [*events_of("d"), *events[1:2]])
+        await until(lambda: len(reader.events) == 5)
+        assert [kept.event for kept in reader.events[3:]] == [*events_of("d"), events[1]]
+        assert reader.seqs == [1, 2, 3, 4, 5]
+        assert reader.events[0].at <= reader.events[4].at
+
+        b.unfollow(reader)
+        await a.publish(name, events_of("e"))
+        await b.follow(reader)
+        assert reader.seqs == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_key_is_a_duplicate_while_its_event_is_retained(server: Redis, name: str) -> None:
+    def keyed(key: str, ttl: float | None = None) -> EncodedEvent:
+        return EncodedEvent(b"x", ttl, key)
+
+    async with engine_at(server, {"max_history_events": 4}) as engine:
+        first = await engine.publish(name, [keyed("a"), keyed("b", 0.05), keyed("a")])
+        assert ([*first.seqs], first.duplicates) == ([1, 2, 1], frozenset({2}))
+        again = await engine.publish(name, [*events_of("y"), keyed("a")])
+        assert ([*again.seqs], again.duplicates) == ([3, 1], frozenset({1}))
+        await trio.sleep(0.06)
+        late = await engine.publish(name, [keyed("b")])
+        assert ([*late.seqs], late.duplicates) == ([4], frozenset())
+        await engine.publish(name, events_of("1", "2", "3", "4"))
+        fresh = await engine.publish(name, [keyed("a"), keyed("b")])
+        assert not fresh.duplicates
+    assert server.ask("HLEN", f"broadcasterd:{{{name}}}:keys") == "2"
+
+
+async def test_redis_has_an_eighth_more_than_the_bounds_at_most(server: Redis, name: str) -> None:
+    limits = {"max_history_events": 80, "max_history_bytes": 2000}
+    key = f"broadcasterd:{{{name}}}:events"
+    async with engine_at(server, limits) as engine:
+        for _ in range(300):
+            await engine.publish(name, events_of("x"))
+        assert 80 <= int(server.ask("XLEN", key)) <= 90
+        await engine.publish(name, events_of("x" * 1500))
+        await engine.publish(name, events_of("y" * 1500))
+        assert int(server.ask("XLEN", key)) == 1
+        reader = Reader(name)
+        await engine.follow(reader)
+    [session] = reader.anew
+    assert (session.floor, session.last, reader.seqs) == (301, 302, [302])
+
+
+async def test_what_is_not_used_expires_in_redis(server: Redis, name: str) -> None:
+    key = f"broadcasterd:{{{name}}}"
+    async with engine_at(server, {"event_ttl": 100, "session_ttl": 1000}) as engine:
+        await engine.publish(name, [EncodedEvent(b"x", None, "key")])
+        left = {each: int(server.ask("PTTL", key + each)) for each in ("", ":events", ":keys")}
+
+    assert 1_000_000 < left[""] <= 1_012_500
+    assert 100_000 < left[":events"] <= 112_500
+    assert 100_000 < left[":keys"] <= 112_500
+
+
+async def test_numbers_go_on_where_all_events_were_too_old(server: Redis, name: str) -> None:
+    async with engine_at(server, {"event_ttl": 0.05}) as engine:
+        before = await engine.publish(name, events_of("x", "y"))
+        await until(lambda: server.ask("EXISTS", f"broadcasterd:{{{name}}}:events") == "0")
+        reader = Reader(name)
+        await engine.follow(reader)
+        after = await engine.publish(name, events_of("z"))
+
+    assert (reader.anew[0].floor, reader.anew[0].last) == (2, 2)
+    assert reader.anew[0].floor_at is not None
+    assert (after.incarnation, [*after.seqs]) == (before.incarnation, [3])
+
+
+@pytest.mark.slow
+async def test_a_session_that_is_listened_to_does_not_expire(server: Redis, name: str) -> None:
+    async with engine_at(server, {"session_ttl": 1.0}) as engine:
+        reader = Reader(name)
+        await engine.follow(reader)
+        engine.attend(reader, 1)
+        await trio.sleep(1.5)
+        assert server.ask("EXISTS", f"broadcasterd:{{{name}}}") == "1"
+        engine.attend(reader, 0)
+        await until(lambda: server.ask("EXISTS", f"broadcasterd:{{{name}}}") == "0")
+
+
+async def test_a_session_is_ended_for_all_and_may_begin_anew(server: Redis, name: str) -> None:
+    async with engine_at(server) as a, engine_at(server) as b:
+        before = await a.publish(name, events_of("x"))
+        reader, late = Reader(name), Reader(name)
+        await b.follow(reader)
+        assert await a.end(name)
+        await until(lambda: reader.is_over)
+        await b.follow(late)
+        assert late.is_over
+        assert await b.end(name)
+        assert not await b.end(f"{name}-unknown")
+        after = await b.publish(name, events_of("y"))
+
+    assert before.incarnation != after.incarnation
+    assert [*after.seqs] == [1]
+
+
+async def test_streams_are_counted_over_all_nodes(server: Redis, name: str) -> None:
+    async with engine_at(server) as a:
+        async with engine_at(server) as b:
+            here, there = Reader(name), Reader(name)
+            await a.follow(here)
+            await b.follow(there)
+            a.attend(here, 2)
+            b.attend(there, 3)
+
+            async def elsewhere() -> list[int]:
+                return [(await each.publish(name, events_of("x"))).elsewhere for each in (a, b)]
+
+            async def is_told() -> bool:
+                return await elsewhere() == [3, 2]
+
+            await eventually(is_told)
+        # A node that stops takes its own away.
+        assert (await a.publish(name, events_of("x"))).elsewhere == 0
+
+
+LOSE = """
+local entries = redis.call('XRANGE', KEYS[2], '-', ARGV[1])
+redis.call('DEL', KEYS[2])
+for _, entry in ipairs(entries) do
+  redis.call('XADD', KEYS[2], entry[1], unpack(entry[2]))
+end
+redis.call('HSET', KEYS[1], 'n', ARGV[1])
+"""
+
+
+def lose(server: Redis, name: str, *, last: int) -> None:
+    """Have Redis be as before its newest events, as a replica may be that takes over."""
+    key = f"broadcasterd:{{{name}}}"
+    server.ask("EVAL", LOSE, "2", key, f"{key}:events", str(last))
+
+
+@pytest.mark.parametrize("published_since", [0, 3])
+async def test_no_id_is_given_twice_after_a_failover_that_lost_events(
+    server: Redis, name: str, published_since: int
+) -> None:
+    async with engine_at(server) as a:
+        before = await a.publish(name, events_of("a", "b", "c"))
+        reader = Reader(name)
+        await a.follow(reader)
+        lose(server, name, last=1)
+        async with engine_at(server) as b:
+            other = Reader(name)
+            await b.follow(other)
+            for number in range(published_since):
+                await b.publish(name, events_of(f"new {number}"))
+            a.catch_up(reader)
+            await until(lambda: len(reader.anew) == 2)
+            await until(lambda: len(other.anew) == 2)
+            after = await b.publish(name, events_of("z"))
+            await until(lambda: other.last == after.seqs[0] == reader.last)
+
+    assert reader.incarnation == other.incarnation == after.incarnation != before.incarnation
+    assert after.seqs[0] > 3
+    assert [kept.event.block for kept in other.events][-1:] == [b"z"]
+
+
+async def test_scripts_that_redis_forgot_are_taught_again(server: Redis, name: str) -> None:
+    async with engine_at(server) as engine:
+        await engine.publish(name, events_of("x"))
+        server.ask("SCRIPT", "FLUSH")
+        placed = await engine.publish(name, events_of("y"))
+        server.ask("SCRIPT", "FLUSH")
+        reader = Reader(name)
+        await engine.follow(reader)
+
+    assert [*placed.seqs] == [2]
+    assert reader.seqs == [1, 2]
+
+
+async def test_a_redis_that_is_full_refuses_and_goes_on(name: str) -> None:
+    with redis("--maxmemory-policy", "noeviction") as server:
+        async with engine_at(server) as engine:
+            await engine.publish(name, events_of("x"))
+            server.ask("CONFIG", "SET", "maxmemory", "1")
+            with pytest.raises(EngineDown, match=r"OOM"):
+                await engine.publish(name, events_of("y"))
+            server.ask("CONFIG", "SET", "maxmemory", "0")
+            placed = await engine.publish(name, events_of("z"))
+
+    assert [*placed.seqs] == [2]
+
+
+RULES = (
+    *("~broadcasterd:*", "&broadcasterd:*", "-@all", "+@read", "+@write", "+@scripting"),
+    *("+@pubsub", "+@connection", "+role", "+time", "+wait", "-@dangerous", "+role"),
+)
+"""What docs/redis.md asks for."""
+
+
+async def test_a_user_with_a_password_is_enough(tmp_path: Path, name: str) -> None:
+    secret = "not-for-a-log"
+    file = tmp_path / "password"
+    file.write_text(f"{secret}\n")
+    with redis() as server:
+        server.ask("ACL", "SETUSER", "events", "on", f">{secret}", *RULES)
+        engine = {
+            "kind": "redis",
+            "url": f"unix://events@{server.path}",
+            "password_file": str(file),
+        }
+        settings = Settings(from_mapping({"engine": engine}))
+        running = RedisEngine(settings, Counts())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(running.run)
+            await running.load(Loaded())
+            placed = await running.publish(name, events_of("x"))
+            reader = Reader(name)
+            await running.follow(reader)
+            nursery.cancel_scope.cancel()
+
+    assert [*placed.seqs] == [1]
+    assert reader.seqs == [1]
+
+
+async def test_redis_is_spoken_to_over_tls_and_has_to_be_vouched_for(
+    certificate: Certificate, name: str
+) -> None:
+    port = free_port()
+    options = (
+        *("--tls-port", str(port), "--tls-auth-clients", "no"),
+        *("--tls-cert-file", str(certificate.chain), "--tls-key-file", str(certificate.key)),
+        *("--tls-ca-cert-file", str(certificate.chain)),
+    )
+    engine = {"kind": "redis", "url": f"rediss://127.0.0.1:{port}", "timeout": 5.0}
+    with redis(*options):
+        for trusted in (True, False):
+            vouched = {"tls_ca": str(certificate.chain)} if trusted else {}
+            running = RedisEngine(
+                Settings(from_mapping({"engine": {**engine, **vouched}})), Counts()
+            )
+            async with trio.open_nursery() as nursery:
+                await nursery.start(running.run)
+                if trusted:
+                    await running.load(Loaded())
+                    placed = await running.publish(name, events_of("x"))
+                else:
+                    await until(lambda: running.health.why == "Redis cannot be reached")  # noqa: B023
+                nursery.cancel_scope.cancel()
+
+    assert [*placed.seqs] == [1]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://", "http://host", "redis://a,b", "redis://host/x", "sentinel://a,b"),
+        *("cluster://a/1", "redis://user:password@host", "unix://", "host:6379"),
+    ],
+)
+def test_a_place_of_no_known_form_is_refused_and_not_repeated(url: str) -> None:
+    settings = Settings(from_mapping({"engine": {"kind": "redis", "url": url}}))
+    with pytest.raises(ConfigError, match=r"engine\.url: expected") as refused:
+        place_of(settings.engine)
+
+    assert "user" not in str(refused.value)
+
+
+def test_a_slot_is_that_of_the_specification() -> None:
+    assert slot_of("123456789") == 0x31C3
