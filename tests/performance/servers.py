@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tests.performance.cores import LOAD_CORE, SERVER_CORE, on_core
 from tests.performance.processes import LOOPBACK, ROOT, Load
 from tests.performance.server_process import Server, free_port
 from tests.support.daemon import as_toml
+from tests.support.redis import Redis
 from tests.support.tokens import jwt_mode
 
 BENCH = ROOT / ".venv-bench" / ".installed"  # there once all is
@@ -87,6 +88,7 @@ class Kind:
         takes_many: whether one POST may have several events.
         counts: whether it is that of this checkout, whose counting can be measured alone.
         only: the scenarios that it is in, if not in all.
+        beside: what runs beside it, given the directory.
 
     """
 
@@ -99,16 +101,18 @@ class Kind:
     takes_many: bool = True
     counts: bool = False
     only: frozenset[str] | None = None
+    beside: Callable[[Path], AbstractContextManager[object]] = nullcontext
 
     @contextmanager
     def serving(self, directory: Path) -> Iterator[Server]:
         """Run it on the core of the servers."""
         port = free_port()
         command = self.command(directory, port)
-        with on_core(SERVER_CORE):
-            server = Server(self.label, command, port, self.environment)
-        with server:
-            yield server
+        with self.beside(directory):
+            with on_core(SERVER_CORE):
+                server = Server(self.label, command, port, self.environment)
+            with server:
+                yield server
 
     @contextmanager
     def loading(self, server: Server) -> Iterator[Load]:
@@ -137,6 +141,7 @@ def compared(directory: Path, against: str | None) -> dict[str, Kind]:
         engine = {"kind": "sqlite", "durability": durability}
         label = f"broadcasterd, SQLite, {durability}"
         kinds[f"sqlite-{durability}"] = daemon(label, ROOT, engine=engine)
+    kinds["redis"] = daemon("broadcasterd, Redis", ROOT, engine={"kind": "redis"})
     kinds["nchan"] = nchan()
     kinds["sse-starlette"] = sse_starlette()
     kinds["bare"] = bare(directory)
@@ -168,10 +173,11 @@ def daemon(
             "auth": jwt_mode(directory) if tokens else {"mode": "none"},
         }
         if engine is not None:
-            sections["engine"] = {**engine, "path": str(directory / "events.sqlite")}
+            sections["engine"] = {**engine, **_place_of(engine, directory)}
         config.write_text(as_toml(sections))
         return [sys.executable, "-m", "broadcasterd", "serve", "--config", str(config)]
 
+    is_redis = engine is not None and engine["kind"] == "redis"
     return Kind(
         label=label,
         command=command,
@@ -179,7 +185,28 @@ def daemon(
         with_tokens=None if tokens or engine else daemon(label, checkout_of_it, tokens=True),
         counts=checkout_of_it == ROOT and not engine,
         only=frozenset({"publish"}) if engine else None,
+        missing="" if not is_redis or shutil.which("redis-server") else "it needs redis-server",
+        beside=_redis if is_redis else nullcontext,
     )
+
+
+def _place_of(engine: Mapping[str, object], directory: Path) -> dict[str, object]:
+    """Return where an engine keeps events."""
+    if engine["kind"] == "redis":
+        return {"url": Redis(directory).url}
+    return {"path": str(directory / "events.sqlite")}
+
+
+@contextmanager
+def _redis(directory: Path) -> Iterator[None]:
+    """Run a redis-server on the core of the load: its CPU time is no part of the daemon's."""
+    server = Redis(directory)
+    with on_core(LOAD_CORE):
+        server.start()
+    try:
+        yield
+    finally:
+        server.kill()
 
 
 def _known(
