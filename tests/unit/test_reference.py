@@ -109,12 +109,14 @@ two functions are replaced by what prints their candidates."""
     ],
     ids=["bash, a command", "bash, an option", "bash, a choice", "zsh", "fish"],
 )
-def test_a_shell_completes(shell: str, words: tuple[str, ...], candidates: list[str]) -> None:
+def test_a_shell_completes(
+    shell: str, words: tuple[str, ...], candidates: list[str], tmp_path: Path
+) -> None:
     before = ["--"] if shell == "fish" else ["shell"]
     said = subprocess.run(
         [require(shell), "-c", COMPLETE[shell], *before, "broadcasterd", *words],
         cwd=ROOT,
-        env={"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "HOME": "/nonexistent"},
+        env={"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
