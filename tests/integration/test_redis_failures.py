@@ -21,6 +21,9 @@ from tests.support.talk import Reachable, ask, connected, eventually, following,
 pytestmark = pytest.mark.slow
 
 SOON = 30.0
+BEATS = {"heartbeat_interval": 1.0}
+"""A client that hears nothing for ten seconds gives up."""
+
 SHORT = {"timeout": 0.5}
 """A Redis that is stopped is noticed after that. A loaded machine may take it for lost too early,
 which is no more than another failure to get over."""
@@ -120,7 +123,7 @@ async def test_redis_is_killed_and_comes_back_with_its_file() -> None:
         async def after() -> None:
             server.start()
 
-        async with nodes(2, server.url) as at:
+        async with nodes(2, server.url, sessions=BEATS) as at:
             await through(at, "s", before=before, after=after)
 
 
@@ -133,13 +136,13 @@ async def test_redis_does_not_answer_for_a_while() -> None:
         async def after() -> None:
             server.go_on()
 
-        async with nodes(2, server.url, engine=SHORT) as at:
+        async with nodes(2, server.url, engine=SHORT, sessions=BEATS) as at:
             await through(at, "s", before=before, after=after)
 
 
 async def test_streams_are_told_of_a_gap_where_redis_comes_back_empty() -> None:
     with redis() as server:
-        async with nodes(2, server.url) as (a, b):
+        async with nodes(2, server.url, sessions=BEATS) as (a, b):
             before = await publish(a, "s", "one", "two")
             listeners = Listener(), Listener()
             async with trio.open_nursery() as nursery:
@@ -209,7 +212,7 @@ async def test_nothing_is_lost_in_a_failover_where_replicas_are_waited_for() -> 
             # The Sentinel would do that, after ten seconds.
             primary.ask("REPLICAOF", "127.0.0.1", str(replica.port))
 
-        async with nodes(2, url, engine={"replicas": 1, **SHORT}) as at:
+        async with nodes(2, url, engine={"replicas": 1, **SHORT}, sessions=BEATS) as at:
             await through(at, "s", before=before, after=after)
 
 

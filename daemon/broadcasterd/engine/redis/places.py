@@ -94,15 +94,17 @@ class Dialer:
 
         """
         answer, problem = None, None
-        async with trio.open_nursery() as nursery:
-            connection = self.connection(location, signs_in=signs_in)
-            try:
-                await nursery.start(connection.run)
-                answer = await connection.create_request(command, *arguments, decode=True)
-            except (RedisError, OSError) as error:
-                problem = error
-            nursery.cancel_scope.cancel()
-        let_go(connection)
+        connection = self.connection(location, signs_in=signs_in)
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    await nursery.start(connection.run)
+                    answer = await connection.create_request(command, *arguments, decode=True)
+                except (RedisError, OSError) as error:
+                    problem = error
+                nursery.cancel_scope.cancel()
+        finally:
+            let_go(connection)
         if problem is not None:
             raise NotFound(str(problem)) from problem
         return answer
