@@ -361,7 +361,7 @@ class File:
 
 
 _INSERT = {
-    size: f"INSERT INTO event VALUES {', '.join(['(?, ?, ?, ?, ?)'] * size)}"  # noqa: S608 (marks)
+    size: f"INSERT INTO event VALUES {', '.join(['(?, ?, ?, ?, ?)'] * size)}"  # noqa: S608 # nosec B608 (marks)
     for size in _INSERTED_ROWS
 }
 
