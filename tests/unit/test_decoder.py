@@ -206,6 +206,7 @@ def test_an_event_is_dispatched_with_the_byte_that_completes_it() -> None:
         ([b"data: \xef\xbf\xbd\n\n"], "\ufffd", 0),  # encoded as it should be
         ([b"data: \xef", b"\xbf", b"\xbd\n", b"\n"], "\ufffd", 0),
         ([b"data: \xef\xbf", b"\xbd\xef\xbf\n\n"], "\ufffd" * 2, 1),
+        ([b"data: \xef\xbf\xbd", b"\xff\n\n"], "\ufffd" * 2, 1),
     ],
 )
 def test_what_is_not_utf8_is_replaced_and_counted(
@@ -254,7 +255,9 @@ LIMIT = 20
     [
         b"data: " + b"x" * 13 + b"\n\n",
         b"data: a\ndata: bcd\n\n",
+        (b"data: " + b"x" * 13 + b"\n\n") * 2,
         b"id: 1\n: a comment\ndata: abc\n\n",
+        (b":" + b"x" * 19 + b"\n") * 2 + b"data: x\n\n",
         "data: 🦆🦆🦆🦆🦆🦆🦆🦆🦆🦆🦆🦆\n\n".encode(),  # characters, not bytes
         b"\n".join([b"data: 1234567890\n"] * 50) + b"\n",
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
+import pytest
 from hypercorn.trio.worker_context import EventWrapper
 
 from broadcasterd.memory.holdings import AT_ONCE, UNUSED_S, Holdings
@@ -39,11 +40,12 @@ def holdings(*holders: Held) -> Holdings:
     return found
 
 
-def test_the_largest_are_told_first_and_no_more_than_is_needed() -> None:
+@pytest.mark.parametrize("wanted", [31, 50])
+def test_the_largest_are_told_first_and_no_more_than_is_needed(wanted: int) -> None:
     told: list[str] = []
     sizes = {"small": 10, "large": 30, "middle": 20}
     all_of_them = holdings(*(Held(name, size, told=told) for name, size in sizes.items()))
-    found = all_of_them.let_go(31, now=NOW)
+    found = all_of_them.let_go(wanted, now=NOW)
 
     assert ["large", "middle"] == told
     assert (2, 60) == (found.told, found.bytes)

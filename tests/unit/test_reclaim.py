@@ -1,4 +1,4 @@
-"""When memory is given back: under pressure, when it is worth it, and once more after that."""
+"""When memory is given back: under pressure, where that is worth it, and where it puzzles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcasterd.memory.breaker import State
-from broadcasterd.memory.reclaim import RELEASE_INTERVAL_S, WORTH_RELEASING_BYTES, ReleaseRule
+from broadcasterd.memory.reclaim import (
+    LONGEST_PAUSE_S,
+    LONGEST_PAUSE_WITHOUT_PRESSURE_S,
+    RELEASE_INTERVAL_S,
+    WORTH_RELEASING_BYTES,
+    ReleaseRule,
+)
 
 MUCH = 10 * WORTH_RELEASING_BYTES
 
@@ -26,9 +32,28 @@ class Rule(ReleaseRule):
         for _ in range(5):
             self.ask(MUCH)
 
-    def ask(self, counted: int) -> bool:
+    def ask(self, counted: int, *, is_puzzling: bool = False) -> bool:
         self.now += RELEASE_INTERVAL_S
-        return self.is_due(counted=counted, state=self.state, now=self.now)
+        return self.is_due(counted=counted, state=self.state, now=self.now, is_puzzling=is_puzzling)
+
+    def pauses(self, count: int) -> list[float]:
+        """Return so many pauses between two releases for what no count explains."""
+        done: list[float] = []
+        while len(done) <= count:
+            if self.ask(MUCH, is_puzzling=True):
+                done.append(self.now)
+        return [b - a for a, b in pairwise(done)]
+
+
+@pytest.mark.parametrize("is_puzzling", [False, True])
+def test_at_first_nothing_was_freed_and_nothing_is_due_unless_something_puzzles(
+    *, is_puzzling: bool
+) -> None:
+    rule = ReleaseRule()
+
+    assert 0 == rule.freed(0)
+    due = rule.is_due(counted=0, state=State.CLOSED, now=0, is_puzzling=is_puzzling)
+    assert due is is_puzzling
 
 
 @pytest.mark.parametrize("state", [State.CLOSED, None])
@@ -104,7 +129,7 @@ def test_from_a_change_of_state_it_is_wanted_until_it_is_done() -> None:
     assert rule.ask(MUCH)
     too_soon = rule.now + RELEASE_INTERVAL_S / 2
 
-    assert not rule.is_due(counted=MUCH, state=State.HALF_OPEN, now=too_soon)
+    assert not rule.is_due(counted=MUCH, state=State.HALF_OPEN, now=too_soon, is_puzzling=False)
     assert rule.is_wanted
 
     rule.state = State.HALF_OPEN
@@ -125,10 +150,49 @@ def test_it_waits_between_two() -> None:
     rule = Rule(State.OPEN)
     now = rule.now + 1
 
-    assert rule.is_due(counted=0, state=State.OPEN, now=now)
+    assert rule.is_due(counted=0, state=State.OPEN, now=now, is_puzzling=False)
     early = now + RELEASE_INTERVAL_S - 0.001
-    assert not rule.is_due(counted=0, state=State.OPEN, now=early)
-    assert rule.is_due(counted=0, state=State.OPEN, now=now + RELEASE_INTERVAL_S)
+    assert not rule.is_due(counted=0, state=State.OPEN, now=early, is_puzzling=False)
+    assert rule.is_due(counted=0, state=State.OPEN, now=now + RELEASE_INTERVAL_S, is_puzzling=False)
+
+
+UNTIL_LONGEST = {
+    State.OPEN: [1, 2, 4, 8, 16, *[LONGEST_PAUSE_S] * 3],
+    State.CLOSED: [1, 2, 4, 8, 16, 32, 64, 128, 256, *[LONGEST_PAUSE_WITHOUT_PRESSURE_S] * 3],
+}
+"""Pauses between two that look for what no count explains, in intervals of a second."""
+
+
+@pytest.mark.parametrize("state", UNTIL_LONGEST)
+def test_what_no_count_explains_is_looked_for_after_pauses_that_grow(state: State) -> None:
+    pauses = UNTIL_LONGEST[state]
+
+    assert pauses == Rule(state).pauses(len(pauses))
+
+
+def test_the_pauses_begin_anew_when_the_state_changes() -> None:
+    rule = Rule(State.WARNING)
+    rule.pauses(8)
+    rule.state = State.OPEN
+
+    assert rule.ask(MUCH, is_puzzling=True)
+    assert [2, 4, 8] == rule.pauses(3)
+
+
+def test_the_pauses_begin_anew_when_all_was_explained_for_a_moment() -> None:
+    rule = Rule(State.OPEN)
+    rule.pauses(8)
+    assert not rule.ask(MUCH)
+
+    assert [1, 2, 4] == rule.pauses(3)
+
+
+def test_what_no_count_explains_is_not_looked_for_more_often_than_anything() -> None:
+    rule = Rule(State.OPEN)
+    assert rule.ask(MUCH, is_puzzling=True)
+    soon = rule.now + RELEASE_INTERVAL_S / 2
+
+    assert not rule.is_due(counted=MUCH, state=State.OPEN, now=soon, is_puzzling=True)
 
 
 @given(
@@ -147,7 +211,7 @@ def test_it_is_never_done_more_often_than_allowed_nor_without_a_breaker(
     done: list[float] = []
     for counted, state, passing in run:
         now += passing
-        if rule.is_due(counted=counted, state=state, now=now):
+        if rule.is_due(counted=counted, state=state, now=now, is_puzzling=False):
             assert state is not None
             done.append(now)
 

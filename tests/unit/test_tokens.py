@@ -336,6 +336,25 @@ def test_the_leeway_is_for_those_who_come_late(load: Load) -> None:
     assert refused(ring, sign(claims(ttl=-61))) is TokenFault.EXPIRED
 
 
+def test_who_comes_on_the_dot_comes_late(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring, exp = load(leeway=60), int(time.time()) + 10
+    token = sign(claims(exp=exp))
+    monkeypatch.setattr(time, "time", lambda: exp)
+
+    assert ring.verify(token).expires_at == exp + 60
+
+
+def test_a_token_has_so_many_characters_at_most(load: Load) -> None:
+    size = MAX_TOKEN_CHARS * 3 // 4  # of what is encoded as so many
+    longest = max(
+        (sign(claims(admin=True, filling="x" * n)) for n in range(size - 300, size)),
+        key=lambda token: (len(token) <= MAX_TOKEN_CHARS, len(token)),
+    )
+
+    assert MAX_TOKEN_CHARS == len(longest)
+    assert load().verify(longest).admin
+
+
 def test_what_is_shown_of_a_fault_fits_into_a_header_field() -> None:
     assert all(fault.isascii() and fault.isprintable() for fault in TokenFault)
     assert not any(set(fault) & set('"\\') for fault in TokenFault)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -175,5 +176,5 @@ def read_frame(frame: bytes) -> Received:
 
 def decode(stream: Iterable[bytes]) -> list[Received]:
     """Decode a whole stream that is known to be ours (no limit on its size)."""
-    decoder = StreamDecoder(max_event_chars=2**63)
+    decoder = StreamDecoder(max_event_chars=sys.maxsize)
     return [event for piece in stream for event in decoder.feed(piece)]

@@ -122,11 +122,10 @@ class Holdings(Account):
                 unused.append((size, holder))
         told = 0
         for size, holder in nlargest(AT_ONCE, unused, key=lambda each: each[0]):
-            if wanted <= 0:
-                break
-            if holder in self._holders:
-                self._holders[holder] = True
-            holder.let_go()
-            wanted -= size
-            told += 1
+            if wanted > 0:
+                if holder in self._holders:
+                    self._holders[holder] = True
+                holder.let_go()
+                wanted -= size
+                told += 1
         return LetGo(told, spare)

@@ -44,9 +44,7 @@ class ReleaseRule:
         """Return the bytes that were freed since the last release: RSS shows them still."""
         return max(0, self._most - counted)
 
-    def is_due(
-        self, *, counted: int, state: State | None, now: float, is_puzzling: bool = False
-    ) -> bool:
+    def is_due(self, *, counted: int, state: State | None, now: float, is_puzzling: bool) -> bool:
         """Take the figures of this moment; ``True`` says that it is done now.
 
         ``is_puzzling`` says that more is resident than any count explains, so much that it is in

@@ -38,8 +38,8 @@ class Residue:
         self.excused = 0
         self._first: int | None = None  # at the first look: the program itself
         self._least = 0  # that there has ever been
-        self._tries = 0
-        self._at_last_try = 0
+        self._tries = 0  # in a row that brought nothing
+        self._at_last_try = 0  # that was unexplained
 
     @property
     def unexplained(self) -> int:
@@ -71,7 +71,7 @@ class Residue:
         is_much = self.unexplained + besides >= MUCH_BYTES
         return is_much and self.held_against_us + besides >= recover
 
-    def was_released(self, recover: int, *, is_spent: bool = False) -> bool:
+    def was_released(self, recover: int, *, is_spent: bool) -> bool:
         """Look what giving back has brought; return whether more is excused from now on.
 
         ``is_spent`` says that memory is not back, and that all has been freed that may be.
