@@ -106,6 +106,16 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["/etc/none/secret", "keys/none/secret"])
+def test_it_is_a_file_s_name_if_there_is_the_directory_that_it_begins_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("keys").mkdir()
+
+    assert problem(Auth(secret_file=Path(path))).startswith(f'auth.secret_file = "{path}": ')
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -116,6 +126,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
         ('{"keys": []}', "has 0 keys"),
         ('{"keys": [{"kty": "RSA", "use": "enc"}]}', "has 0 keys"),
         ('{"keys": [{}]}', "key 0: fits none of auth.algorithms"),
+        ('{"keys": [{}]}', "expected one that suits it among them (no signature)"),
         ('{"keys": [{"kty": "RSA", "kid": 7}]}', "kid: expected a text"),
         ('{"keys": [{"kty": "RSA", "kid": "k"}]}', "key 'k': expected a JWK of type 'RSA'"),
         ('{"keys": [{"kty": "RSA", "n": 7, "e": []}]}', "expected a JWK of type 'RSA'"),
@@ -192,7 +203,9 @@ def test_keys_for_encryption_are_passed_over(load: Load) -> None:
 
 def test_each_key_has_a_name_of_its_own(load: Load) -> None:
     with pytest.raises(ConfigError, match="has several of 'k'"):
-        load(public_jwk(RSA_KEY, kid="k"), public_jwk(EC_KEY, kid="k"), algorithms=ALL)
+        load(
+            *(public_jwk(key, kid=kid) for kid in "lk" for key in (RSA_KEY, EC_KEY)), algorithms=ALL
+        )
 
 
 def test_there_is_a_limit_to_keys(load: Load) -> None:

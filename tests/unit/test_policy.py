@@ -244,6 +244,85 @@ def test_an_open_breaker_lets_no_event_expire_early_while_those_over_their_share
     assert ExpireEarly(share=0.5) in decide(State.OPEN, *sessions, to_free=12 * MIB)
 
 
+def test_sessions_that_nobody_listens_to_count_as_held() -> None:
+    empty = [quiet(f"mallory-{n}", 0, subject="mallory") for n in range(300)]
+    large = quiet("alice", 200 * SESSION_BYTES, subscribers=1, idle=1e6, subject="alice")
+
+    assert ["mallory-0", "mallory-1"] == names(
+        decide(State.WARNING, *empty, large, to_free=2 * SESSION_BYTES)
+    )
+
+
+def test_what_it_cannot_give_yet_nobody_gives_in_its_place() -> None:
+    in_use = [quiet(f"mallory-{n}", 0, idle=1, subject="mallory") for n in range(300)]
+    large = quiet("alice", 200 * SESSION_BYTES, subscribers=1, idle=1e6, subject="alice")
+
+    assert [] == decide(State.WARNING, *in_use, large, to_free=SESSION_BYTES)
+
+
+ONE = MIB - SESSION_BYTES
+"""The history of a session that takes 1 MiB altogether."""
+
+
+def test_it_gives_what_it_owes_and_all_give_the_rest() -> None:
+    there = [
+        quiet(f"{name}-{n}", ONE, idle=idle - n, subject=name)
+        for name, count, idle in (("mallory", 10, 100), ("alice", 5, 300), ("bob", 5, 200))
+        for n in range(count)
+    ]
+    owed = 7  # in 10 of 20 MiB each has 3.3
+
+    assert [*(f"mallory-{n}" for n in range(owed)), "alice-0", "alice-1", "alice-2"] == names(
+        decide(State.OPEN, *there, to_free=10 * MIB)
+    )
+
+
+def test_where_it_gives_exactly_what_is_needed_no_event_expires_early() -> None:
+    there = [quiet(f"mallory-{n}", ONE, idle=100 - n, subject="mallory") for n in range(10)]
+    alice = quiet("alice", ONE, idle=1e6, subject="alice")
+
+    assert [DisconnectLaggards(), Forget("mallory-0"), Forget("mallory-1")] == decide(
+        State.OPEN, *there, alice, to_free=2 * MIB
+    )
+
+
+def test_each_of_its_sessions_gives_the_last_quarter_until_that_is_enough() -> None:
+    hoard = [
+        quiet(f"mallory-{n}", 8 * MIB, subscribers=1, idle=100 - n, subject="mallory")
+        for n in range(2)
+    ]
+    alice = quiet("alice", subscribers=1, idle=1e6, subject="alice")
+
+    assert [Trim("mallory-0", 0), Trim("mallory-1", MIB // 2)] == decide(
+        State.WARNING, *hoard, alice, to_free=16 * MIB
+    )
+
+
+@pytest.mark.parametrize(
+    ("to_free", "subscribers", "idle", "expected"),
+    [
+        (9 * MIB, 0, IDLE_S, Forget("mallory")),
+        (9 * MIB, 0, IDLE_S - 0.1, Trim("mallory", 0)),
+        (9 * MIB, 1, IDLE_S, Trim("mallory", 0)),
+        (7 * MIB, 0, IDLE_S, Trim("mallory", MIB)),
+    ],
+)
+def test_one_that_has_nothing_left_is_forgotten_if_nobody_is_there(
+    to_free: int, subscribers: int, idle: float, expected: ReliefAction
+) -> None:
+    hoard = quiet("mallory", 8 * MIB, subscribers=subscribers, idle=idle, subject="mallory")
+    alice = quiet("alice", subscribers=1, idle=0, subject="alice")
+
+    assert expected == decide(State.WARNING, hoard, alice, to_free=to_free)[0]
+
+
+def test_what_would_free_nothing_more_is_not_done() -> None:
+    an_event = SessionVitals("mallory", 1, MIB, 0, idle=1, subject="mallory")
+    alice = quiet("alice", 0, subscribers=1, subject="alice")
+
+    assert [Trim("mallory", MIB // KEPT_SHARE)] == decide(State.WARNING, an_event, alice)
+
+
 # --- the whole planner -----------------------------------------------------------------------
 
 

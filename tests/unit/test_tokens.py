@@ -263,10 +263,13 @@ def test_and_then_no_more(rotated: Rotated, ago: float, ttl: float) -> None:
     assert () == ring.secrets.previous
 
 
-def test_the_secret_of_before_verifies_what_it_is_long_enough_for(rotated: Rotated) -> None:
-    ring = rotated(previous=SECRET[:40], algorithms=("HS256", "HS512"))
+@pytest.mark.parametrize("size", [32, 63])
+def test_the_secret_of_before_verifies_what_it_is_long_enough_for(
+    rotated: Rotated, size: int
+) -> None:
+    ring = rotated(previous=SECRET[:size], algorithms=("HS256", "HS512"))
 
-    assert ring.verify(sign(claims(admin=True), SECRET[:40])).admin
+    assert ring.verify(sign(claims(admin=True), SECRET[:size])).admin
     assert ["HS256"] == [*ring.keys[-1].algorithms]
 
 
