@@ -15,6 +15,7 @@ from broadcasterd.core.history import (
     MAX_SEGMENT_BYTES,
     MIN_SEGMENT_BYTES,
     RELEASED_SHARE,
+    SHARE,
     SMALL_BYTES,
     History,
 )
@@ -165,3 +166,71 @@ def test_an_event_that_is_not_there_has_no_key() -> None:
     history.add(Entry(1, b"x", 1.0, None, "key"))
 
     assert ["key", None] == [history.key_of(seq) for seq in (1, 2)]
+
+
+def test_a_history_within_a_small_buffer_fills_it() -> None:
+    [tail] = filled(SMALL_BYTES // 128, 128).segments
+
+    assert SMALL_BYTES == tail.size
+    assert not tail.is_mapped
+
+
+def test_a_buffer_that_grows_has_room_for_the_next_frame() -> None:
+    history = filled(SMALL_BYTES // 100, 100)
+    history.add(Entry(1000, frame(1, LARGE_BYTES), 1000.0))
+    [tail] = history.segments
+
+    assert isinstance(tail, Tail)
+    assert tail.size == tail.limit
+
+
+def test_no_segment_has_more_than_its_share_of_the_history_before_it() -> None:
+    before = 0
+    for segment in filled(2000, 1000).segments:
+        assert segment.size <= min(max(MIN_SEGMENT_BYTES, before // SHARE), MAX_SEGMENT_BYTES)
+        before += segment.cost
+
+
+def test_a_frame_that_is_not_large_has_no_segment_of_its_own() -> None:
+    history = filled(300, 1000)
+    assert isinstance(history.segments[-1], Tail)
+    while history.segments[-1].limit - history.segments[-1].size < LARGE_BYTES:
+        history.add(Entry(history.count + 1, frame(1, 1000), 1000.0))
+    before = len(history.segments)
+    history.add(Entry(history.count + 1, frame(1, LARGE_BYTES), 1000.0))
+
+    assert before == len(history.segments)
+
+
+def test_a_tail_is_sealed_without_a_copy_while_it_may_have_its_mapping() -> None:
+    account = Account()
+    for elsewhere in (0, MAX_MAPPINGS * MAX_SEGMENT_BYTES):
+        history = filled(100, 100, account)
+        [tail] = history.segments
+        account.bytes += elsewhere
+        history.add(Entry(101, frame(101, LARGE_BYTES + 1), 101.0))
+
+        assert tail.is_mapped
+        assert history.segments[0].mapping is (None if elsewhere else tail.mapping)
+
+
+def test_stretches_are_within_the_bytes_together() -> None:
+    history = filled(100, 100)
+    history.drop(31)
+    history.drop(61)
+
+    def read(max_bytes: int) -> list[tuple[int, int]]:
+        return [(start, end) for _, start, end in history.stretches(0, max_bytes)]
+
+    assert [(0, 30), (31, 60), (61, 100)] == read(9800)
+    assert [(0, 30), (31, 60), (61, 99)] == read(9799)
+    assert [(0, 30), (31, 60)] == read(5999)
+    assert [(0, 30), (31, 32)] == read(3199)
+    assert [(0, 30)] == read(3099)
+
+
+def test_a_time_when_nothing_came_that_is_left_finds_nothing() -> None:
+    history = filled(3, 100)
+    history.drop(3)
+
+    assert [1, 2, None] == [history.since(moment) for moment in (1.0, 2.0, 3.0)]

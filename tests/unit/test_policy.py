@@ -320,7 +320,9 @@ def test_what_would_free_nothing_more_is_not_done() -> None:
     an_event = SessionVitals("mallory", 1, MIB, 0, idle=1, subject="mallory")
     alice = quiet("alice", 0, subscribers=1, subject="alice")
 
-    assert [Trim("mallory", MIB // KEPT_SHARE)] == decide(State.WARNING, an_event, alice)
+    assert [Trim("mallory", MIB // KEPT_SHARE)] == decide(
+        State.WARNING, an_event, alice, to_free=MIB + SESSION_BYTES
+    )
 
 
 # --- the whole planner -----------------------------------------------------------------------
