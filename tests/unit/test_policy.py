@@ -65,7 +65,7 @@ def quiet(
 
 @pytest.mark.parametrize("to_free", [-MIB, 0, 1, ALL])
 def test_a_closed_breaker_asks_nobody_and_does_nothing(to_free: int) -> None:
-    assert plan(State.CLOSED, to_free, not_asked) == Plan()
+    assert plan(State.CLOSED, to_free, not_asked) == Plan((), is_whole=True)
 
 
 @pytest.mark.parametrize("state", State)
@@ -180,12 +180,15 @@ def test_one_plan_has_so_many_actions_and_no_more(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", [*STATES_THAT_SHORTEN, State.OPEN])
-def test_one_plan_drops_so_many_events_and_hardly_more(state: State) -> None:
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_one_plan_drops_so_many_events_and_hardly_more(state: State, lacking: int) -> None:
     each = MAX_EVENTS // 4
-    sessions = [SessionVitals(f"s{n}", each, MIB, 0, 1e6 - n) for n in range(10)]
+    sessions = [
+        SessionVitals(f"s{n}", each - (0 if n else lacking), MIB, 0, 1e6 - n) for n in range(10)
+    ]
     todo = plan(state, 10**12, lambda: sessions)
 
-    assert ["s0", "s1", "s2", "s3"] == names(todo.actions)
+    assert ["s0", "s1", "s2", "s3", "s4"][: 4 + lacking] == names(todo.actions)
     assert not todo.is_whole
 
 
@@ -283,6 +286,15 @@ def test_where_it_gives_exactly_what_is_needed_no_event_expires_early() -> None:
 
     assert [DisconnectLaggards(), Forget("mallory-0"), Forget("mallory-1")] == decide(
         State.OPEN, *there, alice, to_free=2 * MIB
+    )
+
+
+def test_where_others_have_to_give_a_single_byte_events_expire_early() -> None:
+    mallory = quiet("mallory", ONE, subject="mallory")
+    alice = quiet("alice", 1, subscribers=1, subject="alice")
+
+    assert [ExpireEarly(share=0.5), DisconnectLaggards(), Forget("mallory"), Trim("alice", 0)] == (
+        decide(State.OPEN, mallory, alice, to_free=MIB + 1)
     )
 
 

@@ -144,7 +144,7 @@ class KeyIndex:
         """Iterate over the places where a mark may be: as far as they are taken."""
         slots, last = self._slots, len(self._slots) - 1
         place = mark & last
-        while last > 0 and slots[place]:
+        while slots and slots[place]:
             yield place
             place = (place + 1) & last
 
