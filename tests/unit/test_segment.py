@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broadcasterd.core import segment as module
 from broadcasterd.core.segment import Entry, Segment, Tail
 
 KEYS = st.none() | st.text("aé", min_size=1, max_size=40)
@@ -96,3 +97,65 @@ def test_pages_before_the_first_event_are_given_back(*, is_mapped: bool) -> None
 
     assert segment.released == (3 * PAGESIZE if is_mapped else 0)
     assert left_in(segment) == entries[3:]
+
+
+@pytest.mark.parametrize("count", [7, 8])
+@pytest.mark.parametrize("size", [8, 13])
+def test_figures_are_sealed_into_the_mapping_as_far_as_they_fit(
+    monkeypatch: pytest.MonkeyPatch, count: int, size: int
+) -> None:
+    monkeypatch.setattr(module, "_SHARE_OF_FIGURES", 1 << 40)  # no more room than is asked for
+    entries = [Entry(n, b"x" * size, float(n), 1.0, "ten octets") for n in range(count)]
+    frames = -(-count * size // 8) * 8  # aligned
+    figures = frames + (8 + 4) * count
+    ttls = figures + 4 * (count % 2) + 8 * count
+    keys = ttls + (4 + 10) * count
+
+    def placed(room: int) -> list[bool]:
+        sealed = tail_of(entries, is_mapped=True, room=room).sealed()
+        assert left_in(sealed) == entries
+        assert sealed.keys is not None
+        rows = (sealed.times, sealed.ends, sealed.ttls, sealed.keys.ends)
+        return [isinstance(row, memoryview) for row in rows]
+
+    assert [False, False, True, False] == placed(figures - 1)
+    assert [True, True, False, False] == placed(figures) == placed(ttls - 1)
+    assert [True, True, True, False] == placed(ttls) == placed(keys - 1)
+    assert [True, True, True, True] == placed(keys)
+
+
+@given(LISTED, MAPPED)
+def test_what_a_segment_costs_is_what_its_events_do(
+    figures: list[tuple[bytes, float | None, str | None]],
+    is_mapped: bool,  # noqa: FBT001 (hypothesis passes it)
+) -> None:
+    sealed = tail_of(listed(figures), is_mapped=is_mapped).sealed()
+    same = Segment(
+        memoryview(sealed.buffer),
+        sealed.ends,
+        sealed.seqs,
+        sealed.times,
+        ttls=sealed.ttls,
+        keys=sealed.keys,
+    )
+
+    assert (same.cost, same.size) == (sealed.cost, sealed.size)
+
+
+def test_the_newest_is_the_last_that_is_left() -> None:
+    segment = tail_of([Entry(n, b"x", 0.0) for n in range(1, 5)], is_mapped=False)
+
+    assert 3 == segment.newest()
+    segment.drop(1)
+    assert 3 == segment.newest()
+    segment.drop(3)
+    assert 2 == segment.newest()
+
+
+def test_what_is_not_here_is_not_found() -> None:
+    segment = tail_of([Entry(n, b"x", 0.0) for n in (1, 3, 5)], is_mapped=False)
+    segment.drop(0)
+
+    assert [None, None, 1, None, 2, None] == [segment.find(seq) for seq in (1, 2, 3, 4, 5, 6)]
+    segment.drop(2)
+    assert segment.find(5) is None
