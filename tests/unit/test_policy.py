@@ -328,6 +328,22 @@ def test_one_that_has_nothing_left_is_forgotten_if_nobody_is_there(
     assert expected == decide(State.WARNING, hoard, alice, to_free=to_free)[0]
 
 
+def test_of_its_sessions_one_that_has_nothing_to_give_leaves_all_to_the_next() -> None:
+    mallory = [
+        quiet("empty", 0, subscribers=1, idle=200, subject="mallory"),
+        quiet("large", 8 * MIB, subscribers=1, idle=100, subject="mallory"),
+    ]
+    others = [
+        quiet(name, 5 * MIB, subscribers=1, idle=1e6, subject=name) for name in ("alice", "bob")
+    ]
+    owed = 5 * MIB  # in 9 of 18 MiB each has 3
+
+    assert (
+        Trim("large", 8 * MIB - owed)
+        == decide(State.WARNING, *mallory, *others, to_free=9 * MIB)[0]
+    )
+
+
 def test_what_would_free_nothing_more_is_not_done() -> None:
     an_event = SessionVitals("mallory", 1, MIB, 0, idle=1, subject="mallory")
     alice = quiet("alice", 0, subscribers=1, subject="alice")

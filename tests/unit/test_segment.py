@@ -93,9 +93,12 @@ def test_pages_before_the_first_event_are_given_back(*, is_mapped: bool) -> None
     segment = tail_of(entries, is_mapped=is_mapped).sealed()
     for index in range(3):
         segment.drop(index)
-    segment.release()
+        segment.release()
 
-    assert segment.released == (3 * PAGESIZE if is_mapped else 0)
+    assert (segment.released, segment.wasted) == (
+        (3 * PAGESIZE, 0) if is_mapped else (0, 3 * PAGESIZE)
+    )
+    assert segment.left == PAGESIZE
     assert left_in(segment) == entries[3:]
 
 

@@ -177,8 +177,7 @@ class _Draft:
         before = self.actions.get(session.name)
         gone = _freed(session, before) if before else 0
         action = cut(session, gone + wanted)
-        freed = _freed(session, action) - gone if action else 0
-        if not action or freed <= 0:
+        if action is None or (freed := _freed(session, action) - gone) <= 0:
             return 0
         if not before:
             if len(self.actions) >= MAX_ACTIONS or self.events >= MAX_EVENTS:
