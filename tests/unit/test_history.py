@@ -114,6 +114,22 @@ def test_events_from_the_middle_leave_little_behind() -> None:
     ]
 
 
+def test_in_a_large_history_a_little_for_nothing_is_let_be() -> None:
+    history = filled(300, 1000)
+    oldest, last_sealed = history.segments[0], history.segments[-2]
+    for _ in range(5):
+        history.drop_oldest()
+    assert 0 == oldest.released
+    for _ in range(5):
+        history.drop_oldest()
+    assert 10_000 // PAGESIZE * PAGESIZE == oldest.released
+    for seq in range(last_sealed.first + 1, last_sealed.first + 11):
+        history.drop(seq)
+
+    assert history.segments[0] is oldest
+    assert history.segments[-2] is last_sealed
+
+
 def test_memory_that_is_needed_is_given_back_by_the_page() -> None:
     history = filled(3000, 200)
     for _ in range(3 * PAGESIZE // 200):
@@ -163,9 +179,12 @@ def test_the_bytes_are_on_the_common_account() -> None:
 
 def test_an_event_that_is_not_there_has_no_key() -> None:
     history = History(Account())
-    history.add(Entry(1, b"x", 1.0, None, "key"))
+    for seq, key in enumerate(["key", None, "gone", "other"], 1):
+        history.add(Entry(seq, b"x", 1.0, None, key))
+    assert "gone" == history.drop(3)
 
-    assert ["key", None] == [history.key_of(seq) for seq in (1, 2)]
+    assert ["key", None, None, "other", None] == [history.key_of(seq) for seq in range(1, 6)]
+    assert filled(1, 100).key_of(1) is None
 
 
 def test_a_history_within_a_small_buffer_fills_it() -> None:

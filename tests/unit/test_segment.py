@@ -145,6 +145,12 @@ def test_what_a_segment_costs_is_what_its_events_do(
     assert (same.cost, same.size) == (sealed.cost, sealed.size)
 
 
+def test_numbers_without_gaps_take_no_memory() -> None:
+    entries = [Entry(n, b"x", 0.0) for n in range(3, 7)]
+
+    assert range(3, 7) == tail_of(entries, is_mapped=True).sealed().seqs
+
+
 def test_the_newest_is_the_last_that_is_left() -> None:
     segment = tail_of([Entry(n, b"x", 0.0) for n in range(1, 5)], is_mapped=False)
 
