@@ -16,6 +16,7 @@ from broadcasterd.core.history import (
     MIN_SEGMENT_BYTES,
     RELEASED_SHARE,
     SHARE,
+    SMALL_AGAIN_BYTES,
     SMALL_BYTES,
     History,
 )
@@ -112,6 +113,29 @@ def test_events_from_the_middle_leave_little_behind() -> None:
     assert [1, 2000] == [
         segment.seqs[i] for segment in history.segments for i in segment.following(segment.head)
     ]
+
+
+@pytest.mark.parametrize(
+    ("left", "is_small"), [(SMALL_AGAIN_BYTES, True), (SMALL_AGAIN_BYTES + 1, False)]
+)
+def test_what_is_left_of_a_history_may_be_small_again(left: int, *, is_small: bool) -> None:
+    history = History(Account())
+    for seq, size in enumerate([PAGESIZE - 1, left], 1):
+        history.add(Entry(seq, frame(seq, size), float(seq)))
+    assert history.segments[0].is_mapped
+    history.drop_oldest()
+    [tail] = history.segments
+
+    assert isinstance(tail, Tail)
+    assert tail.limit == (SMALL_BYTES if is_small else MIN_SEGMENT_BYTES)
+    assert tail.is_mapped is not is_small
+
+
+def test_the_newest_so_many_begin_with_the_oldest_where_there_are_no_more() -> None:
+    history = filled(3, 100)
+
+    assert [None, 3, 1, 1, 1] == [history.newest(count) for count in (0, 1, 3, 4, 100)]
+    assert filled(0, 100).newest(1) is None
 
 
 def test_in_a_large_history_a_little_for_nothing_is_let_be() -> None:

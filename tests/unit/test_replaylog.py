@@ -613,6 +613,7 @@ class AgainstAModel(RuleBasedStateMachine):
         if sizes is not None:
             self.patches.setattr(history, "MIN_SEGMENT_BYTES", sizes[0])
             self.patches.setattr(history, "SMALL_BYTES", sizes[1])
+            self.patches.setattr(history, "SMALL_AGAIN_BYTES", sizes[1] * 3 // 4)
             self.patches.setattr(history, "WASTED_BYTES", sizes[2])
         self.account = Account()
         self.account.bytes = ELSEWHERE

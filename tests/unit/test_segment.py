@@ -151,6 +151,16 @@ def test_numbers_without_gaps_take_no_memory() -> None:
     assert range(3, 7) == tail_of(entries, is_mapped=True).sealed().seqs
 
 
+@pytest.mark.parametrize("is_mapped", [True, False])
+def test_what_was_read_is_good_while_a_tail_grows(*, is_mapped: bool) -> None:
+    tail = tail_of([Entry(1, b"a", 0.0)], is_mapped=is_mapped, room=10)
+    read = tail.read(0, 1)
+    tail.add(Entry(2, b"b", 0.0))
+
+    assert (b"a", b"ab") == (bytes(read), bytes(tail.read(0, 2)))
+    assert is_mapped is isinstance(read, memoryview), "a mapping is not copied"
+
+
 def test_the_newest_is_the_last_that_is_left() -> None:
     segment = tail_of([Entry(n, b"x", 0.0) for n in range(1, 5)], is_mapped=False)
 

@@ -25,6 +25,10 @@ SMALL_BYTES = 4 * 1024
 """A smaller buffer has no mapping of its own: the rest of its last page would be too much. Larger
 ones leave larger holes among small objects when they grow (measured)."""
 
+SMALL_AGAIN_BYTES = SMALL_BYTES * 3 // 4
+"""What is left of a history has such a buffer again if it takes no more of it: there is to be room
+for more."""
+
 MAPPING_BYTES = PAGESIZE
 """A mapping is accounted for so many bytes more: half of its first page was given up, and half of
 its last is not used yet."""
@@ -208,8 +212,8 @@ class History:
 
     def give_back(self) -> None:
         """Let go of what is kept for nothing: somebody needs the memory."""
-        for segment in self.segments[:1]:
-            segment.release()
+        if self.segments:
+            self.segments[0].release()
 
     def _let_go(self, place: int, cost: int) -> None:
         """Count an event of a segment as dropped, and let go of the segment if it is time to."""
@@ -234,7 +238,7 @@ class History:
         """Let go of what a segment has for nothing by a copy of the rest."""
         segment = self.segments[place]
         if segment is self._tail:
-            is_small = not place and segment.left <= SMALL_BYTES * 3 // 4
+            is_small = not place and segment.left <= SMALL_AGAIN_BYTES
             self._copy_tail(segment, SMALL_BYTES if is_small else self._wanted())
         else:
             self.segments[place] = self._compact(segment)
