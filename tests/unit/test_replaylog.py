@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from mmap import PAGESIZE
 
 import pytest
 from hypothesis import settings
@@ -14,6 +16,7 @@ from typing_extensions import override
 from broadcasterd.core import history
 from broadcasterd.core.decoder import decode
 from broadcasterd.core.event import Event
+from broadcasterd.core.expiries import Expiries
 from broadcasterd.core.history import WASTED_BYTES
 from broadcasterd.core.position import ById, First, Last, Now, Since
 from broadcasterd.core.replaylog import (
@@ -246,6 +249,45 @@ def test_a_log_that_goes_on_within_tighter_bounds_retains_what_they_allow() -> N
     assert 3 == log.floor
 
 
+def test_a_log_that_goes_on_knows_keys_and_what_is_short_lived() -> None:
+    before, log = make_log(), make_log()
+    before.append(b"data: x\n\n", now=5, key="k")
+    before.append(b"data: x\n\n", now=5, ttl=10)
+    log.go_on_from(floor=0, last=2, floor_at=0.0)
+    for segment in before.segments:
+        log.adopt(segment)
+
+    assert 1 == log.duplicate_of("k")
+    assert [0, 1] == [log.expire(14.9), log.expire(15)]
+    assert [1] == retained(log)
+
+
+@pytest.mark.parametrize(("now", "share", "released"), [(60, 1.0, 0), (30, 0.5, PAGESIZE)])
+def test_memory_is_given_back_where_it_is_needed_and_not_bit_by_bit(
+    now: float, share: float, released: int
+) -> None:
+    log = make_log(max_events=1000, max_age=60)
+    for n in range(300):
+        log.append(b"x" * 1000, now=0 if n < 5 else 20)
+
+    assert 5 == log.expire(now, share=share)
+    assert released == log.segments[0].released
+
+
+def test_short_lived_events_are_gone_through_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone_through: list[int] = []
+    keep = Expiries.keep
+
+    def counted(expiries: Expiries, wanted: Callable[[int], bool]) -> None:
+        gone_through.append(len(expiries))
+        keep(expiries, wanted)
+
+    monkeypatch.setattr(Expiries, "keep", counted)
+    fill(make_log(max_events=10), 1000, ttl=30)
+
+    assert 0 < len(gone_through) <= 1000 // 10
+
+
 # --- reading ---------------------------------------------------------------------------------
 
 
@@ -270,8 +312,13 @@ def test_reading_stays_within_its_bytes_but_gives_at_least_one() -> None:
 def test_reading_stays_within_its_count() -> None:
     log = make_log()
     fill(log, 5)
+    fill(log, 1, ttl=5)
+    fill(log, 5)
+    log.expire(5)
 
-    assert [entry.seq for entry in log.since(2, max_bytes=ALL, max_events=2)] == [3, 4]
+    for count in range(1, 9):
+        read = log.since(2, max_bytes=ALL, max_events=count)
+        assert [entry.seq for entry in read] == [3, 4, 5, 7, 8, 9, 10, 11][:count]
 
 
 # --- ids -------------------------------------------------------------------------------------
