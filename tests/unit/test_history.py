@@ -241,8 +241,11 @@ def test_a_frame_that_is_not_large_has_no_segment_of_its_own() -> None:
         history.add(Entry(history.count + 1, frame(1, 1000), 1000.0))
     before = len(history.segments)
     history.add(Entry(history.count + 1, frame(1, LARGE_BYTES), 1000.0))
-
     assert before == len(history.segments)
+
+    for _ in range(20):
+        history.add(Entry(history.count + 1, frame(1, LARGE_BYTES), 1000.0))
+    assert before + 20 // 2 > len(history.segments)
 
 
 def test_a_tail_is_sealed_without_a_copy_while_it_may_have_its_mapping() -> None:
