@@ -251,9 +251,10 @@ def test_an_event_with_a_ttl_of_its_own_goes_from_the_middle_and_leaves_no_gap()
     assert log.resolve(ById("7f3c-2")) == Position(2)
 
 
-def test_a_ttl_cannot_outlive_the_log() -> None:
+@pytest.mark.parametrize("ttl", [60, 1000])
+def test_a_ttl_cannot_outlive_the_log(ttl: float) -> None:
     log = make_log(max_age=60)
-    entry = log.append(b"data: x\n\n", now=0, ttl=1000)
+    entry = log.append(b"data: x\n\n", now=0, ttl=ttl)
 
     assert entry.ttl is None
     assert log.expire(60) == 1
