@@ -26,6 +26,8 @@ def node(
 ) -> AbstractAsyncContextManager[Serving]:
     """Run a daemon while inside that shares what is at a place."""
     engine = {"kind": "redis", "url": url, "timeout": TIMEOUT_S, **(engine or {})}
+    # It is in the process of the tests, whose memory says nothing of its health.
+    sections = {"memory": {"warning_mb": 100_000, "critical_mb": 200_000}, **sections}
     return serving(restore, engine=engine, **sections)  # type: ignore[arg-type] # sections, and no more
 
 

@@ -89,6 +89,13 @@ class Service:
                 (self.container.root / f"run/systemd/system/{unit}.d/test.conf").unlink(
                     missing_ok=True
                 )  # which systemd sees when the next one is installed
+            kept = (
+                self.container.root
+                / "var/lib/private"
+                / self.unit.removesuffix(".service").replace("@", "-")
+            )
+            for file in kept.glob("events.sqlite*"):
+                file.unlink()  # the next one finds no session of this one's
 
     def configure(self, **sections: Mapping[str, object]) -> None:
         """Write the configuration: these keys on top of ``DEFAULTS``."""
