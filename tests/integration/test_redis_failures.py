@@ -28,6 +28,9 @@ SHORT = {"timeout": 0.5}
 """A Redis that is stopped is noticed after that. A loaded machine may take it for lost too early,
 which is no more than another failure to get over."""
 
+WITH_REPLICA = {"timeout": 2.0, "replicas": 1}
+"""It is waited for half of that time."""
+
 
 @dataclass
 class Listener:
@@ -212,8 +215,40 @@ async def test_nothing_is_lost_in_a_failover_where_replicas_are_waited_for() -> 
             # The Sentinel would do that, after ten seconds.
             primary.ask("REPLICAOF", "127.0.0.1", str(replica.port))
 
-        async with nodes(2, url, engine={"replicas": 1, **SHORT}, sessions=BEATS) as at:
+        async with nodes(2, url, engine=WITH_REPLICA, sessions=BEATS) as at:
             await through(at, "s", before=before, after=after)
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["it comes back", "the primary is lost"])
+async def test_what_no_replica_has_is_seen_by_nobody_and_then_once(*, is_lost: bool) -> None:
+    with sentinels() as (primary, replica, url):
+        async with nodes(2, url, engine=WITH_REPLICA, sessions=BEATS) as (a, b):
+            one = await publish(a, "s", "one")
+            publisher, listener = Publisher("s", "p", (a,)), Listener()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(listener.listen, b, "s")
+                replica.ask("REPLICAOF", "127.0.0.1", "1")  # where nobody is: it gets no more
+                refused = await post(a, "s", {"data": "p-0", "idempotency_key": "p-0"})
+                async with following(
+                    a, "s", headers={"Last-Event-ID": str(one["last_id"])}
+                ) as late:
+                    if is_lost:
+                        primary.kill()
+                        replica.until(lambda: replica.ask("ROLE").startswith("master"))
+                        primary.start()
+                        primary.ask("REPLICAOF", "127.0.0.1", str(replica.port))
+                    else:
+                        replica.ask("REPLICAOF", "127.0.0.1", str(primary.port))
+                    await publisher.publish(0, a)
+                    await publisher.publish(1, a)
+                    data = await late.data(2)
+                await listener.has(2)
+                nursery.cancel_scope.cancel()
+
+    assert refused.status == 503
+    assert data == ["p-0", "p-1"]
+    assert listener.data == ["one", *data]
+    assert all(event.type == "message" for event in listener.events)
 
 
 async def test_a_restart_hands_streams_over_and_the_next_process_catches_up() -> None:

@@ -18,7 +18,7 @@ from tests.support.tools import require
 SOON_S = 10.0
 """How long a start, or a failover, may take on a loaded machine."""
 
-DOWN_MS = 500
+DOWN_MS = 1000
 """How long a primary may be silent until the Sentinels take it for down."""
 
 
@@ -130,7 +130,7 @@ def sentinels() -> Iterator[tuple[Redis, Redis, str]]:
         replica = stack.enter_context(
             redis("--replicaof", f"127.0.0.1 {primary.port}", *AT_ONCE, port=free_port())
         )
-        replica.until(lambda: "master_link_status:up" in replica.ask("INFO", "replication"))
+        primary.until(lambda: primary.ask("WAIT", "1", "100") == "1")  # it counts from now on
         directory = stack.enter_context(TemporaryDirectory(prefix="sentinel-"))
         file = Path(directory) / "sentinel.conf"
         file.write_text(

@@ -151,8 +151,11 @@ def test_one_that_the_kernel_ends_for_want_of_memory_is_replaced(service: Servic
         last_id = service.publish("s", "before")["last_id"]
         listener.until("before")
 
+        # systemd stops what is left in the cgroup, and is sometimes faster than the end of this.
         service.container.run(
-            "/usr/bin/python3", "-c", HOG, controllers + service.show("ControlGroup")
+            "/usr/bin/python3",
+            *("-c", HOG, controllers + service.show("ControlGroup")),
+            check=False,
         )
 
         assert listener.is_over()

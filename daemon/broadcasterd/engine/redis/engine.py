@@ -223,6 +223,7 @@ class RedisEngine:
             *_bounds(self._settings.sessions),
             keys.session,
             subject or "",
+            int(self._settings.engine.replicas > 0),
         ]
         size = 0
         for event in events:

@@ -1,16 +1,19 @@
 -- Publishes events of one session: gives them their numbers, or finds that they are duplicates,
--- retains them within the bounds, and tells every node that follows the session.
+-- retains them within the bounds, and tells every node that follows the session: at once, or once
+-- replicas have them (tell.lua).
 --
 -- KEYS: the session; its stream; its idempotency keys
 -- ARGV: the incarnation to begin with if there is none; max_history_events; max_history_bytes;
---       event_ttl and session_ttl in ms; the channel; the subject; then for each event: it, its ttl
---       in seconds and its idempotency key, each of which may be empty
+--       event_ttl and session_ttl in ms; the channel; the subject; 1 if replicas must have them
+--       first; then for each event: it, its ttl in seconds and its idempotency key, each of which
+--       may be empty
 -- Returns: incarnation; last number; streams on all nodes; then for each duplicate its place among
 --       the events, from 0, and the number that is retained
 --
 -- The session is a hash: i incarnation, n last number, b bytes retained, o opened at, s subject,
 -- a time of the last event, f time of the newest event that a bound took, w streams on all nodes,
--- x ended at, r when the expiry is renewed next. Times are in microseconds.
+-- x ended at, r when the expiry is renewed next, c the last number that nodes were told of, where
+-- that waits for replicas. Times are in microseconds.
 -- An entry of the stream has the fields e event, t ttl, k key. Its id is number-time: no two
 -- events ever have the same, though a number may be given again after a failover.
 
@@ -18,7 +21,7 @@ local session, stream, keys = KEYS[1], KEYS[2], KEYS[3]
 local call = redis.call
 local clock = call('TIME')
 local now = clock[1] .. string.format('%06d', clock[2])
-local state = call('HMGET', session, 'i', 'n', 'b', 'w', 'x', 'r', 'a')
+local state = call('HMGET', session, 'i', 'n', 'b', 'w', 'x', 'r', 'a', 'c')
 local incarnation, last, bytes = state[1], tonumber(state[2] or 0), tonumber(state[3] or 0)
 local renew_at, ttl_ms = tonumber(state[6] or 0), math.min(ARGV[4], ARGV[5])
 local changes = {}
@@ -26,6 +29,7 @@ local changes = {}
 if not incarnation or state[5] then
   call('DEL', session, stream, keys)
   incarnation, last, bytes, renew_at = ARGV[1], 0, 0, 0
+  state[8] = nil
   changes = {'i', incarnation, 'o', now}
   if ARGV[7] ~= '' then changes[5], changes[6] = 's', ARGV[7] end
 elseif tonumber(now) >= renew_at + ttl_ms * 1000 then
@@ -54,11 +58,11 @@ local function retained(key)
 end
 
 local first, fresh, answer = last + 1, {}, {incarnation, 0, state[4] or '0'}
-for i = 8, #ARGV, 3 do
+for i = 9, #ARGV, 3 do
   local event, ttl, key = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local known = key ~= '' and retained(key)
   if known then
-    answer[#answer + 1] = (i - 8) / 3
+    answer[#answer + 1] = (i - 9) / 3
     answer[#answer + 1] = known
   else
     last = last + 1
@@ -120,6 +124,13 @@ if is_full or math.floor(last / step) > math.floor((first - 1) / step) then
   end
 end
 
+local waits = ARGV[8] == '1'
+if waits and not state[8] then
+  changes[#changes + 1] = 'c'
+  changes[#changes + 1] = string.format('%.0f', first - 1)
+elseif state[8] and not waits then
+  call('HDEL', session, 'c')  -- other nodes do not wait: all are told
+end
 if #fresh > 0 then
   changes[#changes + 1] = 'a'
   changes[#changes + 1] = now
@@ -140,7 +151,7 @@ else
   call('HSET', session, unpack(changes))
 end
 
-if #fresh > 0 then
+if #fresh > 0 and not waits then
   local head = string.format('%s %.0f %s %d ', incarnation, first, now, #fresh)
   call('SPUBLISH', ARGV[6], head .. table.concat(fresh))
 end

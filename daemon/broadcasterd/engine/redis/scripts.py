@@ -22,8 +22,9 @@ class Script:
 
 
 PUBLISH = Script.read("publish")
+TELL = Script.read("tell")
 FOLLOW = Script.read("follow")
 ATTEND = Script.read("attend")
 END = Script.read("end")
 
-SCRIPTS = (PUBLISH, FOLLOW, ATTEND, END)
+SCRIPTS = (PUBLISH, TELL, FOLLOW, ATTEND, END)

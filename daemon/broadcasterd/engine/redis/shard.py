@@ -31,7 +31,7 @@ from coredis.exceptions import ConnectionError as NoConnection
 
 from broadcasterd.engine.port import EngineDown
 from broadcasterd.engine.redis.places import Dialer, Location, NotFound, let_go
-from broadcasterd.engine.redis.scripts import PUBLISH, SCRIPTS, Script
+from broadcasterd.engine.redis.scripts import PUBLISH, SCRIPTS, TELL, Script
 from broadcasterd.engine.redis.wire import MOVED
 from broadcasterd.figures.counts import Counts
 
@@ -96,9 +96,10 @@ class _Command:
 class _Publication:
     """A call of the script that publishes, on its way to the server and back."""
 
-    __slots__ = ("answer", "command", "problem", "settled", "size", "was_unknown")
+    __slots__ = ("answer", "command", "keys", "problem", "settled", "size", "was_unknown")
 
-    def __init__(self, command: _Command, size: int) -> None:
+    def __init__(self, keys: Sequence[bytes], command: _Command, size: int) -> None:
+        self.keys = keys
         self.command = command
         self.size = size
         self.settled = trio.Event()
@@ -343,7 +344,7 @@ class Shard:
             await trio.lowlevel.checkpoint()
             raise EngineDown(self.why)
         command = _Command(b"EVALSHA", PUBLISH.digest, len(keys), *keys, *arguments)
-        publication = _Publication(command, size)
+        publication = _Publication(keys, command, size)
         self._waiting.append(publication)
         self._bell.set()
         await publication.settled.wait()
@@ -373,7 +374,7 @@ class Shard:
     async def _send_group(self, group: Sequence[_Publication]) -> None:
         began = perf_counter()
         try:
-            outcomes = await self._outcomes([each.command for each in group])
+            outcomes = await self._outcomes(group)
             self._counts.commits.record(perf_counter() - began)
             for publication, outcome in zip(group, outcomes, strict=False):
                 self._settle(publication, outcome)
@@ -391,16 +392,32 @@ class Shard:
             self._under_way -= 1
             self._answered.set()
 
-    async def _outcomes(self, commands: list[_Command]) -> Sequence[Any]:
-        """Return an answer or an error for each command."""
+    async def _outcomes(self, group: Sequence[_Publication]) -> Sequence[Any]:
+        """Return an answer or an error for each publication."""
         assert self._commands is not None  # noqa: S101 (while this runs)
-        if self._replicas:
-            wait_ms = int(self._dialer.timeout * 500)
-            commands = [*commands, _Command(b"WAIT", self._replicas, wait_ms)]
-        outcomes = await self._commands.create_request_batch(commands)  # type: ignore[arg-type]
+        commands = [each.command for each in group]
         if not self._replicas:
-            return outcomes
-        *outcomes, replicas = outcomes
+            return await self._commands.create_request_batch(commands)  # type: ignore[arg-type]
+        outcomes = await self._with_replicas(commands)
+        # Only then nodes are told, for a failover may take back what no replica has.
+        to_tell = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, list)]
+        told = await self._with_replicas(
+            [_telling(group[place].keys, outcomes[place]) for place in to_tell]
+        )
+        for place, outcome in zip(to_tell, told, strict=True):
+            if isinstance(outcome, NoScriptError):  # we learn it again with another connection
+                outcomes[place] = NoConnection()
+            elif isinstance(outcome, BaseException):
+                outcomes[place] = outcome
+        return outcomes
+
+    async def _with_replicas(self, commands: Sequence[_Command]) -> list[Any]:
+        """Return an answer or an error for each command, once enough replicas have it."""
+        assert self._commands is not None  # noqa: S101 (while this runs)
+        if not commands:
+            return []
+        wait = _Command(b"WAIT", self._replicas, int(self._dialer.timeout * 500))
+        *outcomes, replicas = await self._commands.create_request_batch([*commands, wait])  # type: ignore[list-item]
         if isinstance(replicas, int) and replicas >= self._replicas:
             self.remark = ""
             return outcomes
@@ -419,6 +436,13 @@ class Shard:
                 publication.settle(EngineDown(words_for(outcome)))
             case _:
                 publication.settle(outcome)
+
+
+def _telling(keys: Sequence[bytes], placed: Sequence[Any]) -> _Command:
+    """Return the call of the script that tells of what was published."""
+    session, stream, _ = keys
+    incarnation, last = placed[:2]
+    return _Command(b"EVALSHA", TELL.digest, 2, session, stream, incarnation, last, session)
 
 
 def _is_owed(publication: _Publication) -> bool:
