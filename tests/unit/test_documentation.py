@@ -179,7 +179,12 @@ def shown(call: str) -> Iterator[tuple[str, str]]:
 
 
 def test_each_target_that_is_shown_is_there() -> None:
-    targets = set(re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    files = PROJECT / "Makefile", *PROJECT.glob("*/*.mk"), *PROJECT.glob("systemd/*/*.mk")
+    targets = {
+        target
+        for file in files
+        for target in re.findall(r"^([\w-]+):", file.read_text(), re.MULTILINE)
+    }
     named = {
         (name, word)
         for name, arguments in shown(r"(?<![\w./-])make")
