@@ -133,6 +133,8 @@ class ForkServer:
 
 def main() -> None:
     """Fork on request until the tests are gone; in each process that is forked, run the daemon."""
+    # A shell has what it starts in the background ignore it, and with it all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     import_structlog()
     for module in MODULES:
         importlib.import_module(module)
