@@ -436,12 +436,18 @@ class Memory:
         return self._daemon.rss() / MIB
 
     @property
+    def own_mb(self) -> float:
+        """Those of them that are no file's: pages of a library may come at any time, once."""
+        return self._status("RssAnon")
+
+    @property
     def peak_mb(self) -> float:
         """The most megabytes that were resident."""
-        for line in (self._proc / "status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-        raise AssertionError("no VmHWM")
+        return self._status("VmHWM")
+
+    def _status(self, name: str) -> float:
+        [line] = re.findall(rf"^{name}:\s+(\d+) kB$", (self._proc / "status").read_text(), re.M)
+        return int(line) / 1024
 
     def reset(self) -> None:
         """Begin anew (proc(5): 5 in clear_refs resets the high water mark)."""
