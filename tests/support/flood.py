@@ -446,7 +446,9 @@ class Memory:
         return self._status("VmHWM")
 
     def _status(self, name: str) -> float:
-        [line] = re.findall(rf"^{name}:\s+(\d+) kB$", (self._proc / "status").read_text(), re.M)
+        [line] = re.findall(
+            rf"^{name}:\s+(\d+) kB$", (self._proc / "status").read_text(), re.MULTILINE
+        )
         return int(line) / 1024
 
     def reset(self) -> None:
