@@ -66,7 +66,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/pip-compile --q
 lock: ## write the lock files anew from what is asked for (LOCK_FLAGS=--upgrade for newer versions)
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet pip-tools==7.6.2
-	$(PIP_COMPILE) $(LOCK_FLAGS) --output-file requirements.lock pyproject.toml
+	$(PIP_COMPILE) $(LOCK_FLAGS) --extra redis --output-file requirements.lock pyproject.toml
 	$(PIP_COMPILE) $(LOCK_FLAGS) --extra dev --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml
 	$(PIP_COMPILE) $(LOCK_FLAGS) --only-build-deps --build-deps-for wheel \

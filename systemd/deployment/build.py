@@ -43,6 +43,9 @@ MADE_OF = (
 )
 """The files that decide on the contents of a release, besides the version of Python."""
 
+FROM_3_12_ON = "coredis/_py_312_typing.py"
+"""A module in the syntax of Python 3.12, which is imported from there on only."""
+
 DIGITS = 8
 COMPILED = "__pycache__"
 MANUALS = "share/man"
@@ -243,5 +246,8 @@ def _compile(library: Path, place: Path) -> None:
 
     That some are compiled already is no reason to leave them so: pip imports some that it installs.
     """
+    if sys.version_info < (3, 12):
+        for module in library.glob(f"python3.*/site-packages/{FROM_3_12_ON}"):
+            module.unlink()
     compiler = [sys.executable, "-m", "compileall", "-q", "-f", "-j", "0"]
     run(*compiler, "--invalidation-mode", "unchecked-hash", "-d", place, library)

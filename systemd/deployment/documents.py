@@ -11,6 +11,7 @@ BESIDE = (
     *("CHANGELOG.md", "SECURITY.md", "config/broadcasterd.toml"),
     "config/alerts/webhook.schema.json",
     *("config/Containerfile", "config/logrotate.conf", "config/supervisord.conf"),
+    *("config/node.toml", "config/node.socket.conf", "config/proxies/nginx-nodes.conf"),
     *(
         "config/prometheus/scrape.yml",
         "config/prometheus/alerts.yml",

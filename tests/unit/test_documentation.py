@@ -64,6 +64,7 @@ RUN_BY: Mapping[tuple[str, str], str] = {
     ("docs/start/recipes.md", "sh"): "e2e/test_recipes.py",
     ("docs/systemd.md", "sh Keys and certificates"): "systemd/test_documents.py",
     ("docs/systemd.md", "sh TLS with certbot"): "systemd/test_credentials.py",
+    ("docs/systemd.md", "sh Two cores, one address"): "systemd/test_nodes.py",
 }
 """By document and language, and heading where sections differ, the test that runs the listings. It
 takes all that there are, or unpacks as many as it knows: one more does not go unseen."""
