@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +14,15 @@ import pytest
 
 import broadcasterd
 from tests.support.daemon import Daemon, execute
-from tests.support.tools import ROOT, interpreter
+from tests.support.redis import redis
+from tests.support.tools import ROOT, interpreter, require
 
 pytestmark = pytest.mark.slow
 
+Engine = Mapping[str, object]
+MEMORY: Engine = {"kind": "memory"}
+
+VERSIONS = ("3.11", "3.12", "3.13")
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
@@ -31,34 +37,56 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheel
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
-def test_what_pip_installs_serves_and_publishes(version: str, wheel: Path, tmp_path: Path) -> None:
-    environment = tmp_path / "environment"
-    python = environment / "bin/python"
+@pytest.fixture(scope="module", params=VERSIONS)
+def environment(
+    request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return an environment of a version of Python, with what pip installs."""
+    environment = tmp_path_factory.mktemp("installed") / "environment"
+    python = interpreter(request.param)
+    subprocess.run([python, "-m", "venv", "--without-pip", environment], check=True)
+    install(environment, f"{wheel}")
+    return environment
+
+
+def install(environment: Path, what: str) -> None:
+    """Have pip install something."""
+    there: list[str | Path] = ["--python", environment / "bin/python"]
+    subprocess.run([*PIP, *there, "install", "--quiet", "--no-compile", what], check=True)
+
+
+def serves_and_publishes(environment: Path, directory: Path, engine: Engine = MEMORY) -> bool:
+    """Whether a daemon starts, and an event that is published is in the history."""
     command = environment / "bin/broadcasterd"
-    subprocess.run([interpreter(version), "-m", "venv", "--without-pip", environment], check=True)
-    install: list[str | Path] = [
-        *PIP,
-        "--python",
-        python,
-        "install",
-        "--quiet",
-        "--no-compile",
-        wheel,
-    ]
-    subprocess.run(install, check=True)
-
-    said = subprocess.check_output([command, "--version"], text=True)
-    assert f"broadcasterd {broadcasterd.__version__}\n" == said
-
-    daemon = Daemon.start(tmp_path, partial(execute, command=[command]))
+    daemon = Daemon.start(directory, partial(execute, command=[command]), engine=engine)
     try:
         publish: list[str | Path] = [command, "publish", "s", "--data", "x", "--url", daemon.url]
         receipt = json.loads(subprocess.check_output(publish))
         page = httpx.get(daemon.session("s"), headers={"Accept": "application/json"}).json()
     finally:
         daemon.stop_cleanly()
+    return receipt["accepted"] == 1 and [event["data"] for event in page["events"]] == ["x"]
 
-    assert 1 == receipt["accepted"]
+
+def test_what_pip_installs_serves_and_publishes(environment: Path, tmp_path: Path) -> None:
+    command = environment / "bin/broadcasterd"
+    said = subprocess.check_output([command, "--version"], text=True)
+
+    assert f"broadcasterd {broadcasterd.__version__}\n" == said
+    assert serves_and_publishes(environment, tmp_path)
     assert (environment / "share/man/man1/broadcasterd.1").exists()
-    assert ["x"] == [event["data"] for event in page["events"]]
+
+
+def test_redis_takes_an_extra_and_without_it_the_daemon_says_which(
+    environment: Path, wheel: Path, tmp_path: Path
+) -> None:
+    require("redis-server")
+    with redis() as server:
+        engine: Engine = {"kind": "redis", "url": server.url}
+        with pytest.raises(RuntimeError, match=r"pip install 'broadcasterd\[redis\]'"):
+            serves_and_publishes(environment, tmp_path, engine=engine)
+
+        install(environment, f"{wheel}[redis]")
+
+        assert serves_and_publishes(environment, tmp_path, engine=engine)
+        assert server.ask("KEYS", "broadcasterd:*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from tests.support.containerfile import Image, built
 from tests.support.lines import Lines
 from tests.support.service import PROJECT
 from tests.support.tokens import SECRET, bearer, claims, sign
-from tests.support.tools import lack
+from tests.support.tools import lack, require
 
 UNIT = "image.service"
 RELEASES = "usr/lib/broadcasterd/releases"
@@ -93,6 +94,26 @@ def test_without_a_secret_it_says_what_is_missing(image: Image) -> None:
         assert "2" == machine.show(UNIT, "ExecMainStatus")
         said = [record["MESSAGE"] for record in machine.journal(f"--unit={UNIT}")]
         assert any("auth.secret_file: expected" in line for line in said), said
+
+
+def test_it_shares_events_on_a_redis(image: Image) -> None:
+    require("redis-server")
+    place = {"KIND": "redis", "URL": "redis://127.0.0.1:6379"}
+    engine = {f"BROADCASTERD_ENGINE__{key}": value for key, value in place.items()}
+    with running(image, BROADCASTERD_AUTH__SECRET=SECRET, **engine) as machine:
+        there = ("nsenter", f"--target={machine.show(UNIT, 'MainPID')}", "--net")
+        machine.run(*there, "ip", "link", "set", "lo", "up")
+
+        def state() -> str:
+            said = machine.run(*there, "curl", "-s", f"{URL}/health", check=False).stdout
+            return str(json.loads(said)["engine"]["state"]) if said else ""
+
+        until(lambda: state() == "down")
+        machine.run(*there, "redis-server", "--save", "", "--dir", "/srv", "--daemonize", "yes")
+        try:
+            until(lambda: state() == "up")
+        finally:
+            machine.run(*there, "redis-cli", "shutdown", "nosave", check=False)
 
 
 def test_the_image_has_the_release_and_no_secret(image: Image) -> None:
