@@ -19,6 +19,7 @@ import trio
 from tests.e2e.devtools import Browser, Tab
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.flood import PATIENCE_S, client_of
+from tests.support.redis import redis
 from tests.support.tokens import bearer, claims, jwt_mode, sign
 from tests.support.tools import ROOT, require
 
@@ -468,6 +469,31 @@ def test_the_choice_of_light_or_dark_is_kept(operator: Operator) -> None:
     assert dark != light
     assert "dark" == tab.run("document.documentElement.dataset.theme")
     operator.no_faults()
+
+
+def test_an_engine_that_is_down_is_told_with_the_reason_and_raises_an_alert(
+    operator: Operator, start_daemon: StartDaemon
+) -> None:
+    require("redis-server")
+    fact = "document.querySelector('.facts .engine')?.textContent"
+    with redis() as server:
+        engine = {"kind": "redis", "url": server.url}
+        another = Operator(operator.tab, start_daemon(engine=engine))
+        another.open(token=None)
+        tab = another.tab
+        tab.until(f"{fact} === 'redis'")
+        server.kill()
+        told = tab.until(f"{fact}?.includes('is down') && {fact}")
+        tab.until("document.querySelector('#verdict').textContent.includes('degraded')")
+        tab.until("document.querySelector('.alerts')?.textContent.includes('engine_down')")
+        another.look("engine-down")
+        server.start()
+        tab.until(f"{fact} === 'redis'")
+        tab.until("document.querySelector('#verdict').textContent.includes('healthy')")
+        tab.go("about:blank")  # else it is told of the end of that daemon
+
+    assert told.startswith("▲ redis is down: ")
+    another.no_faults()
 
 
 def test_where_no_token_is_asked_for_none_is_needed(

@@ -35,6 +35,7 @@ def test_a_point_has_rates_and_counts_of_the_time_since_the_look_before() -> Non
         refused={Cause.TOKEN: 3, Cause.BREAKER: 2},
         failures={**stats.failures, Boundary.SESSION: 2},
     )
+    stats.counts.committed_events += 20
     point = point_of(points, grown, 15.0)
 
     assert {
@@ -47,6 +48,7 @@ def test_a_point_has_rates_and_counts_of_the_time_since_the_look_before() -> Non
         "publishes_per_s": 2.0,
         "deliveries_per_s": 200.0,
         "delivered_bytes_per_s": 10_000.0,
+        "engine_events_per_s": 4.0,
         "errors": 3,
         "failed.session": 1,
         "refused.token": 0,
@@ -62,11 +64,13 @@ def test_percentiles_are_of_the_durations_since_the_look_before_alone() -> None:
     points = Points(stats, 0.0)
     for _ in range(100):
         stats.counts.published.record(0.004)
+        stats.counts.commits.record(0.016)
     first, second = point_of(points, stats, 1.0), point_of(points, stats, 2.0)
 
     assert pytest.approx(4.0, rel=0.07) == first["publish_p50_ms"]
     assert pytest.approx(4.0, rel=0.07) == first["publish_p99_ms"]
-    assert 0.0 == second["publish_p99_ms"]
+    assert pytest.approx(16.0, rel=0.07) == first["commit_p99_ms"]
+    assert 0.0 == second["publish_p99_ms"] == second["commit_p99_ms"]
 
 
 def test_a_state_of_the_breaker_that_is_over_is_in_the_point_all_the_same() -> None:

@@ -22,12 +22,13 @@ from broadcasterd.memory.breaker import MIB, State
 SEVERITY = (None, State.CLOSED, State.WARNING, State.HALF_OPEN, State.OPEN)
 """States of the breaker; ``None``: it is switched off. A point has the index of the worst."""
 
-_DURATIONS = ("publish", "fan_out", "loop_lag")
+_DURATIONS = ("publish", "fan_out", "commit", "loop_lag")
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 FIELDS = (
     *("time", "used_mb", "accounted_mb", "breaker", "sessions", "streams", "connections"),
     *("events_per_s", "publishes_per_s", "deliveries_per_s", "delivered_bytes_per_s"),
+    "engine_events_per_s",
     *(f"{what}_{name}_ms" for what in _DURATIONS for name in _SHARES),
     "errors",
     *(f"failed.{boundary}" for boundary in Boundary),
@@ -117,7 +118,7 @@ class LastHour:
         return msgspec.json.encode(told)[:-1] + b',"points":[' + b",".join(self._points) + b"]}"
 
 
-_RATES = 4
+_RATES = 5
 """The first totals are told by the second, the others as counts."""
 
 
@@ -125,6 +126,7 @@ def _totals(stats: Stats) -> Point:
     totals = stats.totals
     return [
         *(totals.events, totals.publishes, totals.deliveries, totals.delivered_bytes),
+        stats.counts.committed_events,
         totals.errors,
         *_values(stats.failures, Boundary),
         *_values(stats.refused, Cause),
@@ -137,7 +139,8 @@ def _values(counts: Mapping[Name, int], names: Iterable[Name]) -> list[int]:
 
 
 def _histograms(stats: Stats) -> tuple[Histogram, ...]:
-    return stats.counts.published, stats.counts.fan_out, stats.lags
+    counts = stats.counts
+    return counts.published, counts.fan_out, counts.commits, stats.lags
 
 
 def _difference(histogram: Histogram, before: Sequence[int]) -> list[int]:

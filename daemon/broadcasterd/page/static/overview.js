@@ -27,7 +27,8 @@ function specs(fields) {
   const label = (field) => (field === "errors" ? "5xx answers" : words(field.replace(".", ": ")));
   return [
     { title: "Published", kind: "lines", format: format.rate, least: 1, series: [
-      { field: "publishes_per_s", label: "publishes" }, { field: "events_per_s", label: "events" }] },
+      { field: "publishes_per_s", label: "publishes" }, { field: "events_per_s", label: "events" },
+      { field: "engine_events_per_s", label: "given to the engine" }] },
     { title: "Delivered", kind: "lines", format: format.rate, least: 1, series: [
       { field: "deliveries_per_s", label: "deliveries" }] },
     { title: "Sessions and streams", kind: "lines", format: format.count, isWhole: true, least: 3, series: [
@@ -35,6 +36,7 @@ function specs(fields) {
       { field: "connections", label: "connections" }] },
     latency("Latency of publishing", "publish"),
     latency("Latency of fan-out", "fan_out"),
+    latency("Commits of the engine", "commit"),
     latency("Lag of the event loop", "loop_lag"),
     { title: "Streams ended, by reason", kind: "bars", format: format.exact, least: 3,
       series: reasons.map((field) => ({ field, label: words(field.slice("ended.".length)) })) },
@@ -149,21 +151,26 @@ export class Overview {
   }
 
   #showState({ health, stats }) {
-    const { memory } = health;
+    const { memory, engine } = health;
     const alerts = health.alerts ?? [];
     const { history } = stats.performance.breaker;
     const rows = [
       ["Status", h("span", { class: `verdict ${health.status}`, text: `${VERDICTS[health.status]} ${health.status}` })],
       ["Breaker", h("span", { class: `breaker ${memory.breaker}`, text: memory.breaker })],
+      ["Engine", h("span", {
+        class: `engine ${engine.state}`,
+        text: engine.state === "up" ? engine.kind : `▲ ${engine.kind} is down: ${engine.why}`,
+      })],
       ["Alerts firing", alerts.length
         ? h("ul", { class: "alerts" }, alerts.map((name) => h("li", { text: `▲ ${name}` })))
         : "none"],
+      ["Commit p99", some(stats.engine.commit_ms.p99)],
       ["Memory trend", `${memory.trend.mb_per_minute > 0 ? "+" : ""}${memory.trend.mb_per_minute.toFixed(1)} MB/min`],
       ["Held for clients", format.megabytes(memory.clients_mb)],
       ["Up for", format.duration(health.uptime_s)],
       ["Version", health.version],
     ];
-    const key = JSON.stringify([health.status, memory.breaker, alerts, history.length]);
+    const key = JSON.stringify([health.status, memory.breaker, engine, alerts, history.length]);
     if (key !== this.stateKey) {
       this.stateKey = key;
       this.values = rows.map(([, value]) => h("dd", {}, value));
