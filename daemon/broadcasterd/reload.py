@@ -20,6 +20,7 @@ NEED_A_RESTART = frozenset(
     {
         *("server.host", "server.port", "server.backlog", "log.format", "log.file"),
         *("engine.kind", "engine.path", "engine.url", "engine.password_file", "engine.tls_ca"),
+        *("engine.sentinel_password_file", "engine.tls_certificate", "engine.tls_key"),
         *("engine.prefix", "engine.replicas", "engine.timeout"),
     }
 )  # and whether there is TLS at all

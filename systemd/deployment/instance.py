@@ -23,6 +23,9 @@ CREDENTIALS = {
     "tls_key.pem": "tls/privkey.pem",
     "webhook_key": "webhook_key",
     "engine_password": "engine_password",
+    "sentinel_password": "sentinel_password",
+    "engine_certificate.pem": "engine_certificate.pem",
+    "engine_key.pem": "engine_key.pem",
 }
 """The files of ``LoadCredential=`` of the unit, by their names there."""
 

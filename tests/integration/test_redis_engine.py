@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,13 @@ from broadcasterd.core.event import EncodedEvent
 from broadcasterd.engine.port import Arrived, EngineDown, KeptEvent, KeptSession
 from broadcasterd.engine.redis.engine import RedisEngine
 from broadcasterd.engine.redis.places import place_of
+from broadcasterd.engine.redis.shard import NOT_REACHED
 from broadcasterd.engine.redis.wire import slot_of
 from broadcasterd.figures.counts import Counts
 from tests.support.certificate import Certificate
 from tests.support.engines import Loaded, events_of
 from tests.support.inprocess import until
-from tests.support.redis import Redis, free_port, redis
+from tests.support.redis import Redis, free_port, redis, sentinels
 from tests.support.talk import eventually
 
 _numbers = itertools.count(1)
@@ -329,32 +330,71 @@ async def test_a_user_with_a_password_is_enough(tmp_path: Path, name: str) -> No
     assert reader.seqs == [1]
 
 
-async def test_redis_is_spoken_to_over_tls_and_has_to_be_vouched_for(
-    certificate: Certificate, name: str
+async def outcome_of(name: str, **engine: object) -> Sequence[int] | str:
+    """Publish an event; return the numbers that were given, or what is wrong."""
+    settings = Settings(from_mapping({"engine": {"kind": "redis", "timeout": 5.0, **engine}}))
+    running = RedisEngine(settings, Counts())
+    outcome: Sequence[int] | str = ()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(running.run)
+        await until(lambda: running.health.why != NOT_REACHED)
+        try:
+            outcome = [*(await running.publish(name, events_of("x"))).seqs]
+        except EngineDown:
+            outcome = running.health.why
+        nursery.cancel_scope.cancel()
+    return outcome
+
+
+@pytest.mark.parametrize("asks", ["no", "yes"], ids=["of clients, nothing", "of clients as well"])
+async def test_over_tls_each_side_has_to_be_vouched_for(
+    asks: str, certificate: Certificate, name: str
 ) -> None:
     port = free_port()
     options = (
-        *("--tls-port", str(port), "--tls-auth-clients", "no"),
+        *("--tls-port", str(port), "--tls-auth-clients", asks),
         *("--tls-cert-file", str(certificate.chain), "--tls-key-file", str(certificate.key)),
         *("--tls-ca-cert-file", str(certificate.chain)),
     )
-    engine = {"kind": "redis", "url": f"rediss://127.0.0.1:{port}", "timeout": 5.0}
+    chain, key = str(certificate.chain), str(certificate.key)
     with redis(*options):
-        for trusted in (True, False):
-            vouched = {"tls_ca": str(certificate.chain)} if trusted else {}
-            running = RedisEngine(
-                Settings(from_mapping({"engine": {**engine, **vouched}})), Counts()
+        outcomes = [
+            await outcome_of(name, url=f"rediss://127.0.0.1:{port}", **files)
+            for files in (
+                {"tls_ca": chain, "tls_certificate": chain, "tls_key": key},
+                {"tls_ca": chain},
+                {},
             )
-            async with trio.open_nursery() as nursery:
-                await nursery.start(running.run)
-                if trusted:
-                    await running.load(Loaded())
-                    placed = await running.publish(name, events_of("x"))
-                else:
-                    await until(lambda: running.health.why == "Redis cannot be reached")  # noqa: B023
-                nursery.cancel_scope.cancel()
+        ]
 
-    assert [*placed.seqs] == [1]
+    without = [2] if asks == "no" else "Redis cannot be reached"
+    assert [[1], without, "Redis cannot be reached"] == outcomes
+
+
+async def test_sentinels_have_a_password_of_their_own(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "password"
+    file.write_text("not-for-a-log\n")
+    with sentinels("not-for-a-log") as (_, _, url):
+        outcomes = [
+            await outcome_of(name, url=url, **files)
+            for files in ({"sentinel_password_file": str(file)}, {})
+        ]
+
+    assert [[1], "the Sentinels do not take the password"] == outcomes
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"tls_ca": "no"}, r'engine\.tls_ca = "no": cannot be used'),
+        ({"tls_certificate": "no", "tls_key": "no"}, r'engine\.tls_certificate = "no": it, or'),
+        ({"sentinel_password_file": "no"}, r"engine\.sentinel_password_file: cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(files: dict[str, str], message: str) -> None:
+    engine = {"kind": "redis", "url": "rediss://127.0.0.1", **files}
+    with pytest.raises(ConfigError, match=message):
+        place_of(Settings(from_mapping({"engine": engine})).engine)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ class Redis:
         options: of its command line, without the two dashes.
         port: to listen on; 0 is none.
         program: the program.
+        password: what it asks for, or none.
 
     """
 
@@ -42,6 +43,7 @@ class Redis:
     options: Sequence[str] = ()
     port: int = 0
     program: str = "redis-server"
+    password: str = ""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -78,6 +80,7 @@ class Redis:
             capture_output=True,
             text=True,
             check=False,
+            env={**os.environ, **({"REDISCLI_AUTH": self.password} if self.password else {})},
         )
         return done.stdout.strip()
 
@@ -123,8 +126,13 @@ def redis(*options: str, port: int = 0) -> Iterator[Redis]:
 
 
 @contextmanager
-def sentinels() -> Iterator[tuple[Redis, Redis, str]]:
-    """Run a primary, a replica and a Sentinel; yield the two, and the place of the Sentinel."""
+def sentinels(password: str = "") -> Iterator[tuple[Redis, Redis, str]]:
+    """Run a primary, a replica and a Sentinel; yield the two, and the place of the Sentinel.
+
+    Args:
+        password: what the Sentinel asks for, or none.
+
+    """
     with ExitStack() as stack:
         primary = stack.enter_context(redis(*AT_ONCE, port=free_port()))
         replica = stack.enter_context(
@@ -137,8 +145,9 @@ def sentinels() -> Iterator[tuple[Redis, Redis, str]]:
             f"sentinel monitor events 127.0.0.1 {primary.port} 1\n"
             f"sentinel down-after-milliseconds events {DOWN_MS}\n"
             "sentinel failover-timeout events 4000\n"
+            + (f"requirepass {password}\n" if password else "")
         )
-        sentinel = Redis(Path(directory), (), free_port(), "redis-sentinel")
+        sentinel = Redis(Path(directory), (), free_port(), "redis-sentinel", password)
         stack.callback(sentinel.kill)
         sentinel.start()
         known = "SENTINEL", "REPLICAS", "events"

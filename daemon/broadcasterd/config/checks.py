@@ -61,11 +61,12 @@ def check_pairs(config: Config) -> None:
         )
     if config.engine.kind == "redis" and config.engine.url is None:
         raise ConfigError('engine.kind = "redis": expected engine.url beside it')
-    if (server.tls_certificate is None) != (server.tls_key is None):
-        alone, absent = ("tls_certificate", "tls_key")[:: 1 if server.tls_certificate else -1]
-        raise ConfigError(
-            f'server.{alone} = "{getattr(server, alone)}": expected server.{absent} beside it'
-        )
+    for name, section in (("server", server), ("engine", config.engine)):
+        if (section.tls_certificate is None) != (section.tls_key is None):
+            alone, absent = ("tls_certificate", "tls_key")[:: 1 if section.tls_certificate else -1]
+            raise ConfigError(
+                f'{name}.{alone} = "{getattr(section, alone)}": expected {name}.{absent} beside it'
+            )
 
 
 def _can_be_asked(url: str) -> bool:

@@ -26,6 +26,7 @@ def kinds_of(section: str) -> dict[str, object]:
 _UNPRINTABLE = frozenset(
     {
         *("auth.secret", "auth.secret_file", "engine.url", "engine.password_file"),
+        *("engine.sentinel_password_file", "engine.tls_key"),
         *("alerts.notify_team", "alerts.page_on_call"),
     }
 )

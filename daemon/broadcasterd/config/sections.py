@@ -126,7 +126,11 @@ class EngineSettings(Section, frozen=True, kw_only=True):
             cluster://host,host. With rediss, sentinels and clusters, it is spoken to over TLS. An
             ACL user stands before an @.
         password_file: the file of that user's password, or of the default user's.
+        sentinel_password_file: the file of the password that Sentinels ask for.
         tls_ca: a file of authorities that may vouch for Redis, in PEM, in place of the system's.
+        tls_certificate: a file of the certificate that is shown to Redis and to Sentinels, in PEM,
+            with its chain.
+        tls_key: the file of its key, in PEM.
         prefix: begins every key in Redis. Daemons with the same one share sessions.
         replicas: how many replicas of Redis must have an event before its publisher is answered.
         timeout: after so long a Redis that does not answer counts as lost.
@@ -138,7 +142,10 @@ class EngineSettings(Section, frozen=True, kw_only=True):
     path: Path | None = None
     url: Text | None = None
     password_file: Path | None = None
+    sentinel_password_file: Path | None = None
     tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     prefix: KeyPrefix = "broadcasterd"
     replicas: Replicas = 0
     timeout: Seconds = 2.0

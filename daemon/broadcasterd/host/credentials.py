@@ -22,6 +22,9 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
     "tls_key.pem": ("server", "tls_key"),
     "webhook_key": ("alerts", "webhook_key_file"),
     "engine_password": ("engine", "password_file"),
+    "sentinel_password": ("engine", "sentinel_password_file"),
+    "engine_certificate.pem": ("engine", "tls_certificate"),
+    "engine_key.pem": ("engine", "tls_key"),
 }
 """The section and the key that each credential is for, by its name."""
 

@@ -21,7 +21,7 @@ from coredis.connection import (
     UnixDomainSocketConnection,
     UnixDomainSocketLocation,
 )
-from coredis.exceptions import RedisError
+from coredis.exceptions import AuthenticationError, RedisError
 
 from broadcasterd.config import ConfigError, EngineSettings
 from broadcasterd.engine.redis.wire import SLOTS
@@ -51,10 +51,10 @@ class Primary:
 
 
 class Dialer:
-    """Makes connections, each with the same credentials.
+    """Makes connections: to Redis, each with the same credentials, and to Sentinels with theirs.
 
     Args:
-        settings: those of the engine; the password's file is read.
+        settings: those of the engine; the files that they name are read.
         user: the ACL user, if not the default one.
         db: the number of the database.
         is_tls: whether to use TLS.
@@ -68,24 +68,26 @@ class Dialer:
         self, settings: EngineSettings, user: str | None, db: int, *, is_tls: bool
     ) -> None:
         self.timeout = settings.timeout
-        password = read_password(settings.password_file)
+        password = read_password("password_file", settings.password_file)
+        of_sentinels = read_password("sentinel_password_file", settings.sentinel_password_file)
         self._options: dict[str, Any] = {
             "stream_timeout": settings.timeout,
             "connect_timeout": settings.timeout,
-            "ssl_context": _context(settings.tls_ca) if is_tls else None,
+            "ssl_context": _context(settings) if is_tls else None,
         }
-        self._sign_in: Mapping[str, Any] = {"username": user, "password": password, "db": db}
+        self._to_redis: Mapping[str, Any] = {"username": user, "password": password, "db": db}
+        self._to_sentinel: Mapping[str, Any] = {"password": of_sentinels, "db": None}
 
-    def connection(self, location: Location, *, signs_in: bool = True) -> BaseConnection:
+    def connection(self, location: Location, *, is_sentinel: bool = False) -> BaseConnection:
         """Return a connection that is not open yet."""
-        options = {**self._options, **(self._sign_in if signs_in else {"db": None})}
+        options = {**self._options, **(self._to_sentinel if is_sentinel else self._to_redis)}
         if isinstance(location, UnixDomainSocketLocation):
             del options["ssl_context"]
             return UnixDomainSocketConnection(location, **options)
         return TCPConnection(location, socket_keepalive=True, **options)
 
     async def ask(
-        self, location: Location, command: bytes, *arguments: str, signs_in: bool = True
+        self, location: Location, command: bytes, *arguments: str, is_sentinel: bool = False
     ) -> Any:  # noqa: ANN401 (what RESP has)
         """Return a server's answer to one command, on a connection of its own.
 
@@ -94,7 +96,7 @@ class Dialer:
 
         """
         answer, problem = None, None
-        connection = self.connection(location, signs_in=signs_in)
+        connection = self.connection(location, is_sentinel=is_sentinel)
         try:
             async with trio.open_nursery() as nursery:
                 try:
@@ -167,9 +169,11 @@ class Sentinels:
         for sentinel in self.sentinels:
             try:
                 address = await self.dialer.ask(
-                    sentinel, b"SENTINEL GET-MASTER-ADDR-BY-NAME", self.name, signs_in=False
+                    sentinel, b"SENTINEL GET-MASTER-ADDR-BY-NAME", self.name, is_sentinel=True
                 )
-            except NotFound:
+            except NotFound as refused:
+                if isinstance(refused.__cause__, AuthenticationError):
+                    why = "the Sentinels do not take the password"
                 continue
             if address:
                 return (Primary(TCPLocation(address[0], int(address[1]))),)
@@ -272,8 +276,8 @@ def _address(text: str) -> tuple[str, int | None]:
     return parts.hostname, parts.port
 
 
-def read_password(path: Path | None) -> str | None:
-    """Return the password, if the settings name its file.
+def read_password(setting: str, path: Path | None) -> str | None:
+    """Return a password, if a setting of the engine names its file.
 
     Raises:
         ConfigError: it cannot be read, or is empty.
@@ -281,7 +285,7 @@ def read_password(path: Path | None) -> str | None:
     """
     if path is None:
         return None
-    name = "engine.password_file"  # without its value: it may be the password, by mistake
+    name = f"engine.{setting}"  # without its value: it may be the password, by mistake
     try:
         password = path.read_text().rstrip("\r\n")
     except (OSError, ValueError) as error:
@@ -292,8 +296,19 @@ def read_password(path: Path | None) -> str | None:
     return password
 
 
-def _context(authorities: Path | None) -> ssl.SSLContext:
+def _context(settings: EngineSettings) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=None if authorities is None else str(authorities))
+        context = ssl.create_default_context(cafile=settings.tls_ca)
     except (OSError, ValueError) as error:
-        raise ConfigError(f'engine.tls_ca = "{authorities}": cannot be used: {error}') from error
+        raise ConfigError(
+            f'engine.tls_ca = "{settings.tls_ca}": cannot be used: {error}'
+        ) from error
+    if settings.tls_certificate is not None:
+        try:  # a key that is encrypted is refused: nobody is there to type its password
+            context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f'engine.tls_certificate = "{settings.tls_certificate}": it, or engine.tls_key,'
+                f" cannot be used: {error}"
+            ) from error
+    return context
