@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from typing_extensions import override
 
 from broadcasterd.config import ConfigError, Settings, from_mapping
 from broadcasterd.core.event import EncodedEvent
@@ -20,6 +21,7 @@ from broadcasterd.engine.redis.places import place_of
 from broadcasterd.engine.redis.shard import NOT_REACHED
 from broadcasterd.engine.redis.wire import slot_of
 from broadcasterd.figures.counts import Counts
+from tests.support.broadcast import make_hub, start_hub
 from tests.support.certificate import Certificate
 from tests.support.engines import Loaded, events_of
 from tests.support.inprocess import until
@@ -122,6 +124,52 @@ async def test_a_reader_is_given_what_there_is_and_then_what_comes(
         await a.publish(name, events_of("e"))
         await b.follow(reader)
         assert reader.seqs == [1, 2, 3, 4, 5, 6]
+
+
+async def test_what_comes_together_is_given_together(server: Redis, name: str) -> None:
+    class Counting(Reader):
+        given = 0
+
+        @override
+        def take(self, arrived: Arrived) -> None:
+            self.given += 1
+            super().take(arrived)
+
+    async with engine_at(server) as a, engine_at(server) as b, trio.open_nursery() as nursery:
+        reader = Counting(name)
+        await b.follow(reader)
+        before = reader.given
+        for _ in range(100):
+            nursery.start_soon(a.publish, name, events_of("x"))
+        await until(lambda: len(reader.events) == 100)
+
+    assert reader.seqs == [*range(1, 101)]
+    assert reader.given - before < 50
+
+
+async def test_a_log_that_fails_ends_its_session_alone(
+    server: Redis, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engine_at(server) as engine, trio.open_nursery() as nursery:
+        hub = await start_hub(nursery, make_hub(engine=engine))
+        sound, broken = hub.open(f"{name}-sound"), hub.open(f"{name}-broken")
+        for session in (sound, broken):
+            await session.ready()
+
+        def fail(*_: object, **__: object) -> None:
+            raise ArithmeticError
+
+        monkeypatch.setattr(broken.log, "put", fail)
+        for session in (broken, sound):
+            nursery.start_soon(engine.publish, session.name, events_of("x"))
+        await until(lambda: broken.name not in hub.sessions and sound.log.last == 1)
+
+        assert hub.counts.failed_sessions == 1
+        assert not engine.health.why
+        again = hub.open(broken.name)
+        await again.ready()
+        assert again.log.last == 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_key_is_a_duplicate_while_its_event_is_retained(server: Redis, name: str) -> None:

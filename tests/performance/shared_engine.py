@@ -114,7 +114,8 @@ def main() -> None:
     with redis() as server:
         with subprocess.Popen([*me, "--follow", server.url, *size], stdout=subprocess.PIPE) as node:
             assert node.stdout is not None
-            node.stdout.readline()
+            while node.stdout.readline() not in {b"ready\n", b""}:
+                pass  # what it logs
             before = _cpu_us(server.ask("INFO", "cpu"))
             subprocess.run([*me, "--publish", server.url, *size], check=True)
             sys.stdout.write(node.stdout.read().decode())

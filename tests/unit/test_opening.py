@@ -26,11 +26,14 @@ def test_the_engine_is_the_one_that_is_named(engine: dict[str, object]) -> None:
     assert (opened.health.kind, opened.is_shared) == (engine["kind"], engine["kind"] == "redis")
 
 
-def test_without_its_library_a_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("library", ["coredis", "hiredis"])
+def test_without_its_library_a_start_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
     for name in [each for each in sys.modules if each.startswith("broadcasterd.engine.redis")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "coredis", None)
-    monkeypatch.setitem(sys.modules, "coredis.connection", None)
+    for name in [library, *(each for each in sys.modules if each.startswith(f"{library}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=r"pip install 'broadcasterd\[redis\]'"):
         open_engine(settings(kind="redis", url="redis://localhost"), None, time.time, Counts())
 

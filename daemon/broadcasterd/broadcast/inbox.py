@@ -45,6 +45,11 @@ class Inbox(Generic[T]):
         """Return a snapshot."""
         return InboxStatistics(len(self._messages), len(self._senders))
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether it is empty, and the task that receives waits for a message."""
+        return self._receiver is not None
+
     def send_nowait(self, message: T) -> None:
         """Put a message in.
 

@@ -367,22 +367,30 @@ class Session:
         """Deliver what is new to every subscriber; let others run in between."""
         if not fresh.entries:
             return
+        subscribers, batch = tuple(self.subscribers), self._batch_of(fresh)
+        for start in range(0, len(subscribers), SLICE):
+            self._deliver(batch, subscribers[start : start + SLICE])
+            if start + SLICE <= len(subscribers):
+                await trio.lowlevel.checkpoint()
+        if subscribers:
+            self.counts.fan_out.record(perf_counter() - fresh.since)
+
+    def _batch_of(self, fresh: Fresh) -> Batch:
+        """Return what is new as a batch, and leave nothing of it."""
         self._written_at = self.now()
         batch = Batch(fresh.entries, fresh.offered)
         fresh.entries, fresh.size = [], 0
         self.counts.events += batch.count
-        subscribers = tuple(self.subscribers)
-        # The loop of `for_each`, without a call of its own for each of all deliveries.
-        for count, subscriber in enumerate(subscribers, start=1):
+        return batch
+
+    def _deliver(self, batch: Batch, subscribers: Sequence[Subscriber]) -> None:
+        # A loop, for it is that of all deliveries: no call of its own for each.
+        for subscriber in subscribers:
             if not subscriber.closed:
                 try:
                     subscriber.deliver(batch)
                 except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
                     self.failed(subscriber, error)
-            if count % SLICE == 0:
-                await trio.lowlevel.checkpoint()
-        if subscribers:
-            self.counts.fan_out.record(perf_counter() - fresh.since)
 
     async def _heartbeat(self) -> None:
         self._written_at = self.now()

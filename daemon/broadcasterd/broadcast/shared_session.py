@@ -2,7 +2,8 @@
 
 Its publishers go to the engine at once. A session that nobody reads here has an empty log; the
 first reader has it filled, and from then on the session follows the engine. Own and foreign events
-come the same way, and the session's task is the only one that puts them into the log.
+come the same way, and the session alone puts them into its log: at once where its task waits for a
+message, in that task where it is busy or there is much.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
+from time import perf_counter
 
 import trio
 from typing_extensions import override
 
 from broadcasterd.broadcast.clock import Clock
-from broadcasterd.broadcast.fresh import Fresh
+from broadcasterd.broadcast.fresh import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Fresh
 from broadcasterd.broadcast.publication import Receipt
 from broadcasterd.broadcast.session import Heartbeat, Message, Nudge, Session
-from broadcasterd.broadcast.slices import for_each
+from broadcasterd.broadcast.slices import SLICE, for_each
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Settings
@@ -27,7 +29,14 @@ from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.core.segment import Entry
 from broadcasterd.core.wire import encode_frame
-from broadcasterd.engine.port import Arrived, EngineDown, KeptSession, Placed, SharedEngine
+from broadcasterd.engine.port import (
+    Arrived,
+    EngineDown,
+    KeptEvent,
+    KeptSession,
+    Placed,
+    SharedEngine,
+)
 
 NOT_FILLED = ""
 """The incarnation of a log that has nothing of what the engine has."""
@@ -82,6 +91,7 @@ class SharedSession(Session):
         self._drop = drop
         self._arrived: deque[Arrived] = deque()
         self._arrived_bytes = 0
+        self._problem: Exception | None = None
         self._is_nudged = False
         self._has_followed = False  # or tried to: then the engine goes on to try
         self._attempt: _Attempt | None = None
@@ -177,9 +187,38 @@ class SharedSession(Session):
             self._arrived_bytes = 0
             self._engine.catch_up(self)
             return
+        if self._inbox.is_waited_for and self._is_little(arrived, size):
+            self._take_now(arrived.events)
+            return
         self._arrived.append(arrived)
         self._arrived_bytes += size
         self._nudge()
+
+    def _is_little(self, arrived: Arrived, size: int) -> bool:
+        """Whether it is done at once: a switch to the task takes as long as all the rest."""
+        return (
+            arrived.anew is None
+            and size < MAX_BATCH_BYTES
+            and len(arrived.events) < MAX_BATCH_EVENTS
+            and len(self.subscribers) < SLICE
+        )
+
+    def _take_now(self, events: Sequence[KeptEvent]) -> None:
+        """Log and broadcast what has come, for the task, which waits for a message."""
+        since = perf_counter()
+        try:
+            fresh = Fresh()
+            fresh.offered, last = self.log.last, self.log.last
+            fresh.entries = [self._log(kept.seq, kept.event) for kept in events if kept.seq > last]
+            if self.subscribers and fresh.entries:
+                self._deliver(self._batch_of(fresh), tuple(self.subscribers))
+                self.counts.fan_out.record(perf_counter() - since)
+            else:
+                self.counts.events += len(fresh.entries)
+        except Exception as error:  # noqa: BLE001 (the task fails with it)
+            self._problem = error
+            self._nudge()
+        self._tell_news()
 
     def over(self) -> None:
         """Take notice that it was ended, by whomever."""
@@ -221,6 +260,8 @@ class SharedSession(Session):
         following: Message | None = message
         while following is not None:
             self._is_nudged = False
+            if self._problem is not None:
+                raise self._problem
             if isinstance(following, Heartbeat):
                 await self._heartbeat()
             if self._attempt is not None:

@@ -52,10 +52,10 @@ def _open_redis(settings: Settings, counts: Counts) -> Engine:
     try:
         from broadcasterd.engine.redis.engine import RedisEngine  # noqa: PLC0415 (as above)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "coredis":
+        if (error.name or "").partition(".")[0] not in {"coredis", "hiredis"}:
             raise
         raise ConfigError(
-            'engine.kind = "redis": needs coredis, which is not installed: pip install'
+            'engine.kind = "redis": needs coredis and hiredis, which are not installed: pip install'
             " 'broadcasterd[redis]'"
         ) from error
     return RedisEngine(settings, counts)

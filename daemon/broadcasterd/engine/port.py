@@ -140,8 +140,7 @@ class Placed:
     elsewhere: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(msgspec.Struct, frozen=True, gc=False):
     """Events of a shared engine on their way into a session's log, in the engine's order.
 
     Attributes:

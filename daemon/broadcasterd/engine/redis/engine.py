@@ -83,6 +83,7 @@ class RedisEngine:
         self._shards: dict[Location | None, Shard] = {}
         self._by_slot: list[Shard | None] = []
         self._followed: dict[bytes, Following] = {}  # by channel
+        self._heard: dict[bytes, Following] = {}  # of which something was heard just now
         self._changed: dict[bytes, Following] = {}  # their streams are to be told
         self._bell = trio.Event()
         self._lost = trio.Event()
@@ -175,6 +176,7 @@ class RedisEngine:
             is_one_of_many=self._place.is_cluster,
             replicas=self._settings.engine.replicas,
             tell=self._hear,
+            told=self._pass_on,
             catch_up=self._catch_up_all,
             lost=self._look_again,
             counts=self._counts,
@@ -402,10 +404,18 @@ class RedisEngine:
             except ValueError as error:
                 log.error("a channel says what is none of ours", why=str(error))  # noqa: TRY400
             else:
+                self._heard[channel] = following
                 if not follows:
                     self._catch_up_soon(following)
 
+    def _pass_on(self) -> None:
+        """Have followers take what was heard of their sessions, all of one session at once."""
+        heard, self._heard = self._heard, {}
+        for following in heard.values():
+            following.pass_on()
+
     def _over(self, following: Following) -> None:
+        following.pass_on()
         self.unfollow(following.follower)
         following.follower.over()
 

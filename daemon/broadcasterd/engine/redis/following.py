@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from broadcasterd.engine.port import Arrived, Follower, KeptSession
+from broadcasterd.engine.port import Arrived, Follower, KeptEvent, KeptSession
 from broadcasterd.engine.redis.wire import MICROSECONDS, Keys, Said, read_entry
 
 EARLY_BYTES = 4 * 1024 * 1024
@@ -34,6 +34,7 @@ class Following:
         self.streams = self.told = self.everywhere = 0
         self.is_live = False
         self.is_over = False
+        self._taken: list[KeptEvent] = []  # and not passed on
         self._early: list[Said] = []
         self._early_bytes = 0
         self._is_incomplete = False
@@ -73,10 +74,15 @@ class Following:
         if said.first <= self.last and self.at and int(said.at) > int(self.at):
             return False  # a number was given again: what we have, Redis has lost
         if said.last > self.last:
-            events = said.kept(after=self.last)
+            self._taken += said.kept(after=self.last)
             self.last, self.at = said.last, said.at
-            self.follower.take(Arrived(events))
         return True
+
+    def pass_on(self) -> None:
+        """Have the follower take what was taken."""
+        if self._taken:
+            taken, self._taken = self._taken, []
+            self.follower.take(Arrived(taken))
 
     def take_rest(self, answer: Sequence[Any]) -> bool:
         """Take the answer of ``follow.lua``, and what came meanwhile.
@@ -113,4 +119,6 @@ class Following:
         if events or anew:
             self.follower.take(Arrived(events, anew))
         early, self._early = self._early, []
-        return not self._is_incomplete and all(self.take(said, 0) for said in early)
+        is_whole = not self._is_incomplete and all(self.take(said, 0) for said in early)
+        self.pass_on()
+        return is_whole

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from time import perf_counter
-from typing import Any, Self
+from typing import Any
 
 import structlog
 import trio
@@ -31,8 +31,8 @@ from coredis.exceptions import ConnectionError as NoConnection
 
 from broadcasterd.engine.port import EngineDown
 from broadcasterd.engine.redis.places import Dialer, Location, NotFound, let_go
+from broadcasterd.engine.redis.reader import Reader, Tell
 from broadcasterd.engine.redis.scripts import PUBLISH, SCRIPTS, TELL, Script
-from broadcasterd.engine.redis.wire import MOVED
 from broadcasterd.figures.counts import Counts
 
 log = structlog.stdlib.get_logger(__name__)
@@ -52,7 +52,6 @@ GROUPS_UNDER_WAY = 3
 """Pipelines that were sent and not answered: the next one grows meanwhile."""
 
 Value = bytes | str | int | float
-Tell = Callable[[bytes, bytes], None]
 
 # It would record each failed try with its traceback; we say once what is wrong.
 logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)
@@ -117,29 +116,6 @@ class _Publication:
             self.settled.set()
 
 
-class _Pushes:
-    """Takes what a server tells by itself, at once: a queue would cost a switch of tasks each."""
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-
-    def send_nowait(self, message: Sequence[Any]) -> None:
-        """Take what a channel says, or that it is at another server now."""
-        if message[0] == b"smessage":
-            self._tell(message[1], message[2])
-        elif message[0] == b"sunsubscribe":
-            self._tell(message[1], MOVED)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Have nothing to close."""
-
-    def close(self) -> None:
-        """Have nothing to close."""
-
-
 class Shard:
     """A server, found anew whenever it is lost.
 
@@ -149,6 +125,7 @@ class Shard:
         is_one_of_many: whether it is a server of a Cluster.
         replicas: how many replicas are to have what is published before it is answered.
         tell: is told what a channel said.
+        told: called once all was told that came together.
         catch_up: called once there are connections, before anything is published.
         lost: called when it is lost, or does not have a slot any more.
         counts: what the daemon counts.
@@ -167,6 +144,7 @@ class Shard:
         is_one_of_many: bool,
         replicas: int,
         tell: Tell,
+        told: Callable[[], None],
         catch_up: Callable[[Shard], Awaitable[None]],
         lost: Callable[[], None],
         counts: Counts,
@@ -178,6 +156,7 @@ class Shard:
         self._is_one_of_many = is_one_of_many
         self._replicas = replicas
         self._tell = tell
+        self._told = told
         self._catch_up = catch_up
         self._lost = lost
         self._counts = counts
@@ -231,8 +210,7 @@ class Shard:
 
     async def _connect(self, nursery: trio.Nursery, location: Location) -> BaseConnection:
         connection = self._dialer.connection(location)
-        connection._push_message_buffer_in.close()  # noqa: SLF001
-        connection._push_message_buffer_in = _Pushes(self._tell)  # type: ignore[assignment] # noqa: SLF001
+        connection._parser = Reader(self._tell, self._told)  # type: ignore[assignment] # noqa: SLF001
 
         async def run(*, task_status: trio.TaskStatus[None]) -> None:
             await connection.run(task_status=task_status)
