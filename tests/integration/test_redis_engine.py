@@ -126,6 +126,63 @@ async def test_a_reader_is_given_what_there_is_and_then_what_comes(
         assert reader.seqs == [1, 2, 3, 4, 5, 6]
 
 
+async def test_what_fails_in_one_session_is_no_concern_of_others_in_the_same_group(
+    server: Redis, name: str
+) -> None:
+    names = [f"{name}-{place}" for place in "abc"]
+    seqs: dict[str, list[int]] = {}
+    refused: list[str] = []
+
+    async with engine_at(server) as engine:
+
+        async def publish(to: str, block: str) -> None:
+            try:
+                seqs.setdefault(to, []).extend((await engine.publish(to, events_of(block))).seqs)
+            except EngineDown as problem:
+                refused.append(str(problem))
+
+        await publish(names[1], "w")
+        server.ask("SET", f"broadcasterd:{{{names[1]}}}:events", "no stream")
+        async with trio.open_nursery() as nursery:
+            for to in [*names, names[0]]:
+                nursery.start_soon(publish, to, "x")
+        await publish(names[2], "y")
+
+    assert {each: sorted(numbers) for each, numbers in seqs.items()} == {
+        names[0]: [1, 2],
+        names[1]: [1],
+        names[2]: [1, 2],
+    }
+    assert len(refused) == 1
+    assert "wrong kind of value" in refused[0]
+
+
+async def test_a_redis_that_is_full_refuses_sessions_that_are_new_and_those_behind_them(
+    server: Redis, name: str
+) -> None:
+    refused: list[str] = []
+
+    async with engine_at(server) as engine:
+
+        async def be_refused(to: str) -> None:
+            with pytest.raises(EngineDown):
+                await engine.publish(to, events_of("x"))
+            refused.append(to)
+
+        await engine.publish(name, events_of("x"))
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        try:
+            async with trio.open_nursery() as nursery:
+                for to in (f"{name}-new", name):
+                    nursery.start_soon(be_refused, to)
+        finally:
+            server.ask("CONFIG", "SET", "maxmemory", "0")
+        placed = [await engine.publish(to, events_of("y")) for to in (name, f"{name}-new")]
+
+    assert len(refused) == 2
+    assert [[*each.seqs] for each in placed] == [[2], [1]]
+
+
 async def test_what_comes_together_is_given_together(server: Redis, name: str) -> None:
     class Counting(Reader):
         given = 0

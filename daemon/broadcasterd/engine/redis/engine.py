@@ -175,6 +175,7 @@ class RedisEngine:
             self._dialer,
             is_one_of_many=self._place.is_cluster,
             replicas=self._settings.engine.replicas,
+            bounds=lambda: _bounds(self._settings.sessions),
             tell=self._hear,
             told=self._pass_on,
             catch_up=self._catch_up_all,
@@ -220,13 +221,7 @@ class RedisEngine:
     ) -> Placed:
         """Publish events; see :class:`~broadcasterd.engine.port.SharedEngine`."""
         keys = Keys.of(self._prefix, name)
-        arguments: list[Value] = [
-            _new_incarnation(),
-            *_bounds(self._settings.sessions),
-            keys.session,
-            subject or "",
-            int(self._settings.engine.replicas > 0),
-        ]
+        arguments: list[Value] = [_new_incarnation(), subject or "", len(events)]
         size = 0
         for event in events:
             packed = encode(event)

@@ -1,6 +1,7 @@
 """One server that takes writes, and our two connections to it, for as long as there are any.
 
-What is published goes over one, in groups: whatever all sessions bring in one turn of the loop.
+What is published goes over one, in groups: whatever all sessions bring in one turn of the loop. It
+takes one call of the script; in a Cluster one for each session.
 Everything else goes over the other, with what the server tells by itself.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import inf
 from time import perf_counter
 from typing import Any
@@ -43,13 +44,13 @@ MIN_BACKOFF_S, MAX_BACKOFF_S = 0.05, 2.0
 """Between two tries to connect; each time somewhere from half of it on, so that not all nodes come
 at once."""
 
-GROUP_COMMANDS = 128
-"""Publications of one pipeline: of more, none costs less."""
+GROUP_PUBLICATIONS = 128
+"""Publications that are sent together: of more, none costs less."""
 
 GROUP_BYTES = 1024 * 1024
 
 GROUPS_UNDER_WAY = 3
-"""Pipelines that were sent and not answered: the next one grows meanwhile."""
+"""Groups that were sent and not answered: the next one grows meanwhile."""
 
 Value = bytes | str | int | float
 
@@ -93,13 +94,13 @@ class _Command:
 
 
 class _Publication:
-    """A call of the script that publishes, on its way to the server and back."""
+    """What one publisher brings, on its way to the server and back."""
 
-    __slots__ = ("answer", "command", "keys", "problem", "settled", "size", "was_unknown")
+    __slots__ = ("answer", "arguments", "keys", "problem", "settled", "size", "was_unknown")
 
-    def __init__(self, keys: Sequence[bytes], command: _Command, size: int) -> None:
+    def __init__(self, keys: Sequence[bytes], arguments: Sequence[Value], size: int) -> None:
         self.keys = keys
-        self.command = command
+        self.arguments = arguments
         self.size = size
         self.settled = trio.Event()
         self.answer: Any = None
@@ -124,6 +125,7 @@ class Shard:
         dialer: makes connections.
         is_one_of_many: whether it is a server of a Cluster.
         replicas: how many replicas are to have what is published before it is answered.
+        bounds: returns those of histories, as the script that publishes takes them.
         tell: is told what a channel said.
         told: called once all was told that came together.
         catch_up: called once there are connections, before anything is published.
@@ -143,6 +145,7 @@ class Shard:
         *,
         is_one_of_many: bool,
         replicas: int,
+        bounds: Callable[[], Sequence[Value]],
         tell: Tell,
         told: Callable[[], None],
         catch_up: Callable[[Shard], Awaitable[None]],
@@ -155,6 +158,7 @@ class Shard:
         self._dialer = dialer
         self._is_one_of_many = is_one_of_many
         self._replicas = replicas
+        self._bounds = bounds
         self._tell = tell
         self._told = told
         self._catch_up = catch_up
@@ -312,7 +316,12 @@ class Shard:
             raise EngineDown(words_for(error)) from error
 
     async def publish(self, keys: Sequence[bytes], arguments: Sequence[Value], size: int) -> Any:  # noqa: ANN401 (as above)
-        """Return the answer of the script that publishes.
+        """Return the answer of the script that publishes, to one publication.
+
+        Args:
+            keys: the script's, for one session.
+            arguments: those for one publication.
+            size: the bytes of its events.
 
         Raises:
             EngineDown: nothing was published; or nobody knows, where the server is lost meanwhile.
@@ -321,8 +330,7 @@ class Shard:
         if self.why:
             await trio.lowlevel.checkpoint()
             raise EngineDown(self.why)
-        command = _Command(b"EVALSHA", PUBLISH.digest, len(keys), *keys, *arguments)
-        publication = _Publication(keys, command, size)
+        publication = _Publication(keys, arguments, size)
         self._waiting.append(publication)
         self._bell.set()
         await publication.settled.wait()
@@ -340,7 +348,7 @@ class Shard:
             self._bell = trio.Event()
             group: list[_Publication] = []
             size = 0
-            while self._waiting and len(group) < GROUP_COMMANDS and size < GROUP_BYTES:
+            while self._waiting and len(group) < GROUP_PUBLICATIONS and size < GROUP_BYTES:
                 group.append(self._waiting.popleft())
                 size += group[-1].size
             if self._waiting:
@@ -354,7 +362,7 @@ class Shard:
         try:
             outcomes = await self._outcomes(group)
             self._counts.commits.record(perf_counter() - began)
-            for publication, outcome in zip(group, outcomes, strict=False):
+            for publication, outcome in outcomes.items():
                 self._settle(publication, outcome)
             if any(each.was_unknown for each in filter(_is_owed, group)):
                 assert self._commands is not None  # noqa: S101 (while this runs)
@@ -370,30 +378,48 @@ class Shard:
             self._under_way -= 1
             self._answered.set()
 
-    async def _outcomes(self, group: Sequence[_Publication]) -> Sequence[Any]:
+    async def _outcomes(self, group: Sequence[_Publication]) -> Mapping[_Publication, Any]:
         """Return an answer or an error for each publication."""
-        assert self._commands is not None  # noqa: S101 (while this runs)
-        commands = [each.command for each in group]
-        if not self._replicas:
-            return await self._commands.create_request_batch(commands)  # type: ignore[arg-type]
-        outcomes = await self._with_replicas(commands)
-        # Only then nodes are told, for a failover may take back what no replica has.
-        to_tell = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, list)]
-        told = await self._with_replicas(
-            [_telling(group[place].keys, outcomes[place]) for place in to_tell]
-        )
-        for place, outcome in zip(to_tell, told, strict=True):
-            if isinstance(outcome, NoScriptError):  # we learn it again with another connection
-                outcomes[place] = NoConnection()
-            elif isinstance(outcome, BaseException):
-                outcomes[place] = outcome
+        outcomes: dict[_Publication, Any] = {}
+        calls = self._calls(group)
+        answers = await self._ask([self._publishing(call) for call in calls])
+        for call, answer in zip(calls, answers, strict=True):
+            of_each = answer if isinstance(answer, list) else [answer] * len(call)
+            outcomes.update(zip(call, of_each, strict=True))
+        if self._replicas:
+            # Only then nodes are told, for a failover may take back what no replica has.
+            to_tell = [each for each, outcome in outcomes.items() if isinstance(outcome, list)]
+            told = await self._ask([_telling(each.keys, outcomes[each]) for each in to_tell])
+            for each, outcome in zip(to_tell, told, strict=True):
+                if isinstance(outcome, NoScriptError):  # we learn it again with another connection
+                    outcomes[each] = NoConnection()
+                elif isinstance(outcome, BaseException):
+                    outcomes[each] = outcome
         return outcomes
 
-    async def _with_replicas(self, commands: Sequence[_Command]) -> list[Any]:
+    def _calls(self, group: Sequence[_Publication]) -> Sequence[Sequence[_Publication]]:
+        """Return what goes with one call each: all; in a Cluster, what is of one slot for sure."""
+        if not self._is_one_of_many:
+            return [group]
+        by_session: dict[bytes, list[_Publication]] = {}
+        for publication in group:
+            by_session.setdefault(publication.keys[0], []).append(publication)
+        return [*by_session.values()]
+
+    def _publishing(self, call: Sequence[_Publication]) -> _Command:
+        """Return the call of the script that publishes."""
+        keys = [key for publication in call for key in publication.keys]
+        arguments = [each for publication in call for each in publication.arguments]
+        bounds = *self._bounds(), int(self._replicas > 0)
+        return _Command(b"EVALSHA", PUBLISH.digest, len(keys), *keys, *bounds, *arguments)
+
+    async def _ask(self, commands: Sequence[_Command]) -> Sequence[Any]:
         """Return an answer or an error for each command, once enough replicas have it."""
         assert self._commands is not None  # noqa: S101 (while this runs)
         if not commands:
             return []
+        if not self._replicas:
+            return await self._commands.create_request_batch(commands)  # type: ignore[arg-type]
         wait = _Command(b"WAIT", self._replicas, int(self._dialer.timeout * 500))
         *outcomes, replicas = await self._commands.create_request_batch([*commands, wait])  # type: ignore[list-item]
         if isinstance(replicas, int) and replicas >= self._replicas:
