@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.performance import page
 from tests.performance.cores import LOAD_CORE, SERVER_CORE
-from tests.performance.figures import OURS, medians, ratios
+from tests.performance.figures import OURS, added, medians, ratios
 from tests.performance.posts import generator
 from tests.performance.processes import ROOT, Broken
 from tests.performance.scenarios import SCENARIOS
@@ -102,7 +102,7 @@ def machine() -> str:
 def report(findings: Findings, labels: Mapping[str, str]) -> str:
     """Return the tables, in Markdown, for a reader."""
     about = f"{time.strftime('%Y-%m-%d')}; {machine()}."
-    parts = [about, medians(findings.measured, labels), ratios(findings.measured, labels)]
+    parts = [about, *(table(findings.measured, labels) for table in (medians, ratios, added))]
     parts += [f"Left out: {line}." for line in findings.left_out]
     if findings.no_time_for:
         each = dict.fromkeys(what.partition(":")[0] for what in findings.no_time_for)

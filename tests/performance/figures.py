@@ -22,6 +22,7 @@ class Row:
         aim: of ours.
         digits: after the point.
         is_cost: whether less is better, so that a ratio to ours says something.
+        is_latency: whether what another one adds to ours says something.
 
     """
 
@@ -30,6 +31,7 @@ class Row:
     aim: str = ""
     digits: int = 1
     is_cost: bool = False
+    is_latency: bool = False
 
 
 ROWS = (
@@ -37,6 +39,8 @@ ROWS = (
     Row("post_per_s", "POSTs/s, the same", "≥ 15,000", digits=0),
     Row("post_sessions_us", "µs CPU per POST, in turn to many sessions", "≤ 78", is_cost=True),
     Row("post_sessions_per_s", "POSTs/s, the same", digits=0),
+    Row("alone_answer_ms", "ms from a POST alone to its answer, p50", "+ ≤ 2", 2, is_latency=True),
+    Row("alone_delivery_ms", "ms to its subscriber, p50", "+ ≤ 2", 2, is_latency=True),
     Row("counting_us", "µs CPU of it to count a publish", "≤ 2"),
     Row("post_nobody_us", "µs CPU per POST, no subscriber", is_cost=True),
     Row("post_token_us", "µs CPU per POST with a token, no subscriber", is_cost=True),
@@ -110,6 +114,27 @@ def ratios(measured: Measured, labels: Mapping[str, str]) -> str:
             pairs = zip(ours[name], figures.get(name, ()), strict=False)
             each = [mine / theirs for mine, theirs in pairs if theirs > 0]
             cells.append(f"{median(each):.2f}" if each else NONE)
+        table.append([label, *cells])
+    return aligned(table)
+
+
+def added(measured: Measured, labels: Mapping[str, str]) -> str:
+    """Lay out what each of the others adds to our latency; empty where there is no other.
+
+    The difference is the median of the rounds' own.
+    """
+    ours = measured.get(OURS, {})
+    others = {kind: figures for kind, figures in measured.items() if kind != OURS}
+    rows = [line for line in lines(measured) if line[0].is_latency and line[1] in ours]
+    if not rows or not others:
+        return ""
+    table = [["theirs - ours", *(labels[kind] for kind in others)]]
+    for row, name, label in rows:
+        cells = []
+        for figures in others.values():
+            pairs = zip(ours[name], figures.get(name, ()), strict=False)
+            each = [theirs - mine for mine, theirs in pairs]
+            cells.append(f"{median(each):+.{row.digits}f}" if each else NONE)
         table.append([label, *cells])
     return aligned(table)
 

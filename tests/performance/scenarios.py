@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.performance import scenarios_subscribers as subscribers
 from tests.performance.counting import counting_us
+from tests.performance.latency import alone
 from tests.performance.posts import Posted, post, request, warm_up
 from tests.performance.processes import Broken
 from tests.performance.server_process import Server
@@ -42,6 +43,11 @@ def publish(kind: Kind, size: Size, directory: Path) -> subscribers.Figures:
                 f"{name}_us": cpu_s / posted.requests * 1e6,
                 f"{name}_per_s": posted.requests / posted.seconds,
             }
+        if kind.is_ours:
+            answer_ms, delivery_ms = alone(
+                server, "alone", request("alone", *_event(kind)), size.posts_alone
+            )
+            yield {"alone_answer_ms": answer_ms, "alone_delivery_ms": delivery_ms}
         if kind.counts:
             yield {"counting_us": counting_us()}
         if kind.takes_many:

@@ -86,6 +86,7 @@ class Kind:
         body: of a POST: "json", or "text" where that is the event's text.
         with_tokens: the same, but asking for tokens, where it can.
         takes_many: whether one POST may have several events.
+        is_ours: whether it is this daemon, of whatever revision and engine.
         counts: whether it is that of this checkout, whose counting can be measured alone.
         only: the scenarios that it is in, if not in all.
         beside: what runs beside it, given the directory.
@@ -99,6 +100,7 @@ class Kind:
     body: str = "json"
     with_tokens: "Kind | None" = None
     takes_many: bool = True
+    is_ours: bool = False
     counts: bool = False
     only: frozenset[str] | None = None
     beside: Callable[[Path], AbstractContextManager[object]] = nullcontext
@@ -183,6 +185,7 @@ def daemon(
         command=command,
         environment={"PYTHONPATH": str(checkout_of_it.resolve() / "daemon")},
         with_tokens=None if tokens or engine else daemon(label, checkout_of_it, tokens=True),
+        is_ours=True,
         counts=checkout_of_it == ROOT and not engine,
         only=frozenset({"publish"}) if engine else None,
         missing="" if not is_redis or shutil.which("redis-server") else "it needs redis-server",

@@ -20,6 +20,7 @@ class Size:
 
     rounds: int
     post_s: float  # a whole number
+    posts_alone: int  # one after the other
     sessions: int  # of one subscriber, while posts go to all in turn
     ndjson_lines: int  # in a body
     subscribes: int
@@ -34,6 +35,7 @@ class Size:
 FULL = Size(
     rounds=3,
     post_s=2,
+    posts_alone=1000,
     sessions=1000,
     ndjson_lines=1000,
     subscribes=1000,
@@ -53,6 +55,7 @@ FULL = Size(
 QUICK = Size(
     rounds=1,
     post_s=1,
+    posts_alone=300,
     sessions=100,
     ndjson_lines=200,
     subscribes=200,

@@ -8,7 +8,7 @@ import pytest
 
 from tests.performance import page, posts
 from tests.performance.bench import Findings, measure, report
-from tests.performance.figures import Measured, medians, ratios
+from tests.performance.figures import Measured, added, medians, ratios
 from tests.performance.processes import ROOT
 from tests.performance.scenarios import SCENARIOS
 from tests.performance.servers import checkout, daemon
@@ -26,6 +26,7 @@ MEASURED: Measured = {
 TINY = Size(
     rounds=1,
     post_s=0.2,
+    posts_alone=5,
     sessions=3,
     ndjson_lines=20,
     subscribes=10,
@@ -58,6 +59,21 @@ def test_ratios_are_those_of_each_round() -> None:
         "| µs CPU per delivery, 200 subscribers   |      - |",
         "| µs CPU per delivery, 1,000 subscribers |   1.00 |",
     ]
+
+
+def test_added_latency_is_that_of_each_round() -> None:
+    """The median of 1.5, 0.5 and 4, and not the difference of medians."""
+    measured: Measured = {
+        "broadcasterd": {"alone_answer_ms": [1.0, 2.0, 3.0], "connect_us": [1.0]},
+        "nchan": {"alone_answer_ms": [2.5, 2.5, 7.0], "connect_us": [2.0]},
+    }
+
+    assert added(measured, LABELS).splitlines() == [
+        "| theirs - ours                           | theirs |",
+        "| --------------------------------------- | -----: |",
+        "| ms from a POST alone to its answer, p50 |  +1.50 |",
+    ]
+    assert not added({"broadcasterd": measured["broadcasterd"]}, LABELS)
 
 
 def test_what_is_missing_is_told() -> None:
