@@ -58,6 +58,8 @@ cd "$WORK/root"
 rm -rf etc/systemd/system/* etc/rc?.d/* etc/cron* var/log/journal
 : > etc/fstab
 rm -f etc/resolv.conf
+# Nor does it need an index of all man pages each time that a package is installed.
+rm -f var/lib/man-db/auto-update
 # Nor has it disks, consoles or old scripts, for which each reload of systemd would look.
 mkdir -p etc/systemd/system-generators
 for generator in lib/systemd/system-generators/*; do
