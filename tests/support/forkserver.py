@@ -16,6 +16,7 @@ and once the process is gone, with its exit status.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -26,10 +27,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NoReturn
 
 from broadcasterd.host.allocator import VARIABLE
 from broadcasterd.observe.without_rich import import_structlog
@@ -141,7 +143,23 @@ def main() -> None:
     gc.freeze()
     if (request := _serve()) is not None:
         _become(request)
-        runpy.run_module("broadcasterd", run_name="__main__", alter_sys=True)
+        try:
+            runpy.run_module("broadcasterd", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            _exit(end.code)
+
+
+def _exit(status: object) -> NoReturn:
+    """Exit as an interpreter does, but for taking its objects apart, one by one.
+
+    That would make copies of all the memory that is shared with the server, and take as long as
+    all that most tests do.
+    """
+    threading._shutdown()  # type: ignore[attr-defined] # it waits for those that are no daemons
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else 0 if status is None else 1)
 
 
 def _serve() -> _Request | None:
