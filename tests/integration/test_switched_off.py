@@ -41,6 +41,8 @@ def unmanaged(
 async def test_health_and_the_log_say_that_it_is_off(unmanaged: Daemon) -> None:
     async with client_of(unmanaged) as client:
         reply = await client.ask("GET", "/health")
+        # A thread of its own writes the records.
+        await client.until(lambda _: "breaker is off" in unmanaged.log(), within=ANSWER_S)
     records = [json.loads(line) for line in unmanaged.log().splitlines() if line.startswith("{")]
 
     assert reply.json()["memory"]["breaker"] == "off"
