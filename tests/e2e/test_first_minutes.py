@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 README, START, HTTP = ROOT / "README.md", ROOT / "docs/start.md", ROOT / "docs/http.md"
 HERE = "http://127.0.0.1:8000"
 PAGES = "http://127.0.0.1:8080"
-IN_THE_CHECKOUT = ("Makefile", "config", ".venv")
+IN_THE_CHECKOUT = ("Makefile", "config", "systemd", ".venv")
 
 SOON = 30.0
 """Seconds, for a loaded machine; what is waited for takes a start of Python."""

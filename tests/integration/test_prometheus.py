@@ -14,6 +14,7 @@ import httpx
 import pytest
 import trio
 
+from tests.support.container import until
 from tests.support.daemon import STOP_S, Daemon
 from tests.support.lines import Lines
 from tests.support.talk import ask, publish
@@ -113,7 +114,9 @@ def prometheus(directory: Path, daemon: Daemon) -> Iterator[httpx.Client]:
                 if listening := re.search(r'msg="Listening on" address=(\S+)', line):
                     break
             assert line is not None, (directory / "prometheus.log").read_text()
-            with httpx.Client(base_url=f"http://{listening[1]}/api/v1/") as client:  # type: ignore[index]
+            address = f"http://{listening[1]}"  # type: ignore[index]
+            with httpx.Client(base_url=f"{address}/api/v1/") as client:
+                until(lambda: client.get(f"{address}/-/ready").is_success, within=START_S)
                 yield client
         finally:
             process.terminate()

@@ -305,7 +305,7 @@ def _context(settings: EngineSettings) -> ssl.SSLContext:
         ) from error
     if settings.tls_certificate is not None:
         try:  # a key that is encrypted is refused: nobody is there to type its password
-            context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+            context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")  # nosec B106
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f'engine.tls_certificate = "{settings.tls_certificate}": it, or engine.tls_key,'
