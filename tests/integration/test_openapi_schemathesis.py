@@ -23,7 +23,7 @@ from tests.support.tools import ROOT, require
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = int(os.environ.get("BROADCASTERD_TEST_EXAMPLES", "1"))
+EXAMPLES = int(os.environ.get("BROADCASTERD_TEST_EXAMPLES", "3"))
 """Requests of each operation that are drawn; those at its boundaries come on top."""
 
 PHASES = "examples,coverage,fuzzing,stateful"
