@@ -111,7 +111,7 @@ async def test_one_whose_client_goes_away_is_over(hub: Hub) -> None:
     [
         (lambda hub: hub.interrupts.drain(), Draining),
         (lambda hub: hub.interrupts.short_of_memory(), ShortOfMemory),
-        (lambda hub: hub.interrupts.revoke("me"), Problem),
+        (lambda hub: hub.interrupts.revoke({"me"}), Problem),
     ],
     ids=["drain", "memory", "revoked"],
 )

@@ -489,3 +489,22 @@ async def test_to_revoke_a_subject_cuts_its_streams_and_waits_alone(hub: Hub) ->
     assert [mine.last_words, also_mine.last_words] == [("disconnect", EndReason.REVOKED, None)] * 2
     assert [other, nobodys] == list(hub.subscribers.by_id.values())
     assert await hub.revoke("me") == 0
+
+
+async def test_those_who_were_revoked_elsewhere_are_cut_here_unless_that_is_known(hub: Hub) -> None:
+    session = hub.open("s")
+    mine, yours = [Recorder(session, grant=Grant(subject)) for subject in ("me", "you")]
+    hub.take_revoked("me", 1000.0)
+    hub.take_revoked("you", 1001.0)
+    hub.take_revoked("nobody here", 1002.0)
+    with hub.interrupts.until_expired(Grant("me")) as wait:
+        await trio.testing.wait_all_tasks_blocked()
+        assert wait.cancel_called
+    newer = Recorder(session, grant=Grant("me"))
+    hub.take_revoked("me", 1000.0)
+    await trio.testing.wait_all_tasks_blocked()
+
+    cut = "disconnect", EndReason.REVOKED, None
+    assert [mine.last_words, yours.last_words] == [cut, cut]
+    assert [newer] == list(hub.subscribers.by_id.values())
+    assert [*hub.revocations] == [("me", 1000.0), ("you", 1001.0), ("nobody here", 1002.0)]

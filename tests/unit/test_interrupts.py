@@ -26,7 +26,7 @@ WAITS: dict[str, Wait] = {
 HAPPENS: dict[str, Callable[[Interrupts], None]] = {
     "drain": lambda interrupts: interrupts.drain(),
     "memory": lambda interrupts: interrupts.short_of_memory(),
-    "my grant": lambda interrupts: interrupts.revoke("me"),
+    "my grant": lambda interrupts: interrupts.revoke({"me"}),
 }
 
 

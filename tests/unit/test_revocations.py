@@ -13,8 +13,8 @@ NOON = 1_764_000_000.0
 
 @pytest.fixture
 def revocations() -> Revocations:
-    found = Revocations(lambda: NOON)
-    found.revoke("me")
+    found = Revocations()
+    found.revoke("me", NOON)
     return found
 
 
@@ -41,3 +41,9 @@ def test_the_one_that_was_revoked_first_is_forgotten_where_there_are_too_many(
     revocations.revoke("third", NOON)
 
     assert [("other", NOON - 5), ("third", NOON)] == list(revocations)
+
+
+@pytest.mark.parametrize(("at", "is_new"), [(NOON - 1, False), (NOON, False), (NOON + 1, True)])
+def test_the_later_time_counts(revocations: Revocations, at: float, *, is_new: bool) -> None:
+    assert is_new is revocations.revoke("me", at)
+    assert [("me", max(NOON, at))] == list(revocations)

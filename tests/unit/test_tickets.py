@@ -121,14 +121,6 @@ def test_of_used_tickets_the_last_ones_are_remembered(
     assert [False, True, True] == [tickets.was_issued(ticket) for ticket in used]
 
 
-def test_the_tickets_of_a_revoked_subject_are_gone(tickets: Tickets) -> None:
-    revoked, kept = tickets.issue("s", GRANT), tickets.issue("s", Grant("other", ("s",)))
-    tickets.revoke("somebody")
-
-    assert tickets.redeem(revoked, "s") is None
-    assert tickets.redeem(kept, "s") is not None
-
-
 def test_a_subject_has_a_share_of_all_tickets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_TICKETS_PER_SUBJECT", 2)
     tickets = Tickets(lambda: 0.0)
@@ -141,6 +133,5 @@ def test_a_subject_has_a_share_of_all_tickets(monkeypatch: pytest.MonkeyPatch) -
 
     assert tickets.redeem(first[0], "s")
     tickets.issue("s", greedy)
-    tickets.revoke("greedy")
-    for _ in range(2):
-        tickets.issue("s", greedy)
+    assert tickets.redeem(first[1], "s")
+    tickets.issue("s", greedy)

@@ -73,16 +73,6 @@ def test_a_token_of_any_size_takes_its_place_once(clock: WallClock) -> None:
     assert tokens.find("c" * (MAX_TOKEN_CHARS + 1)) is None
 
 
-def test_the_tokens_of_a_subject_can_be_forgotten(clock: WallClock) -> None:
-    tokens = VerifiedTokens(clock)
-    tokens.remember("a", ALICE)
-    tokens.remember("A", ALICE)
-    tokens.remember("b", Grant("bob"))
-    tokens.revoke("alice")
-
-    assert [None, None, Grant("bob")] == [tokens.find(name) for name in "aAb"]
-
-
 def test_nothing_that_is_kept_is_a_token(clock: WallClock) -> None:
     tokens = VerifiedTokens(clock)
     token = "eyJhbGciOi".join("xyz")

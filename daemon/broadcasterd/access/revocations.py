@@ -5,7 +5,7 @@ A token says when it was issued (``iat``). One that does not say so counts as is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from broadcasterd.access.grants import Grant
 
@@ -14,15 +14,9 @@ MAX_REVOKED = 100_000
 
 
 class Revocations:
-    """When each subject was revoked, until nobody can have a token of before.
+    """When each subject was revoked, in Unix time."""
 
-    Args:
-        now: Unix time in seconds.
-
-    """
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self._revoked: dict[str, float] = {}  # the one that was revoked first comes first
 
     def __len__(self) -> int:
@@ -32,12 +26,16 @@ class Revocations:
         """Yield the subjects, and when each was revoked, in Unix time."""
         return iter(tuple(self._revoked.items()))
 
-    def revoke(self, subject: str, at: float | None = None) -> None:
-        """Deny what a subject was issued up to a time, by default up to now."""
+    def revoke(self, subject: str, at: float) -> bool:
+        """Deny what a subject was issued up to a time; return whether that was not so already."""
+        known = self._revoked.get(subject)
+        if known is not None and known >= at:
+            return False
         self._revoked.pop(subject, None)
-        self._revoked[subject] = self._now() if at is None else at
+        self._revoked[subject] = at
         if len(self._revoked) > MAX_REVOKED:
             del self._revoked[next(iter(self._revoked))]
+        return True
 
     def denies(self, grant: Grant) -> bool:
         """Whether a grant is of a token from before its subject was revoked."""

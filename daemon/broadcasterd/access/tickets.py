@@ -70,7 +70,12 @@ class Tickets:
         if len(self._issued) >= MAX_TICKETS:
             raise Unavailable(f"there are {MAX_TICKETS} unused tickets", retry_after=TICKET_TTL_S)
         ticket = secrets.token_urlsafe(TICKET_BYTES)
-        only = Grant(grant.subject, subscribe=(session,), expires_at=grant.expires_at)
+        only = Grant(
+            grant.subject,
+            subscribe=(session,),
+            expires_at=grant.expires_at,
+            issued_at=grant.issued_at,
+        )
         self._issued[_hash(ticket)] = _Ticket(session, only, self._clock() + TICKET_TTL_S)
         self._of_subject.add(grant.subject)
         return ticket
@@ -88,12 +93,6 @@ class Tickets:
         A browser does, which reconnects by itself.
         """
         return _hash(ticket) in self._were_good
-
-    def revoke(self, subject: str) -> None:
-        """Forget the tickets of a subject."""
-        for key, ticket in tuple(self._issued.items()):
-            if ticket.grant.subject == subject:
-                self._forget(key)
 
     def _forget_expired(self) -> None:
         now = self._clock()

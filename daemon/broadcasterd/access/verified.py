@@ -60,12 +60,6 @@ class VerifiedTokens:
             del self._grants[next(iter(self._grants))]
         self._grants[self._digest(token)] = grant
 
-    def revoke(self, subject: str) -> None:
-        """Forget the tokens of a subject."""
-        for digest, grant in tuple(self._grants.items()):
-            if grant.subject == subject:
-                del self._grants[digest]
-
     def _digest(self, token: str) -> bytes:
         text = token.encode(errors="surrogatepass")  # no two tokens are one
         return hashlib.blake2b(text, digest_size=DIGEST_BYTES, key=self._key).digest()

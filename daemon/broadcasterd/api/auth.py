@@ -78,7 +78,7 @@ class Guard:
         self.tickets = Tickets(clock.now)
         self._settings = settings
         self._clock = clock
-        self.revocations = Revocations(clock.unix_now) if revocations is None else revocations
+        self.revocations = Revocations() if revocations is None else revocations
         self._use(keys)
         per_minute = settings.limits.max_failures_per_minute
         self._failures = RateLimiter(
@@ -136,6 +136,7 @@ class Guard:
             raise self._refused(head, BAD_TICKET)
         if grant.expires_at is not None and grant.expires_at <= self._clock.unix_now():
             raise self._refused(head, TokenFault.EXPIRED)
+        self._check_revoked(grant, head)
         return grant
 
     def trusts_machine(self, head: Head) -> bool:
@@ -174,12 +175,6 @@ class Guard:
             self._check_origin(head)
         return grant
 
-    def revoke(self, subject: str) -> None:
-        """Deny what a subject was given until now: its tickets, and its tokens."""
-        self.revocations.revoke(subject)
-        self.tickets.revoke(subject)
-        self._verified.revoke(subject)
-
     def _verify(self, token: str, head: Head) -> Grant:
         """Return what a token grants. One that was verified before costs nobody anything.
 
@@ -188,15 +183,20 @@ class Guard:
         if self._keys_good_until <= (now := self._clock.unix_now()):
             self._use(self.keys.at(now))
         if (known := self._verified.find(token)) is not None:
+            self._check_revoked(known, head)
             return known
         try:
             grant = self.keys.verify(token)
         except InvalidToken as error:
             raise self._refused(head, error.fault) from error
-        if self.revocations.denies(grant):
-            raise self._refused(head, TokenFault.REVOKED, is_guess=False)
+        self._check_revoked(grant, head)
         self._verified.remember(token, grant)
         return grant
+
+    def _check_revoked(self, grant: Grant, head: Head) -> None:
+        """Deny what was good once: it is no guess."""
+        if self.revocations.denies(grant):
+            raise self._refused(head, TokenFault.REVOKED, is_guess=False)
 
     def _tokens(self, head: Head) -> tuple[list[str], list[str]]:
         """Return the tokens that the client sent, and those that a browser sends by itself."""

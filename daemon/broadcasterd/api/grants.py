@@ -12,7 +12,7 @@ from msgspec import Meta
 from broadcasterd.access.grants import MAX_SUBJECT_CHARS, Action, Grant
 from broadcasterd.access.tickets import TICKET_TTL_S, Tickets
 from broadcasterd.api import live
-from broadcasterd.api.auth import Guard, require
+from broadcasterd.api.auth import require
 from broadcasterd.api.bodies import whole_body
 from broadcasterd.api.json_body import Reader, check_utf8, without_bom
 from broadcasterd.api.request import Head
@@ -98,10 +98,13 @@ def subject_of(head: Head) -> str:
     return subject
 
 
-async def revoke(subject: str, *, guard: Guard, hub: Hub) -> dict[str, object]:
+async def revoke(subject: str, *, hub: Hub) -> dict[str, object]:
     """End all that the tokens of a subject hold open; deny them, and its tickets, from now on.
 
     A token that is issued afterwards is good.
+
+    Raises:
+        EngineDown: it is in force here, and may be forgotten, or unknown elsewhere.
+
     """
-    guard.revoke(subject)
     return {"subject": subject, "ended": await hub.revoke(subject)}

@@ -229,7 +229,7 @@ async def _renew_stream(api: Api, call: Call, grant: Grant) -> Answer:
 
 async def _revoke_subject(api: Api, call: Call, _grant: Grant) -> Answer:
     subject = call.path.get("subject") or grants.subject_of(call.head)
-    revoked = await grants.revoke(subject, guard=api.guard, hub=api.hub)
+    revoked = await grants.revoke(subject, hub=api.hub)
     return json_answer(revoked)
 
 

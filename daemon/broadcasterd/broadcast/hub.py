@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
+from collections.abc import Set as AbstractSet
 from contextvars import Context
 from itertools import islice
 from math import inf
@@ -62,7 +64,7 @@ class Hub:
         sessions: those that are open, by name.
         subscribers: the streams that are open.
         interrupts: ends waits early.
-        revocations: subjects whose older tokens are denied; the guard adds to them.
+        revocations: subjects whose older tokens are denied.
         quotas: what one client or subject has.
         pressure: the breaker.
         logs, bodies: bytes of all logs; of requests that are being read, and what is made of them.
@@ -87,7 +89,7 @@ class Hub:
         self.quotas = Quotas(settings, self.clock.now)
         self.subscribers = Subscribers(settings, self.quotas, self.clock, self.counts)
         self.interrupts = Interrupts(self.clock)
-        self.revocations = Revocations(self.clock.unix_now)
+        self.revocations = Revocations()
         self.poller = Poller()
         self.logs = Account()
         self.bodies = Account()
@@ -95,6 +97,7 @@ class Hub:
         self.pressure = Pressure(
             thresholds, counted=lambda: self.counted_bytes, clock=self.clock.now
         )
+        self._revoked_elsewhere: set[str] = set()  # and not cut here yet
         self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
         self._look_for_unused_at = -inf
         self._promised: dict[str, tuple[str, float]] = {}  # incarnations, oldest first, and when
@@ -354,12 +357,39 @@ class Hub:
         await self.subscribers.end_expired()
 
     async def revoke(self, subject: str) -> int:
-        """End all that a subject's grants hold open now; return how many streams those were."""
-        self.interrupts.revoke(subject)
-        self.engine.note(Revoked(subject, self.clock.unix_now()))
-        streams = await self.subscribers.revoke(subject)
+        """Deny what a subject was issued until now, and end all that it holds open.
+
+        Return how many streams those were here.
+
+        Raises:
+            EngineDown: it is in force here, and may be forgotten, or unknown elsewhere.
+
+        """
+        at = self.clock.unix_now()
+        self.revocations.revoke(subject, at)
+        self.engine.note(Revoked(subject, at))
+        ended = await self._cut({subject})
+        log.warning("subject revoked", subject=subject, streams=ended[subject])
         await self.engine.settled()
-        return streams
+        return ended[subject]
+
+    def take_revoked(self, subject: str, at: float) -> None:
+        """Take notice that a subject was revoked, by whomever. It does not wait."""
+        if not self.revocations.revoke(subject, at):
+            return
+        if not self._revoked_elsewhere:  # those that come together are looked for together
+            assert self._nursery is not None  # noqa: S101 (run() was started first)
+            self._nursery.start_soon(self._cut_revoked_elsewhere)
+        self._revoked_elsewhere.add(subject)
+
+    async def _cut_revoked_elsewhere(self) -> None:
+        subjects, self._revoked_elsewhere = self._revoked_elsewhere, set()
+        for subject, streams in (await self._cut(subjects)).items():
+            log.warning("subject revoked", subject=subject, streams=streams)
+
+    async def _cut(self, subjects: AbstractSet[str]) -> Counter[str]:
+        self.interrupts.revoke(subjects)
+        return await self.subscribers.revoke(subjects)
 
     async def drain(self, *, movable_stay: bool = False) -> None:
         """Take nothing more, and tell subscribers to come back; wait until those are gone.

@@ -6,7 +6,7 @@ grant. A cause is reported here once, and cancels all scopes that name it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -75,9 +75,9 @@ class Interrupts:
         for scope in self._until_expired:
             scope.deadline -= seconds
 
-    def revoke(self, subject: str) -> None:
-        """End the waits under the grants of a subject."""
-        _cancel({scope for scope, whose in self._until_expired.items() if whose == subject})
+    def revoke(self, subjects: Container[str]) -> None:
+        """End the waits under the grants of subjects."""
+        _cancel({scope for scope, whose in self._until_expired.items() if whose in subjects})
 
 
 @contextmanager

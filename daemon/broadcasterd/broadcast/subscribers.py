@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 import structlog
@@ -187,12 +187,12 @@ class Subscribers:
 
         await for_each(tuple(self.by_id.values()), cut_if_expired)
 
-    async def revoke(self, subject: str) -> int:
-        """End the streams of a subject; return how many those were."""
-        revoked = [stream for stream in self.by_id.values() if stream.subject == subject]
-        log.warning("subject revoked", subject=subject, streams=len(revoked))
+    async def revoke(self, subjects: Container[str]) -> Counter[str]:
+        """End the streams of subjects; return how many those were of each that had any."""
+        revoked = [stream for stream in self.by_id.values() if stream.subject in subjects]
+        ended = Counter(stream.subject for stream in revoked if stream.subject is not None)
         await for_each(revoked, lambda subscriber: subscriber.disconnect(EndReason.REVOKED))
-        return len(revoked)
+        return ended
 
     async def drain(self, *, movable_stay: bool) -> None:
         """Tell subscribers to come back, and wait until they are gone.

@@ -13,7 +13,7 @@ import trio
 from broadcasterd.broadcast.durable_session import DurableSession
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.session import Session
-from broadcasterd.broadcast.telling import Telling, tell_names
+from broadcasterd.broadcast.telling import Telling, tell_ended, tell_revoked
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.core.wire import encode_frame
 from broadcasterd.engine.port import (
@@ -45,8 +45,8 @@ async def take_up(hub: Hub) -> None:
     await hub.engine.load(taking)
     if hub.engine.is_shared:
         await _catch_up(hub)
-        return
-    taking.report()
+    else:
+        taking.report()
     with suppress(EngineDown):  # then it is owed
         await taking.settle()
 
@@ -72,9 +72,8 @@ class _Taking:
         self._handed_over = {*hub.sessions}
         self._loaded: dict[str, DurableSession] = {}
         self._moved_on = False
-        self._revoked_here = dict(hub.revocations)
+        self._revoked_here = dict(hub.revocations)  # and the engine does not know it
         self._ended: set[str] = set()
-        self._revoked: set[str] = set()
         self.events = 0
 
     def take_session(self, session: KeptSession) -> bool:
@@ -137,9 +136,9 @@ class _Taking:
                 if at is not None and not hub.was_ended(name) and name not in hub.sessions:
                     hub.note_ended(name, min(hub.clock.now(), hub.clock.moment(at)))
             case Revoked(subject, at):
-                if at >= self._revoked_here.get(subject, -inf):
-                    hub.revocations.revoke(subject, at)
-                    self._revoked.add(subject)
+                if at >= self._revoked_here.get(subject, inf):
+                    del self._revoked_here[subject]
+                hub.take_revoked(subject, at)
 
     def forget(self) -> None:
         """Forget all that was taken: it was damaged."""
@@ -148,7 +147,7 @@ class _Taking:
         self._loaded.clear()
         self._moved_on = False
         self._ended.clear()
-        self._revoked.clear()
+        self._revoked_here = dict(self._hub.revocations)
         self.events = 0
 
     def report(self) -> None:
@@ -172,7 +171,8 @@ class _Taking:
         telling = Telling(self._hub)
         while self._moved_on and not telling.go_on():
             await engine.settled()
-        tell_names(self._hub, self._ended, self._revoked)
+        tell_ended(self._hub, self._ended)
+        tell_revoked(self._hub, self._revoked_here.items())
         engine.note(HandedOver(is_so=False))
         await engine.settled()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from broadcasterd.broadcast.durable_session import DurableSession
 from broadcasterd.broadcast.hub import Hub
@@ -23,6 +23,7 @@ class Telling:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._told = -1  # the generation of the engine that was told of all
+        self._names_told = hub.engine.generation  # whoever takes it up tells the first of names
 
     def go_on(self) -> bool:
         """Tell the engine of a part of what it does not know; return whether that was all."""
@@ -36,24 +37,21 @@ class Telling:
                     return False
                 session.tell_engine()
                 room -= session.log.bytes
-        if self._told >= 0:
-            tell_names(self._hub)
+        if self._names_told != engine.generation:
+            tell_ended(self._hub)
+            tell_revoked(self._hub, self._hub.revocations)
+            self._names_told = engine.generation
         self._told = engine.generation
         return True
 
 
-def tell_names(hub: Hub, ended: Container[str] = (), revoked: Container[str] = ()) -> None:
-    """Tell the engine which sessions were closed, and which subjects revoked.
-
-    Args:
-        hub: knows of them.
-        ended: sessions of which the engine knows that.
-        revoked: subjects of which it knows that.
-
-    """
+def tell_ended(hub: Hub, known: Container[str] = ()) -> None:
+    """Tell the engine which sessions were closed, but for those of which it knows that."""
     for name, at in hub.ended_names():
-        if name not in ended:
+        if name not in known:
             hub.engine.note(Ended(name, hub.clock.unix_time(at)))
-    for subject, revoked_at in hub.revocations:
-        if subject not in revoked:
-            hub.engine.note(Revoked(subject, revoked_at))
+
+
+def tell_revoked(hub: Hub, revoked: Iterable[tuple[str, float]]) -> None:
+    """Tell the engine that subjects were revoked, and when."""
+    hub.engine.note(*(Revoked(subject, at) for subject, at in revoked))
