@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from broadcasterd.config import ConfigError, Settings, from_mapping
 from broadcasterd.core.event import EncodedEvent
-from broadcasterd.engine.port import Arrived, EngineDown, KeptEvent, KeptSession
+from broadcasterd.engine.port import Arrived, Ended, EngineDown, KeptEvent, KeptSession, Revoked
 from broadcasterd.engine.redis.engine import RedisEngine
 from broadcasterd.engine.redis.places import place_of
 from broadcasterd.engine.redis.shard import NOT_REACHED
@@ -82,14 +82,14 @@ class Reader:
 
 @asynccontextmanager
 async def engine_at(
-    server: Redis, sessions: Mapping[str, object] | None = None
+    server: Redis, sessions: Mapping[str, object] | None = None, taker: Loaded | None = None
 ) -> AsyncIterator[RedisEngine]:
     """Run an engine while inside."""
     settings = {"engine": {"kind": "redis", "url": server.url}, "sessions": sessions or {}}
     engine = RedisEngine(Settings(from_mapping(settings)), Counts())
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        await engine.load(Loaded())
+        await engine.load(taker or Loaded())
         yield engine
         nursery.cancel_scope.cancel()
 
@@ -383,11 +383,46 @@ async def test_scripts_that_redis_forgot_are_taught_again(server: Redis, name: s
         server.ask("SCRIPT", "FLUSH")
         placed = await engine.publish(name, events_of("y"))
         server.ask("SCRIPT", "FLUSH")
+        engine.note(Revoked(name, 1000.0))
+        await engine.settled()
+        server.ask("SCRIPT", "FLUSH")
         reader = Reader(name)
         await engine.follow(reader)
 
     assert [*placed.seqs] == [2]
     assert reader.seqs == [1, 2]
+
+
+async def test_others_are_told_who_was_revoked_at_once_and_at_their_start(
+    server: Redis, name: str
+) -> None:
+    subject, first, then = f"half a pair: \ud83d {name}", Loaded(), Loaded()
+    async with engine_at(server) as a, engine_at(server, taker=first):
+        for at in (1000.125, 1001.5, 1000.25):
+            a.note(Revoked(subject, at), Ended(name, at))
+            await a.settled()
+        await until(lambda: first.revoked.get(subject) == 1001.5)
+        async with engine_at(server, taker=then):
+            pass
+
+    assert then.revoked[subject] == 1001.5
+    assert not then.ended
+
+
+async def test_a_revocation_that_redis_has_no_room_for_is_owed_to_it(name: str) -> None:
+    others = Loaded()
+    with redis("--maxmemory-policy", "noeviction") as server:
+        async with engine_at(server) as engine, engine_at(server, taker=others):
+            server.ask("CONFIG", "SET", "maxmemory", "1")
+            engine.note(Revoked(name, 1000.0))
+            with pytest.raises(EngineDown, match=r"OOM"):
+                await engine.settled()
+            why = engine.health.why
+            server.ask("CONFIG", "SET", "maxmemory", "0")
+            await until(lambda: others.revoked)
+
+    assert not why
+    assert others.revoked == {name: 1000.0}
 
 
 async def test_a_redis_that_is_full_refuses_and_goes_on(name: str) -> None:
@@ -429,6 +464,8 @@ async def test_a_user_with_a_password_is_enough(tmp_path: Path, name: str) -> No
             placed = await running.publish(name, events_of("x"))
             reader = Reader(name)
             await running.follow(reader)
+            running.note(Revoked(name, 1000.0))
+            await running.settled()
             nursery.cancel_scope.cancel()
 
     assert [*placed.seqs] == [1]

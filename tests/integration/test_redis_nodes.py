@@ -11,11 +11,10 @@ import pytest
 import trio
 
 from broadcasterd.broadcast.shared_session import LINGER_S
-from broadcasterd.engine.redis.wire import slot_of
 from tests.support.http1 import Http1
 from tests.support.inprocess import Serving, until
 from tests.support.nodes import Publisher, node, nodes, post, publish
-from tests.support.redis import Redis, cluster, redis
+from tests.support.redis import Redis, cluster, move_slot, redis
 from tests.support.sse import Event
 from tests.support.talk import ask, eventually, following, target
 
@@ -293,18 +292,3 @@ async def test_a_session_goes_on_where_its_slot_is_moved_to() -> None:
                 data = await stream.data(10)
 
     assert data == publisher.answered
-
-
-def move_slot(session: str, servers: Sequence[Redis]) -> None:
-    """Give a session's slot, with its keys, to another server."""
-    slot = str(slot_of(session))
-    found = [each for each in servers if each.ask("CLUSTER", "COUNTKEYSINSLOT", slot) != "0"]
-    [source] = found
-    target = next(each for each in servers if each is not source)
-    ids = {each.port: each.ask("CLUSTER", "MYID") for each in (source, target)}
-    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
-    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target.port])
-    keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, "100").split()
-    source.ask("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *keys)
-    for each in (target, source):
-        each.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from broadcasterd.engine.redis.wire import slot_of
 from tests.support.tools import require
 
 SOON_S = 10.0
@@ -172,6 +173,21 @@ def cluster() -> Iterator[tuple[list[Redis], str]]:
         for server in servers:
             server.until(lambda server=server: "cluster_state:ok" in server.ask("CLUSTER", "INFO"))
         yield servers, f"cluster://127.0.0.1:{servers[0].port},127.0.0.1:{servers[1].port}"
+
+
+def move_slot(of: str, servers: Sequence[Redis]) -> None:
+    """Give the slot of a session, or of a key without braces, to another server, with its keys."""
+    slot = str(slot_of(of))
+    found = [each for each in servers if each.ask("CLUSTER", "COUNTKEYSINSLOT", slot) != "0"]
+    [source] = found
+    target = next(each for each in servers if each is not source)
+    ids = {each.port: each.ask("CLUSTER", "MYID") for each in (source, target)}
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target.port])
+    keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, "100").split()
+    source.ask("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *keys)
+    for each in (target, source):
+        each.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])
 
 
 def _cluster_ports(count: int) -> list[int]:

@@ -186,7 +186,10 @@ class Taker(Protocol):
         """Take events of a session, oldest first. What follows them comes in further calls."""
 
     def take_note(self, note: Ended | Revoked | HandedOver) -> None:
-        """Take what is to be remembered beside; this comes first."""
+        """Take what is to be remembered beside; this comes first.
+
+        A shared engine goes on with what others note.
+        """
 
     def forget(self) -> None:
         """Forget all that was taken so far: it cannot be trusted."""
@@ -222,7 +225,7 @@ class Engine(Protocol):
 
     @property
     def generation(self) -> int:
-        """How often it has lost all that it was told: then it is to be told of everything anew."""
+        """How often it may have lost what it was told: then it is to be told of everything anew."""
 
     @property
     def health(self) -> Health:

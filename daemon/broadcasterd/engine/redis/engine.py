@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -14,9 +14,19 @@ import trio
 
 from broadcasterd.config import Sessions, Settings
 from broadcasterd.core.event import EncodedEvent
-from broadcasterd.engine.port import EngineDown, Follower, Health, Note, Placed, Taker
+from broadcasterd.engine.port import (
+    RETRY_AFTER_S,
+    EngineDown,
+    Follower,
+    Health,
+    Note,
+    Placed,
+    Revoked,
+    Taker,
+)
 from broadcasterd.engine.redis.following import Following
 from broadcasterd.engine.redis.places import Location, NotFound, Place, Primary, place_of
+from broadcasterd.engine.redis.revoking import Revoking
 from broadcasterd.engine.redis.scripts import ATTEND, END, FOLLOW
 from broadcasterd.engine.redis.shard import NOT_REACHED, Shard, Value
 from broadcasterd.engine.redis.wire import (
@@ -70,9 +80,9 @@ class RedisEngine:
 
     keeps = True
     is_shared = True
-    generation = 0
 
     def __init__(self, settings: Settings, counts: Counts) -> None:
+        self.generation = 0
         self._settings = settings
         self._counts = counts
         self._place: Place
@@ -88,6 +98,9 @@ class RedisEngine:
         self._bell = trio.Event()
         self._lost = trio.Event()
         self._whole = trio.Event()  # set once all shards were there
+        self._revoking = Revoking(self._prefix)
+        self._owing = trio.Event()
+        self._is_loaded = trio.Event()  # set once it is known who was revoked
         self._nursery: trio.Nursery
 
     @property
@@ -116,12 +129,19 @@ class RedisEngine:
                 task_status.started()
                 self._nursery.start_soon(self._attend)
                 self._nursery.start_soon(self._attend_again)
+                self._nursery.start_soon(self._settle_again)
                 await self._keep_layout()
 
-    async def load(self, taker: Taker) -> None:  # noqa: ARG002 (a session is read when it is asked for)
-        """Wait for the servers, but not for ever: then it is served all the same, degraded."""
+    async def load(self, taker: Taker) -> None:
+        """Give who was revoked, also from now on; a session is read when it is asked for.
+
+        It waits for the servers, but not for ever: then it is served all the same, degraded.
+        """
+        self._revoking.taker = taker
+        self._learn_soon()
         with trio.move_on_after(2 * self._settings.engine.timeout) as waiting:
             await self._whole.wait()
+            await self._is_loaded.wait()
         if waiting.cancelled_caught:
             log.error("the engine is down at the start", engine="redis", why=self.health.why)
 
@@ -165,9 +185,11 @@ class RedisEngine:
         before, self._by_slot = self._by_slot, by_slot
         if before:
             for following in [*self._followed.values()]:
-                slot = slot_of(following.follower.name)
+                slot = _slot(following)
                 if before[slot] is not by_slot[slot]:
                     self._catch_up_soon(following)
+            if before[self._revoking.slot] is not by_slot[self._revoking.slot]:
+                self._learn_soon()
 
     def _shard(self, locate: Callable[[], Any]) -> Shard:
         return Shard(
@@ -196,9 +218,12 @@ class RedisEngine:
             EngineDown: nobody knows it.
 
         """
+        return self._shard_at(slot_of(name))
+
+    def _shard_at(self, slot: int) -> Shard:
         shard = self._shards.get(None)
         if shard is None and self._by_slot:
-            shard = self._by_slot[slot_of(name)]
+            shard = self._by_slot[slot]
         if shard is None:
             raise EngineDown(NOT_REACHED)
         return shard
@@ -253,11 +278,18 @@ class RedisEngine:
         return Placed(incarnation, seqs, frozenset(duplicates), elsewhere)
 
     def note(self, *notes: Note) -> None:
-        """Forget it: the servers decide what is kept."""
+        """Have the others know who was revoked; of all else, the servers decide what is kept."""
+        for note in notes:
+            if isinstance(note, Revoked):
+                self._revoking.owe(note)
+                self._owing.set()
 
     async def settled(self) -> None:
-        """Have nothing to wait for."""
-        await trio.lowlevel.checkpoint()
+        """Have Redis know who was revoked."""
+        if self._revoking.is_settled:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._revoking.settle(self._shard_at(self._revoking.slot))
 
     async def end(self, name: str) -> bool:
         """End a session on all nodes."""
@@ -336,7 +368,9 @@ class RedisEngine:
 
     async def _catch_up_all(self, shard: Shard) -> None:
         """Catch up with all that a server has, which was lost for a while."""
-        mine = [each for each in self._followed.values() if self._is_at(each, shard)]
+        if self._is_at(self._revoking.slot, shard):
+            await self._learn(shard)
+        mine = [each for each in self._followed.values() if self._is_at(_slot(each), shard)]
         problems: list[EngineDown] = []
 
         async def catch_up(following: Following) -> None:
@@ -360,23 +394,27 @@ class RedisEngine:
         if all(not each.why or each is shard for each in self._shards.values()):
             self._whole.set()
 
-    def _is_at(self, following: Following, shard: Shard) -> bool:
+    def _is_at(self, slot: int, shard: Shard) -> bool:
         try:
-            return self._shard_of(following.follower.name) is shard
+            return self._shard_at(slot) is shard
         except EngineDown:
             return False
 
     def _catch_up_soon(self, following: Following) -> None:
-        following.begin()
-        self._nursery.start_soon(self._catch_up_now, following)
+        async def catch_up(shard: Shard) -> None:
+            if self._followed.get(following.keys.session) is following:
+                await self._catch_up(shard, following)
 
-    async def _catch_up_now(self, following: Following) -> None:
-        """Catch up with one session; where its server is lost, that is done once it is back."""
-        while self._followed.get(following.keys.session) is following:
+        following.begin()
+        self._nursery.start_soon(self._once_there, _slot(following), catch_up)
+
+    async def _once_there(self, slot: int, catch_up: Callable[[Shard], Awaitable[None]]) -> None:
+        """Catch up with what is in a slot; if its server is lost, that is done once it is back."""
+        while True:
             with suppress(EngineDown):
-                shard = self._shard_of(following.follower.name)
+                shard = self._shard_at(slot)
                 if not shard.is_failed:
-                    await self._catch_up(shard, following)
+                    await catch_up(shard)
                 return
             await trio.sleep(MIN_LOOK_S)
 
@@ -384,6 +422,8 @@ class RedisEngine:
         """Take what a channel says."""
         following = self._followed.get(channel)
         if following is None:
+            if channel == self._revoking.channel:
+                self._hear_revoked(data)
             return
         if data == ENDED:
             self._over(following)
@@ -413,6 +453,42 @@ class RedisEngine:
         following.pass_on()
         self.unfollow(following.follower)
         following.follower.over()
+
+    # Who was revoked
+
+    async def _learn(self, shard: Shard) -> None:
+        """Have all that Redis knows taken, and Redis told of all that it may have lost since.
+
+        Raises:
+            EngineDown: the server is lost.
+
+        """
+        if self._revoking.taker is None:
+            return  # it is loaded soon
+        await self._revoking.catch_up(shard)
+        if self._is_loaded.is_set():
+            self.generation += 1
+        self._is_loaded.set()
+
+    def _learn_soon(self) -> None:
+        self._nursery.start_soon(self._once_there, self._revoking.slot, self._learn)
+
+    def _hear_revoked(self, data: bytes) -> None:
+        if data == MOVED:
+            self._look_again()
+            self._learn_soon()
+        else:
+            self._revoking.hear(data)
+
+    async def _settle_again(self) -> None:
+        """Tell Redis of what nobody waits for, or waited for in vain."""
+        while True:
+            await self._owing.wait()
+            self._owing = trio.Event()
+            while not self._revoking.is_settled:
+                await trio.sleep(RETRY_AFTER_S)
+                with suppress(EngineDown):
+                    await self.settled()
 
     # Streams on all nodes
 
@@ -479,6 +555,10 @@ def _always(location: Location) -> Callable[[], Any]:
         return location
 
     return locate
+
+
+def _slot(following: Following) -> int:
+    return slot_of(following.follower.name)
 
 
 def _new_incarnation() -> str:

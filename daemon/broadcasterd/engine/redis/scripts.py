@@ -26,5 +26,7 @@ TELL = Script.read("tell")
 FOLLOW = Script.read("follow")
 ATTEND = Script.read("attend")
 END = Script.read("end")
+REVOKE = Script.read("revoke")
+REVOKED = Script.read("revoked")
 
-SCRIPTS = (PUBLISH, TELL, FOLLOW, ATTEND, END)
+SCRIPTS = (PUBLISH, TELL, FOLLOW, ATTEND, END, REVOKE, REVOKED)

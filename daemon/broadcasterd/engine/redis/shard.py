@@ -315,6 +315,29 @@ class Shard:
             self._failed.set()
             raise EngineDown(words_for(error)) from error
 
+    async def call_kept(self, script: Script, keys: Sequence[bytes], *arguments: Value) -> Any:  # noqa: ANN401 (as above)
+        """Return a script's answer, once enough replicas have what it wrote.
+
+        Raises:
+            EngineDown: they do not, the server is lost, or refuses.
+
+        """
+        if self.why or self._commands is None:
+            await trio.lowlevel.checkpoint()
+            raise EngineDown(self.why)
+        command = _Command(b"EVALSHA", script.digest, len(keys), *keys, *arguments)
+        try:
+            [outcome] = await self._ask([command])
+            if isinstance(outcome, NoScriptError):
+                await self._teach(self._commands)
+                [outcome] = await self._ask([command])
+        except (RedisError, OSError) as error:
+            self._failed.set()
+            raise EngineDown(words_for(error)) from error
+        if isinstance(outcome, BaseException):
+            raise self._refusal(outcome)
+        return outcome
+
     async def publish(self, keys: Sequence[bytes], arguments: Sequence[Value], size: int) -> Any:  # noqa: ANN401 (as above)
         """Return the answer of the script that publishes, to one publication.
 
@@ -433,13 +456,17 @@ class Shard:
             case NoScriptError() if not publication.was_unknown:
                 publication.was_unknown = True
             case BaseException():
-                if isinstance(outcome, RedisClusterError):
-                    self._lost()
-                elif isinstance(outcome, ReadOnlyError) or not isinstance(outcome, ResponseError):
-                    self._failed.set()
-                publication.settle(EngineDown(words_for(outcome)))
+                publication.settle(self._refusal(outcome))
             case _:
                 publication.settle(outcome)
+
+    def _refusal(self, error: BaseException) -> EngineDown:
+        """Return what is wrong with one command; where that is the server, look for it anew."""
+        if isinstance(error, RedisClusterError):
+            self._lost()
+        elif isinstance(error, ReadOnlyError) or not isinstance(error, ResponseError):
+            self._failed.set()
+        return EngineDown(words_for(error))
 
 
 def _telling(keys: Sequence[bytes], placed: Sequence[Any]) -> _Command:

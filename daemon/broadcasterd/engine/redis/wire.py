@@ -43,8 +43,26 @@ class Keys(msgspec.Struct, frozen=True, gc=False):
 
 
 def slot_of(name: str) -> int:
-    """Return the slot of a session's keys (Redis Cluster specification: CRC16, XMODEM)."""
+    """Return the slot of a session's keys, or of a key without braces.
+
+    Redis Cluster specification: CRC16, XMODEM.
+    """
     return binascii.crc_hqx(name.encode(), 0) % SLOTS
+
+
+def pack_text(text: str) -> bytes:
+    """Return a text that may be none of UTF-8: an admin can name any subject."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def unpack_text(packed: bytes) -> str:
+    """Return what was packed.
+
+    Raises:
+        ValueError: it is none of ours.
+
+    """
+    return packed.decode("utf-8", "surrogatepass")
 
 
 def encode(event: EncodedEvent) -> bytes:
