@@ -20,6 +20,7 @@ from broadcasterd.config import Settings, from_mapping
 from broadcasterd.core.event import EncodedEvent
 from broadcasterd.engine.redis.engine import RedisEngine
 from broadcasterd.figures.counts import Counts
+from tests.support.engines import Loaded
 from tests.support.redis import redis
 
 BLOCK = b"data: " + b"x" * 200 + b"\n\n"
@@ -46,7 +47,7 @@ async def publish(url: str, sessions: int, count: int, tasks: int) -> None:
 
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        await engine.load(None)  # type: ignore[arg-type] # nothing is taken
+        await engine.load(Loaded())
         began, cpu = time.perf_counter(), time.process_time()
         async with trio.open_nursery() as working:
             for _ in range(tasks):
@@ -71,7 +72,7 @@ async def follow(url: str, sessions: int, count: int) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(hub.run)
         await nursery.start(engine.run)
-        await engine.load(None)  # type: ignore[arg-type] # nothing is taken
+        await engine.load(Loaded())
         followed: list[Session] = []
         for number in range(sessions):
             session = hub.open(f"s{number}")

@@ -7,6 +7,7 @@ machine's own speed does not count either.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import thread_time
@@ -37,9 +38,16 @@ def _timed_unit() -> float:
 
 @asynccontextmanager
 async def watched() -> AsyncIterator[LoopWatch]:
-    """Watch the steps of all tasks while inside."""
+    """Watch the steps of all tasks while inside.
+
+    The garbage of other tests is not collected meanwhile: whichever step that falls into.
+    """
     watch = LoopWatch(thread_time)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run)
-        yield watch
-        nursery.cancel_scope.cancel()
+    gc.disable()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.run)
+            yield watch
+            nursery.cancel_scope.cancel()
+    finally:
+        gc.enable()
