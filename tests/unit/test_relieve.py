@@ -1006,6 +1006,33 @@ async def test_no_history_pays_in_the_moment_when_what_was_in_use_goes(
     held.let_go()
 
 
+async def test_the_little_that_clients_leave_behind_does_not_hold_the_breaker_up(
+    nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    left, excess = 400_000, 100_000
+    recover = T.warning - MIB + left - excess
+    hub = await hub_under(nursery, Thresholds(T.warning, T.critical, recover), event_ttl=10**6)
+    session = await filled(hub, "s", events=100)
+    before = session.log.bytes
+    await under_supervision(nursery, hub, host)
+    program = host.used - hub.counted_bytes
+    other = T.warning - host.used - MIB
+    hub.logs.bytes += other  # other histories, which cannot be shortened
+    held = Held(hub, MIB)
+    host.used = T.warning
+
+    def give_back() -> None:
+        host.used = program + hub.counted_bytes + (0 if held.held_bytes else left)
+
+    host.giving_back = give_back
+    await trio.sleep(60)
+
+    assert hub.pressure.state is State.CLOSED
+    assert hub.pressure.excused == 0, "so little is never excused"
+    assert before - excess > session.log.bytes
+    hub.logs.bytes -= other
+
+
 async def test_what_is_excused_does_not_excuse_histories_too(
     nursery: trio.Nursery, host: Host, autojump_clock: trio.testing.MockClock
 ) -> None:

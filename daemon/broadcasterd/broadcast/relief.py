@@ -33,7 +33,7 @@ from broadcasterd.memory.policy import (
 )
 from broadcasterd.memory.ration import MARGIN_SHARE, SMALLEST_STEP_BYTES, Ration
 from broadcasterd.memory.reclaim import ReleaseRule
-from broadcasterd.memory.residue import WASTE_BYTES, Residue
+from broadcasterd.memory.residue import MUCH_BYTES, WASTE_BYTES, Residue
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -233,9 +233,13 @@ class Relief:
         return now - self._clients_at < LAG_S
 
     def _left_behind(self) -> int:
-        """Return the bytes that clients have let go of, and that are not back."""
+        """Return the bytes that clients have let go of, and that are not back.
+
+        So few that they are never excused would hold the breaker up: histories bring these, too.
+        """
         grown = self._residue.held_against_us - self._residue_before
-        return max(0, min(grown, self._most_told))
+        left = min(grown, self._most_told)
+        return left if left >= MUCH_BYTES else 0
 
     def _act(self, state: State, to_free: int) -> bool:
         todo = plan(state, to_free, lambda: vitals(self._hub))
