@@ -3,10 +3,12 @@
 # --- measure ---------------------------------------------------------------------------------
 
 # Not of what measures: it would measure this, too. A part of the suite (TESTS=) may reach too little.
+MEASURES = tests/performance tests/memory tests/integration/test_short_steps.py \
+	tests/integration/test_memory_concurrency_stress.py
 .PHONY: coverage
 coverage: test-ready ## run the suite and see what of the daemon it reaches, branch by branch (TESTS=)
 	rm -rf build/coverage && mkdir -p build
-	$(BIN)/coverage run -m pytest -n $(WORKERS) $(or $(TESTS),--ignore tests/performance tests) && failed=0 || failed=$$?; \
+	$(BIN)/coverage run -m pytest -n $(WORKERS) $(or $(TESTS),$(MEASURES:%=--ignore %) tests) && failed=0 || failed=$$?; \
 		$(BIN)/coverage combine --quiet && $(BIN)/coverage json --quiet && \
 		$(BIN)/python .ci/coverage_bounds.py && exit $$failed
 
