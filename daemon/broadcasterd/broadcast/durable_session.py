@@ -106,13 +106,14 @@ class DurableSession(Session):
     async def _handle(self, message: Message) -> None:
         staging = Staging(self.log)
         self._is_staging = True
+        now = self.now()
+        self.log.expire(now)
         following: Message | None = message
         try:
             while following is not None:
                 match following:
                     case Publication():
-                        self.active_at = self.now()
-                        self.log.expire(self.active_at)
+                        self.active_at = now
                         staging.add(following)
                     case _:
                         await self._heartbeat()
@@ -144,13 +145,15 @@ class DurableSession(Session):
             self._check_stays()
             self.keeping.count_as_told(staging.size)
         fresh = Fresh()
+        now = self.now()  # for all of them: they came into the log together
+        is_told = staging.is_settled
         for publication, events, receipt in staging:
             fresh.offered = fresh.offered if fresh.entries else self.log.last
             for event in events:
-                if fresh.add(self._log(self.log.last + 1, event)):
+                if fresh.add(self._log(self.log.last + 1, event, now)):
                     await self._spread(fresh)
             self.counts.duplicates += receipt.duplicates
-            if not publication.settled.is_set():
+            if not is_told:
                 publication.settle(receipt)
         await self._broadcast(fresh)
         self.trim_kept()

@@ -64,9 +64,7 @@ class ReceiptBook:
 
     def issue(self) -> Receipt:
         """Return the receipt for the events that were counted."""
-        return Receipt(
-            accepted=self._accepted,
-            duplicates=self._duplicates,
-            first_id=None if self._first is None else self._log.id_of(self._first),
-            last_id=None if self._last is None else self._log.id_of(self._last),
-        )
+        first, last = self._first, self._last
+        first_id = None if first is None else self._log.id_of(first)
+        last_id = first_id if last is None or last == first else self._log.id_of(last)
+        return Receipt(self._accepted, self._duplicates, first_id, last_id)

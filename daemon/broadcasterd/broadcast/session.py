@@ -346,9 +346,9 @@ class Session:
         receipt.note(entry.seq, accepted=True)
         return entry
 
-    def _log(self, seq: int, event: EncodedEvent) -> Entry:
+    def _log(self, seq: int, event: EncodedEvent, now: float) -> Entry:
         """Log an event that the engine has."""
-        now = self.active_at = self.published_at = self.now()
+        self.active_at = self.published_at = now
         return self.log.put(seq, event.block, now=now, ttl=event.ttl, key=event.key)
 
     async def _spread(self, fresh: Fresh) -> None:

@@ -209,7 +209,10 @@ class SharedSession(Session):
         try:
             fresh = Fresh()
             fresh.offered, last = self.log.last, self.log.last
-            fresh.entries = [self._log(kept.seq, kept.event) for kept in events if kept.seq > last]
+            now = self.now()
+            fresh.entries = [
+                self._log(kept.seq, kept.event, now) for kept in events if kept.seq > last
+            ]
             if self.subscribers and fresh.entries:
                 self._deliver(self._batch_of(fresh), tuple(self.subscribers))
                 self.counts.fan_out.record(perf_counter() - since)
@@ -290,6 +293,7 @@ class SharedSession(Session):
         """Log and broadcast what has come."""
         fresh = Fresh()
         fresh.offered = self.log.last
+        now = self.now()
         while self._arrived:
             arrived = self._arrived.popleft()
             if arrived.anew is not None:
@@ -298,16 +302,15 @@ class SharedSession(Session):
                 fresh.offered = self.log.last
                 continue
             for kept in arrived.events:
-                if kept.seq > self.log.last and fresh.add(self._log(kept.seq, kept.event)):
+                if kept.seq > self.log.last and fresh.add(self._log(kept.seq, kept.event, now)):
                     await self._spread(fresh)
         self._arrived_bytes = 0
         await self._broadcast(fresh)
         self._tell_news()
 
     @override
-    def _log(self, seq: int, event: EncodedEvent) -> Entry:
-        # What others publish is no use of it here: see LINGER_S.
-        now = self.published_at = self.now()
+    def _log(self, seq: int, event: EncodedEvent, now: float) -> Entry:
+        self.published_at = now  # what others publish is no use of it here: see LINGER_S
         return self.log.put(seq, event.block, now=now, ttl=event.ttl, key=event.key)
 
     def _tell_news(self) -> None:

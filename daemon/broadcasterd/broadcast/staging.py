@@ -64,13 +64,14 @@ class Staging:
     def _place(self, event: EncodedEvent, book: ReceiptBook) -> bool:
         """Note the place of an event; return whether it is new."""
         key = event.key
+        place = self.first + len(self.events)
         if key is not None:
             known = self._keys.get(key) or self._log.duplicate_of(key)
             if known is not None:
                 book.note(known, accepted=False)
                 return False
-            self._keys[key] = self.first + len(self.events)
-        book.note(self.first + len(self.events), accepted=True)
+            self._keys[key] = place
+        book.note(place, accepted=True)
         self.events.append(event)
         self.size += len(event.block)
         return True
