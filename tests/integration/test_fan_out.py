@@ -173,8 +173,7 @@ def is_empty(health: Health) -> bool:
 
     One that has hung up may be there a moment longer than its answer.
     """
-    memory = health["memory"]
-    return health["sessions"] == 0 and memory["accounted_mb"] == ASKING_MB
+    return (health["sessions"], health["memory"]["accounted_mb"]) == (0, ASKING_MB)
 
 
 @pytest.mark.slow

@@ -315,8 +315,9 @@ class Recorder(Subscriber):
 
     @override
     def deliver(self, batch: Batch) -> None:
-        self._on_delivery(batch)
-        self.data += [event.data for event in events_of(batch.frames)]
+        if not self.closed:
+            self._on_delivery(batch)
+            self.data += [event.data for event in events_of(batch.frames)]
 
     @override
     def heartbeat(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broadcasterd.broadcast.batch import Batch
+from broadcasterd.broadcast.batch import Batch, Mark
 from broadcasterd.core.run import Cut
 from broadcasterd.core.segment import Entry
 from broadcasterd.core.wire import chunk
@@ -28,6 +28,15 @@ def test_frames_are_joined() -> None:
 )
 def test_a_reader_goes_on_where_it_stopped(sent: int, cursor: int, count: int, rest: bytes) -> None:
     assert Cut(cursor, count, memoryview(rest)) == BATCH.cut(sent)
+
+
+def test_marks_of_batches_that_follow_each_other_are_one_and_count_on() -> None:
+    first = Batch([Entry(4, b"four", 0.0)], 3, Mark(10, 100))
+    second = Batch([Entry(5, b"five!", 0.0), Entry(6, b"six", 0.0)], 4, first.after)
+
+    assert first.after is second.before
+    assert (11, 104) == (first.after.events, first.after.bytes)
+    assert (13, 112) == (second.after.events, second.after.bytes)
 
 
 def test_no_reader_takes_more_than_there_is() -> None:

@@ -170,7 +170,7 @@ async def test_streams_are_listed_with_their_lag(
     mock_clock.jump(2)
     live = Recorder(session)
     await session.publish(drafts("1", "2", "3"))
-    live.cursor, live.sent_events, live.sent_bytes = 3, 3, 90
+    live.cursor, live._sent_events, live._sent_bytes = 3, 3, 90
 
     assert {
         "session": "a",
@@ -203,7 +203,7 @@ async def test_streams_are_listed_with_their_lag(
 @pytest.mark.parametrize("order", STREAM_ORDER)
 async def test_streams_are_sorted_and_paged(hub: Hub, order: str) -> None:
     for number in range(3):
-        Recorder(hub.find("a")).sent_events = number
+        Recorder(hub.find("a"))._sent_events = number
     page = streams_of(hub, f"sort=-{order}&offset=1&limit=1")
     shown = page["streams"]
 

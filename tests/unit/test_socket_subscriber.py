@@ -67,6 +67,48 @@ async def test_it_is_sent_what_is_retained_and_then_what_comes(session: Session)
     assert 3 == subscriber.cursor == subscriber.sent_events
 
 
+async def test_what_it_was_sent_is_counted_whether_it_is_live_or_not(session: Session) -> None:
+    sock = ThrottledSocket()
+    subscriber = attach(session, sock)
+    for step in range(1, 9):
+        match step:
+            case 3:
+                subscriber.heartbeat()
+            case 5:
+                sock.per_write = 7
+            case 7:
+                sock.per_write = ALL
+        await session.publish(drafts("a", "b"))
+        await settle()
+
+        assert 2 * step == subscriber.sent_events == len(data_of(subscriber))
+        assert len(sock.taken) == subscriber.sent_bytes
+    subscriber.close(EndReason.CLIENT_GONE)
+
+    assert (16, len(sock.taken)) == (subscriber.sent_events, subscriber.sent_bytes)
+
+
+async def test_a_stream_that_is_closed_while_others_are_served_is_sent_nothing(
+    session: Session,
+) -> None:
+    class Closing(ThrottledSocket):
+        @override
+        def send(self, data: bytes, flags: int = 0, /) -> int:  # type: ignore[override]
+            if b"data: b" in data:
+                second.close(EndReason.CLIENT_GONE)
+            return super().send(data, flags)
+
+    first = attach(session, Closing())
+    second = attach(session)
+    for data in "ab":
+        await session.publish(drafts(data))
+        await settle()
+
+    assert ["a", "b"] == data_of(first)
+    assert ["a"] == data_of(second)
+    assert 1 == second.sent_events
+
+
 async def test_an_event_that_is_sent_in_pieces_counts_once(session: Session) -> None:
     sock = ThrottledSocket(per_write=7)
     subscriber = attach(session, sock)
@@ -143,6 +185,8 @@ def deliver_everything(*, window: int, per_write: int, allowances: Iterator[int]
             await settle()
 
             assert expected + END == bytes(sock.taken)
+            assert len(sock.taken) == subscriber.sent_bytes
+            assert subscriber.sent_events == 8
             assert subscriber.closed
             nursery.cancel_scope.cancel()
 

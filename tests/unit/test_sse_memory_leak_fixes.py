@@ -709,12 +709,12 @@ async def test_the_names_of_closed_sessions_go_with_time_and_are_bounded(
         hub.end(f"s{number}")
         await trio.lowlevel.checkpoint()
 
-    assert [f"s{number}" for number in range(900, 1000)] == list(hub._ended)
+    assert [f"s{number}" for number in range(900, 1000)] == [name for name, _ in hub.absent.ended()]
 
     await trio.sleep(60)
     await hub.sweep()
 
-    assert {} == hub._ended
+    assert () == hub.absent.ended()
 
 
 async def test_a_session_that_comes_back_is_no_closed_one_any_more(
@@ -724,7 +724,7 @@ async def test_a_session_that_comes_back_is_no_closed_one_any_more(
     hub.end("s")
     hub.open("s")
 
-    assert {} == hub._ended
+    assert () == hub.absent.ended()
 
 
 @pytest.mark.parametrize("kind", ["evicted", "expired", "trimmed", "shed early"])

@@ -11,13 +11,33 @@ from broadcasterd.core.segment import Entry
 from broadcasterd.core.wire import unchunk
 
 
+class Mark:
+    """A place in what a session broadcasts: one object, which all streams share that are there.
+
+    So a stream that is live is known by *is*, and what it was sent need not be counted by itself.
+
+    Attributes:
+        events, bytes: all that was broadcast up to there, since a beginning that all marks share.
+
+    """
+
+    __slots__ = ("bytes", "events")
+
+    def __init__(self, events: int = 0, size: int = 0) -> None:
+        self.events = events
+        self.bytes = size
+
+
 class Batch:
     """New events, encoded once for all.
 
     Args:
         entries: one or more, in order.
+        offered: as the attribute.
+        before: as the attribute; where nothing is known to precede, none is given.
 
     Attributes:
+        before, after: the marks of a live stream that waits for them, and of one that has them.
         frames: their frames, joined.
         size: the bytes of ``frames``.
         count: how many they are.
@@ -27,9 +47,20 @@ class Batch:
 
     """
 
-    __slots__ = ("_entries", "_unchunked", "count", "end", "frames", "offered", "size", "start")
+    __slots__ = (
+        "_entries",
+        "_unchunked",
+        "after",
+        "before",
+        "count",
+        "end",
+        "frames",
+        "offered",
+        "size",
+        "start",
+    )
 
-    def __init__(self, entries: Sequence[Entry], offered: int) -> None:
+    def __init__(self, entries: Sequence[Entry], offered: int, before: Mark | None = None) -> None:
         self._entries = entries
         self._unchunked: Batch | None = None
         self.offered = offered
@@ -38,6 +69,8 @@ class Batch:
         self.count = len(entries)
         self.start = entries[0].seq - 1
         self.end = entries[-1].seq
+        self.before = before or Mark()
+        self.after = Mark(self.before.events + self.count, self.before.bytes + self.size)
 
     @property
     def unchunked(self) -> Batch:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Set as AbstractSet
 from contextvars import Context
-from itertools import islice
 from math import inf
-from typing import TypeVar
 
 import structlog
 import trio
 
 from broadcasterd.access.quotas import Quotas
 from broadcasterd.access.revocations import Revocations
+from broadcasterd.broadcast.absent import AbsentSessions
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.durable_session import DurableSession
 from broadcasterd.broadcast.interrupts import Interrupts
@@ -38,8 +36,6 @@ from broadcasterd.memory.pressure import Pressure
 
 log = structlog.stdlib.get_logger(__name__)
 
-T = TypeVar("T")
-
 CROWD_SHARE = 0.5
 """Share of the critical threshold that connections and streams may take: no more are accepted."""
 
@@ -62,6 +58,7 @@ class Hub:
 
     Attributes:
         sessions: those that are open, by name.
+        absent: those that were closed for good, or are promised.
         subscribers: the streams that are open.
         interrupts: ends waits early.
         revocations: subjects whose older tokens are denied.
@@ -86,6 +83,7 @@ class Hub:
         self.counts = counts or Counts()
         self.clock = clock or Clock()
         self.sessions: dict[str, Session] = {}
+        self.absent = AbsentSessions(settings, self.clock)
         self.quotas = Quotas(settings, self.clock.now)
         self.subscribers = Subscribers(settings, self.quotas, self.clock, self.counts)
         self.interrupts = Interrupts(self.clock)
@@ -98,9 +96,7 @@ class Hub:
             thresholds, counted=lambda: self.counted_bytes, clock=self.clock.now
         )
         self._revoked_elsewhere: set[str] = set()  # and not cut here yet
-        self._ended: dict[str, float] = {}  # names of closed sessions, oldest first
         self._look_for_unused_at = -inf
-        self._promised: dict[str, tuple[str, float]] = {}  # incarnations, oldest first, and when
         self._nursery: trio.Nursery | None = None
         self._context = Context()
 
@@ -171,8 +167,7 @@ class Hub:
             raise Unavailable(msg, retry_after=RETRY_AFTER_S)
         if setting := self.quotas.used_up_by_sessions(subject):
             raise UsedUp(setting)
-        self._ended.pop(name, None)
-        incarnation, _ = self._promised.pop(name, (secrets.token_hex(4), 0.0))
+        incarnation = self.absent.leave(name)
         if self.engine.is_shared:
             incarnation = NOT_FILLED
         session = self.new_session(name, incarnation, subject)
@@ -185,17 +180,7 @@ class Hub:
 
         It promises the incarnation: whoever has it misses nothing that is published until then.
         """
-        if name not in self._promised:
-            self._promised[name] = secrets.token_hex(4), self.clock.now()
-            self._forget_oldest(self._promised)
-        incarnation, _ = self._promised[name]
-        return f"{incarnation}-0"
-
-    def _forget_oldest(self, names: dict[str, T]) -> list[str]:
-        oldest = [*islice(names, max(0, len(names) - self.settings.sessions.max_sessions))]
-        for name in oldest:
-            del names[name]
-        return oldest
+        return f"{self.absent.promise(name)}-0"
 
     @property
     def is_full(self) -> bool:
@@ -266,7 +251,7 @@ class Hub:
 
     def was_ended(self, name: str) -> bool:
         """Whether that session was closed (not merely forgotten), and not opened since."""
-        return name in self._ended
+        return self.absent.was_ended(name)
 
     def end(self, name: str) -> None:
         """Close a session for good: its subscribers are told not to come back.
@@ -275,11 +260,11 @@ class Hub:
             NoSuchSession: there is none of that name, and was none.
 
         """
-        if name in self.sessions or name not in self._ended:
+        if name in self.sessions or not self.was_ended(name):
             self.drop(self.find(name), EndReason.SESSION_CLOSED)
-        self.note_ended(name, self.clock.now())
+        self.absent.note_ended(name, self.clock.now())
         self.engine.note(Ended(name, self.clock.unix_now()))
-        for forgotten in self._forget_oldest(self._ended):
+        for forgotten in self.absent.forget_surplus():
             self.engine.note(Ended(forgotten, None))
 
     async def close(self, name: str) -> None:
@@ -297,15 +282,6 @@ class Hub:
             raise NoSuchSession(name)
         elif name in self.sessions:
             self.drop(self.sessions[name], EndReason.SESSION_CLOSED)
-
-    def note_ended(self, name: str, at: float) -> None:
-        """Remember that a session was closed."""
-        self._ended.pop(name, None)
-        self._ended[name] = at
-
-    def ended_names(self) -> tuple[tuple[str, float], ...]:
-        """Return the sessions that were closed, and when, oldest first."""
-        return tuple(self._ended.items())
 
     # Time
 
@@ -326,18 +302,8 @@ class Hub:
     async def sweep(self) -> None:
         """Forget events, sessions, names of closed sessions and promises past their time."""
         await for_each(tuple(self.sessions.values()), self._sweep_session)
-        now = self.clock.now()
-        while self._ended:
-            name, ended_at = next(iter(self._ended.items()))
-            if now - ended_at < self.settings.sessions.session_ttl:
-                break
-            del self._ended[name]
+        for name in self.absent.forget_old():
             self.engine.note(Ended(name, None))
-        while self._promised:
-            name, (_, promised_at) = next(iter(self._promised.items()))
-            if now - promised_at < self.settings.sessions.session_ttl:
-                break
-            del self._promised[name]
 
     def _sweep_session(self, session: Session) -> None:
         now = self.clock.now()

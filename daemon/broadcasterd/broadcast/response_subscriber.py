@@ -92,7 +92,7 @@ class ResponseSubscriber(Subscriber):
                 if owed := self._take():
                     self._sending = len(owed)
                     self._took_at = self.feed.now()
-                    self.sent_bytes += self._sending
+                    self._sent_bytes += self._sending
                     return owed
                 if self._ending is not None:
                     self._response.deadline = inf  # it has come for its last bytes
@@ -107,8 +107,9 @@ class ResponseSubscriber(Subscriber):
 
     @override
     def deliver(self, batch: Batch) -> None:
-        self._check_lag(batch.offered)
-        self._wake()
+        if not self.closed:
+            self._check_lag(batch.offered)
+            self._wake()
 
     @override
     def heartbeat(self) -> None:
@@ -154,7 +155,7 @@ class ResponseSubscriber(Subscriber):
         beats, self._beats = self._beats, False
         if run is not None:
             self.cursor = run.end
-            self.sent_events += run.count
+            self._sent_events += run.count
             return b"".join([unchunk(frame) for frame in run])
         self._is_up_to_date()
         return HEARTBEAT if beats else b""

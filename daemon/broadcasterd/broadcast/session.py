@@ -15,7 +15,7 @@ from time import perf_counter
 import structlog
 import trio
 
-from broadcasterd.broadcast.batch import Batch
+from broadcasterd.broadcast.batch import Batch, Mark
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.fresh import MAX_BATCH_EVENTS, Fresh
 from broadcasterd.broadcast.inbox import Inbox
@@ -104,6 +104,7 @@ class Session:
         self.ending: EndReason | None = None
         self.opened_at = self.active_at = self.published_at = self._written_at = self.now()
         self._inbox: Inbox[Message] = Inbox(INBOX_PUBLICATIONS)
+        self._mark = Mark()
         self._emptied: trio.Event | None = None  # while the last subscribers are waited for
 
     @property
@@ -378,7 +379,8 @@ class Session:
     def _batch_of(self, fresh: Fresh) -> Batch:
         """Return what is new as a batch, and leave nothing of it."""
         self._written_at = self.now()
-        batch = Batch(fresh.entries, fresh.offered)
+        batch = Batch(fresh.entries, fresh.offered, self._mark)
+        self._mark = batch.after
         fresh.entries, fresh.size = [], 0
         self.counts.events += batch.count
         return batch
@@ -386,11 +388,10 @@ class Session:
     def _deliver(self, batch: Batch, subscribers: Sequence[Subscriber]) -> None:
         # A loop, for it is that of all deliveries: no call of its own for each.
         for subscriber in subscribers:
-            if not subscriber.closed:
-                try:
-                    subscriber.deliver(batch)
-                except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
-                    self.failed(subscriber, error)
+            try:
+                subscriber.deliver(batch)
+            except Exception as error:  # noqa: BLE001 (one stream's failure is its own)
+                self.failed(subscriber, error)
 
     async def _heartbeat(self) -> None:
         self._written_at = self.now()

@@ -14,11 +14,11 @@ from typing import Self
 
 from typing_extensions import override
 
-from broadcasterd.broadcast.batch import Batch
+from broadcasterd.broadcast.batch import Batch, Mark
 from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.subscriber import LAGGING_S, MAX_WRITE_BYTES, Ending, Feed, Subscriber
 from broadcasterd.core.reasons import EndReason
-from broadcasterd.core.replaylog import Position
+from broadcasterd.core.replaylog import Position, ReplayLog
 from broadcasterd.core.run import Run, UnchunkedRun
 from broadcasterd.core.wire import HEARTBEAT, LAST_CHUNK, chunk
 
@@ -28,6 +28,8 @@ MAX_HEARD_BYTES = 16 * 1024
 LAST_WORDS_BUFFER_BYTES = 1024 * 1024
 """The send buffer while the reason is written: room behind the bytes that a stuck reader left."""
 
+
+_START = Mark()
 
 _NOTHING = memoryview(b"")  # one for all: most of the many streams have nothing pending
 
@@ -64,7 +66,16 @@ class SocketSubscriber(Subscriber):
 
     """
 
-    __slots__ = ("_catching_up", "_heard", "_pending", "_poller", "_socket", "_took_at")
+    __slots__ = (
+        "_catching_up",
+        "_heard",
+        "_live_at",
+        "_live_since",
+        "_pending",
+        "_poller",
+        "_socket",
+        "_took_at",
+    )
 
     _heartbeat = chunk(HEARTBEAT)
     _end_of_body = LAST_CHUNK
@@ -95,6 +106,8 @@ class SocketSubscriber(Subscriber):
         self._poller = poller
         self._pending = memoryview(head + self._framed(opening)) if opening else _NOTHING
         self._catching_up = False
+        self._live_at: Mark | None = None  # where it is, if all that it needs is the next batch
+        self._live_since = _START
         self._heard = 0
         self._took_at = self.opened_at  # when it last had room, while it catches up
 
@@ -126,7 +139,7 @@ class SocketSubscriber(Subscriber):
         stream._pending = memoryview(progress.pending)
         stream._max_lag = progress.max_lag
         stream.opened_at -= progress.opened_s
-        stream.sent_bytes, stream.sent_events = progress.sent_bytes, progress.sent_events
+        stream._sent_bytes, stream._sent_events = progress.sent_bytes, progress.sent_events
         return stream
 
     def detach(self) -> tuple[socket.socket, Progress]:
@@ -141,6 +154,7 @@ class SocketSubscriber(Subscriber):
             sent_events=self.sent_events,
         )
         self.closed = True
+        self._is_not_live()
         self._poller.remove(self._socket)
         return self._socket, progress
 
@@ -165,24 +179,52 @@ class SocketSubscriber(Subscriber):
         self._poller.add(self._socket, self)
         self._write_what_is_owed()
 
+    @property
+    @override
+    def sent_events(self) -> int:
+        live_at = self._live_at or self._live_since
+        return self._sent_events + live_at.events - self._live_since.events
+
+    @property
+    @override
+    def sent_bytes(self) -> int:
+        live_at = self._live_at or self._live_since
+        return self._sent_bytes + live_at.bytes - self._live_since.bytes
+
     @override
     def deliver(self, batch: Batch) -> None:
-        if self._catching_up:
-            self._check_lag(batch.offered)
-        elif self.cursor == batch.start:
-            try:  # as `_send`, without a call of its own: this is the inner loop of all
+        if self._live_at is batch.before:
+            # The inner loop of all: no call but the one, and nothing to count.
+            try:
                 sent = self._socket.send(batch.frames)
             except OSError as error:
                 sent = self._not_sent(error)
-            self.sent_bytes += sent
             if sent == batch.size:
+                self._live_at = batch.after
                 self.cursor = batch.end
-                self.sent_events += batch.count
             else:
+                self._is_not_live()
+                self._sent_bytes += sent
                 self._leave_off(batch, sent)
+                self._catch_up_soon()
+        elif self.closed:
+            pass
+        elif self._catching_up:
+            self._check_lag(batch.offered)
+        elif self.cursor == batch.start:
+            sent = self._send(batch.frames)
+            self._leave_off(batch, sent)
+            if sent == batch.size:
+                self._is_live(batch)
+            else:
                 self._catch_up_soon()
         elif self.cursor < batch.end:
             self._write_what_is_owed()
+
+    @override
+    def move_to(self, log: ReplayLog, before: ReplayLog) -> None:
+        self._is_not_live()
+        super().move_to(log, before)
 
     @override
     def heartbeat(self) -> None:
@@ -218,6 +260,7 @@ class SocketSubscriber(Subscriber):
         if self.closed:
             return
         self.closed = True
+        self._is_not_live()
         self._poller.remove(self._socket)
         self._socket.close()
         self._pending = _NOTHING
@@ -249,6 +292,16 @@ class SocketSubscriber(Subscriber):
         """Have the failure recorded."""
         self.feed.failed(self, error)
 
+    def _is_live(self, batch: Batch) -> None:
+        """Note that it has a batch, and all before: the next one is all that it needs."""
+        self._live_at = self._live_since = batch.after
+
+    def _is_not_live(self) -> None:
+        """Count what it was sent while it was live. From now on it goes by its cursor alone."""
+        if self._live_at is not None:
+            self._sent_events, self._sent_bytes = self.sent_events, self.sent_bytes
+            self._live_at, self._live_since = None, _START
+
     def _catch_up_soon(self) -> None:
         if not self.closed and not self._catching_up:
             self._catching_up = True
@@ -261,6 +314,7 @@ class SocketSubscriber(Subscriber):
 
     def _write_some(self) -> bool:
         """Write what the socket takes now, up to a limit; return whether there is more."""
+        self._is_not_live()
         if self._pending:
             self._pending = self._pending[self._send(self._pending) :]
         log = self.feed.log
@@ -297,7 +351,7 @@ class SocketSubscriber(Subscriber):
         if sent:
             cut = events.cut(sent)
             self.cursor = cut.cursor
-            self.sent_events += cut.count
+            self._sent_events += cut.count
             self._pending = cut.rest or _NOTHING  # an empty view would keep its whole frame
 
     def _send(self, data: bytes | memoryview) -> int:
@@ -305,7 +359,7 @@ class SocketSubscriber(Subscriber):
             sent = self._socket.send(data)
         except OSError as error:
             sent = self._not_sent(error)
-        self.sent_bytes += sent
+        self._sent_bytes += sent
         return sent
 
     def _not_sent(self, error: OSError) -> int:

@@ -93,14 +93,14 @@ class Subscriber(ABC):
         "_ending",
         "_gap",
         "_max_lag",
+        "_sent_bytes",
+        "_sent_events",
         "closed",
         "cursor",
         "expires_at",
         "feed",
         "opened_at",
         "peer",
-        "sent_bytes",
-        "sent_events",
         "stream_id",
         "subject",
     )
@@ -124,8 +124,8 @@ class Subscriber(ABC):
         self.expires_at = expires_at
         self.cursor = position.cursor
         self.opened_at = feed.now()
-        self.sent_bytes = 0
-        self.sent_events = 0
+        self._sent_bytes = 0
+        self._sent_events = 0
         self.closed = False
         self._gap = position.gap
         self._ending: Ending | None = None
@@ -137,13 +137,23 @@ class Subscriber(ABC):
         """Whether it can go on in another process."""
         return False
 
+    @property
+    def sent_events(self) -> int:
+        """The events that it was sent, whole."""
+        return self._sent_events
+
+    @property
+    def sent_bytes(self) -> int:
+        """All that it was sent, with what belongs to no event."""
+        return self._sent_bytes
+
     @abstractmethod
     def open(self) -> None:
         """Begin to deliver. Called once, when the session has the subscriber."""
 
     @abstractmethod
     def deliver(self, batch: Batch) -> None:
-        """Take new events: write them, or note that there are some."""
+        """Take new events: write them, or note that there are some. Nothing, if it has closed."""
 
     @abstractmethod
     def heartbeat(self) -> None:

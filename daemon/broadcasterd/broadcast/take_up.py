@@ -134,7 +134,7 @@ class _Taking:
             case Ended(name, at):
                 self._ended.add(name)
                 if at is not None and not hub.was_ended(name) and name not in hub.sessions:
-                    hub.note_ended(name, min(hub.clock.now(), hub.clock.moment(at)))
+                    hub.absent.note_ended(name, min(hub.clock.now(), hub.clock.moment(at)))
             case Revoked(subject, at):
                 if at >= self._revoked_here.get(subject, inf):
                     del self._revoked_here[subject]

@@ -47,7 +47,7 @@ class Telling:
 
 def tell_ended(hub: Hub, known: Container[str] = ()) -> None:
     """Tell the engine which sessions were closed, but for those of which it knows that."""
-    for name, at in hub.ended_names():
+    for name, at in hub.absent.ended():
         if name not in known:
             hub.engine.note(Ended(name, hub.clock.unix_time(at)))
 

@@ -28,6 +28,10 @@ class UnchunkedSubscriber(SocketSubscriber):
         super().deliver(batch.unchunked)
 
     @override
+    def _is_live(self, batch: Batch) -> None:
+        """Nothing: the marks are those of the chunks."""
+
+    @override
     def _framed(self, data: bytes) -> bytes:
         return data
 

@@ -118,7 +118,7 @@ def _leaving(
 ) -> Iterator[Record]:
     """Yield the hub's sessions and streams, and empty it; all sockets go to ``taken``."""
     now = hub.clock.now()
-    for name, ended_at in hub.ended_names():
+    for name, ended_at in hub.absent.ended():
         yield NameEnded(name, now - ended_at)
     while hub.sessions:
         session = next(iter(hub.sessions.values()))
@@ -364,7 +364,7 @@ class _Arrival:
             case StreamLeft():
                 self.streams.append(record)
             case NameEnded(name, age_s):
-                self._hub.note_ended(name, self._now - age_s)
+                self._hub.absent.note_ended(name, self._now - age_s)
             case Done(revoked, connections, alerts):
                 for subject, at in revoked:
                     self._hub.revocations.revoke(subject, at)
