@@ -23,11 +23,14 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart import Response
 from quart_trio import QuartTrio
+from werkzeug.routing import Map, MapAdapter
+from werkzeug.routing import Rule as StockRule
 
 from broadcasterd.broadcast import response_subscriber
 from broadcasterd.config import Server as ServerConfig
 from broadcasterd.core.reasons import EndReason
 from broadcasterd.server import http1, listen
+from broadcasterd.server.asgi import Rule
 from broadcasterd.server.listen import bind
 from broadcasterd.server.serve import HttpServer
 from tests.support import inprocess
@@ -633,3 +636,22 @@ async def test_fact_m_data_of_several_lines_arrives_as_it_was(
         await clients.publish(EVENTS, text)
 
         assert [text] == await stream.data(1)
+
+
+# --- N: what a start need not compile --------------------------------------------------------
+
+
+def routes_of(rule: type[StockRule]) -> MapAdapter:
+    return Map([rule("/v1/sessions/<session>", endpoint="session")]).bind("localhost")
+
+
+def test_fact_n_routes_are_found_and_nothing_is_compiled_to_build_urls_of_them() -> None:
+    routes = routes_of(Rule)
+
+    assert routes.match("/v1/sessions/a") == ("session", {"session": "a"})
+    with pytest.raises(NotImplementedError):
+        routes.build("session", {"session": "a"})
+
+
+def test_stock_n_werkzeug_compiles_what_builds_urls() -> None:
+    assert routes_of(StockRule).build("session", {"session": "a"}) == "/v1/sessions/a"
