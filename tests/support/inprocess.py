@@ -27,10 +27,10 @@ from broadcasterd.server.listen import bind
 from broadcasterd.server.serve import HttpServer
 from tests.support.certificate import Certificate
 
-SOON = 10.0
+SOON = 30.0
 """Seconds to wait on a loaded machine, for things that take milliseconds."""
 
-STOP_S = 5.0
+STOP_S = 15.0
 """How long the end of a test waits for tasks that still run."""
 
 KEEP_ALIVE_TIMEOUT_S = 15.0

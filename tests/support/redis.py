@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from broadcasterd.engine.redis.wire import slot_of
 from tests.support.tools import require
 
-SOON_S = 10.0
+SOON_S = 30.0
 """How long a start, or a failover, may take on a loaded machine."""
 
 DOWN_MS = 1000

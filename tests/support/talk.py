@@ -15,10 +15,10 @@ from tests.support.daemon import CANARY, Daemon
 from tests.support.following import Following
 from tests.support.http1 import Answer, Http1
 
-SOON = 10.0
+SOON = 30.0
 """Seconds to wait on a loaded machine, for things that take milliseconds."""
 
-CONVERSATION_S = 20.0
+CONVERSATION_S = 90.0
 """How long a whole connection may take: on a stream with heartbeats, each line may come soon."""
 
 JSON = {"Content-Type": "application/json"}
