@@ -65,7 +65,7 @@ async def status(at: Serving, held: Mapping[str, str]) -> int:
 
 
 async def until_denied(at: Serving, *subjects: str) -> None:
-    """Wait until a node takes no token of theirs: one that starts may reach Redis a little later."""
+    """Wait until a node takes no token of theirs: it may reach Redis a little after its start."""
 
     async def are_denied() -> bool:
         return [await status(at, token(each)) for each in subjects] == len(subjects) * [401]
