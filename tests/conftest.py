@@ -10,12 +10,16 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
-import structlog
 from hypothesis import HealthCheck, Phase, settings
 
+from broadcasterd.observe.without_rich import import_structlog
 from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.forkserver import ForkServer
+
+# As the daemon has it. With rich, each exception that a test has the daemon log takes a second.
+import_structlog()
+import structlog  # noqa: E402 (now, and nothing else before)
 
 # How long an example takes says nothing: the machine may be busy. `make test-fast` tries fewer,
 # `make flake-check` many. `make mutants` tries always the same, and one that fails has to be no
