@@ -54,7 +54,6 @@ gc.disable()
 
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from what was imported: some tests have it look at all objects."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import httpx
 import pytest
 import trio
 
-from tests.support.daemon import Daemon, Launch
+from tests.support.daemon import START_S, Daemon, Launch
 from tests.support.survivors import Follower
 
 pytestmark = pytest.mark.slow
@@ -111,23 +110,13 @@ def test_a_second_daemon_on_the_same_file_says_so_and_does_not_start(
     daemon = Daemon.start(tmp_path, launch, **settings(tmp_path))
     try:
         config = tmp_path / "broadcasterd.toml"
-        second = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "broadcasterd",
-                "serve",
-                "--config",
-                config,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        with (tmp_path / "stderr of the second").open("w+") as stderr:
+            second, stdout = launch(["serve", "--config", str(config)], os.environ, stderr)
+            stdout.close()
 
-        assert second.returncode == 2
-        assert "another process has it open" in second.stderr
+            assert second.wait(START_S) == 2
+            stderr.seek(0)
+            assert "another process has it open" in stderr.read()
         assert publish(daemon, "a").status_code == 200
     finally:
         daemon.stop_cleanly()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,16 +12,17 @@ import httpx
 import pytest
 
 from tests.support.container import until
-from tests.support.daemon import Daemon, StartDaemon
+from tests.support.daemon import START_S, Daemon, Launch, StartDaemon
 from tests.support.tokens import SECRET, bearer, claims, sign
 
 VARIABLE = "BROADCASTERD_AUTH__SECRET"
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Start a daemon as a shell does, with its secret in the environment alone."""
-    daemon = Daemon.start(tmp_path, environment={VARIABLE: SECRET}, auth={"mode": "jwt"})
+    directory = tmp_path_factory.mktemp("daemon")
+    daemon = Daemon.start(directory, environment={VARIABLE: SECRET}, auth={"mode": "jwt"})
     yield daemon
     daemon.stop_cleanly()
 
@@ -69,16 +69,16 @@ def test_a_rotation_of_logs_is_no_end(start_daemon: StartDaemon, tmp_path: Path)
 
 
 @pytest.mark.parametrize("secret", [SECRET, SECRET[:31]])
-def test_check_config_does_not_repeat_it(secret: str, tmp_path: Path) -> None:
+def test_check_config_does_not_repeat_it(secret: str, tmp_path: Path, launch: Launch) -> None:
     (tmp_path / "empty.toml").touch()
-    done = subprocess.run(
-        [sys.executable, "-m", "broadcasterd", "check-config", tmp_path / "empty.toml"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {VARIABLE: secret},
-    )
+    command = ["check-config", str(tmp_path / "empty.toml")]
+    with (tmp_path / "stderr").open("w") as stderr:
+        process, stdout = launch(command, os.environ | {VARIABLE: secret}, stderr)
+    with stdout:
+        output = stdout.read()
+    status = process.wait(START_S)
+    told = (tmp_path / "stderr").read_text()
 
-    assert (0 if secret == SECRET else 2) == done.returncode, done.stderr
-    assert (VARIABLE in done.stderr) is (secret != SECRET)
-    assert secret not in done.stdout + done.stderr
+    assert (0 if secret == SECRET else 2) == status, told
+    assert (VARIABLE in told) is (secret != SECRET)
+    assert secret not in output + told

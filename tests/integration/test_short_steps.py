@@ -16,7 +16,7 @@ from tests.support.talk import target
 
 pytestmark = pytest.mark.slow
 
-TRIES = 5
+TRIES = 20
 """A long step is one each time. Something else may have come in between."""
 
 SIZE = 1024 * 1024 - 1000

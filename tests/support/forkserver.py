@@ -40,7 +40,8 @@ MODULES = ("broadcasterd.cli", "broadcasterd.client", "broadcasterd.process")
 """The modules that the server imports ahead."""
 
 MESSAGE_BYTES = 65536
-START_S = 20.0
+START_S = 60.0
+"""How long it may take on a machine that is busy with much else, which is mostly a second."""
 
 
 class Forked:

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from broadcasterd.api.openapi import document
 from broadcasterd.api.routes import ROUTES
@@ -36,6 +35,9 @@ def _nameless(path: str) -> str:
 
 @each_mode
 def test_it_is_valid(mode: str) -> None:
+    # Here: to import it takes half a second, in each process that looks for tests.
+    from openapi_spec_validator import OpenAPIV31SpecValidator  # noqa: PLC0415
+
     OpenAPIV31SpecValidator(_described(_config(mode))).validate()
 
 

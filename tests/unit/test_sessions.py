@@ -145,14 +145,14 @@ async def test_an_order_that_is_not_known_is_refused(hub: Hub, query: str) -> No
         listed(hub, query)
 
 
-async def test_ten_thousand_sessions_are_listed_in_any_order_in_pages(
+async def test_many_sessions_are_listed_in_any_order_in_pages(
     nursery: trio.Nursery,
 ) -> None:
     hub = await start_hub(nursery)
-    names = [f"s{number:05}" for number in range(10_000)]
+    names = [f"s{number:05}" for number in range(1_000)]
     for name in names:
         hub.open(name)
-    shown, _ = listed(hub, "sort=-subscribers&offset=9990&limit=100&q=S")
+    shown, _ = listed(hub, "sort=-subscribers&offset=990&limit=100&q=S")
 
     assert names[-10:] == shown
 

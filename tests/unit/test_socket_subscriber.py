@@ -157,52 +157,52 @@ async def test_a_subscriber_has_no_task_of_its_own(session: Session) -> None:
     assert before == trio.lowlevel.current_statistics().tasks_living
 
 
-def deliver_everything(*, window: int, per_write: int, allowances: Iterator[int]) -> None:
+async def deliver_everything(*, window: int, per_write: int, allowances: Iterator[int]) -> None:
     """Send a gap, history, live events, a heartbeat and an end through a narrow socket."""
-
-    async def scenario() -> None:
-        async with trio.open_nursery() as nursery:
-            hub = await start_hub(nursery)
-            session = hub.open("s")
-            await session.publish(drafts("first", "second\nline", "third"))
-            sock = ThrottledSocket(window=window, per_write=per_write)
-            subscriber = attach(session, sock, start=ById("0-unknown"))
-            oldest = session.log.id_of(1)
-            expected = chunk(encode_gap(asked="0-unknown", oldest=oldest)) + frames(session)
-            for data in ("é", "x" * 30):
-                await session.publish(drafts(data, data))
-                sock.allow(next(allowances))
-                await settle()
-            expected += frames(session, after=3)
-            sock.allow()
+    async with trio.open_nursery() as nursery:
+        hub = await start_hub(nursery)
+        session = hub.open("s")
+        await session.publish(drafts("first", "second\nline", "third"))
+        sock = ThrottledSocket(window=window, per_write=per_write)
+        subscriber = attach(session, sock, start=ById("0-unknown"))
+        oldest = session.log.id_of(1)
+        expected = chunk(encode_gap(asked="0-unknown", oldest=oldest)) + frames(session)
+        for data in ("é", "x" * 30):
+            await session.publish(drafts(data, data))
+            sock.allow(next(allowances))
             await settle()
-            subscriber.heartbeat()
-            await settle()
-            expected += chunk(HEARTBEAT)
-            await session.publish(drafts("last"))
-            expected += frames(session, after=7)
-            hub.end("s")
-            await settle()
+        expected += frames(session, after=3)
+        sock.allow()
+        await settle()
+        subscriber.heartbeat()
+        await settle()
+        expected += chunk(HEARTBEAT)
+        await session.publish(drafts("last"))
+        expected += frames(session, after=7)
+        hub.end("s")
+        await settle()
 
-            assert expected + END == bytes(sock.taken)
-            assert len(sock.taken) == subscriber.sent_bytes
-            assert subscriber.sent_events == 8
-            assert subscriber.closed
-            nursery.cancel_scope.cancel()
-
-    trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
+        assert expected + END == bytes(sock.taken)
+        assert len(sock.taken) == subscriber.sent_bytes
+        assert subscriber.sent_events == 8
+        assert subscriber.closed
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("first", range(8))
-def test_writes_of_any_size_add_up_to_the_same_bytes(first: int) -> None:
+async def test_writes_of_any_size_add_up_to_the_same_bytes(
+    first: int, autojump_clock: trio.testing.MockClock
+) -> None:
     for size in range(1 + first, 420, 8):
-        deliver_everything(window=ALL, per_write=size, allowances=iter((0, 0)))
+        await deliver_everything(window=ALL, per_write=size, allowances=iter((0, 0)))
 
 
 @pytest.mark.parametrize("first", range(8))
-def test_a_socket_that_is_full_at_any_byte_goes_on_right_there(first: int) -> None:
+async def test_a_socket_that_is_full_at_any_byte_goes_on_right_there(
+    first: int, autojump_clock: trio.testing.MockClock
+) -> None:
     for window in range(first, 420, 8):
-        deliver_everything(window=window, per_write=ALL, allowances=iter((0, 0)))
+        await deliver_everything(window=window, per_write=ALL, allowances=iter((0, 0)))
 
 
 @given(
@@ -210,10 +210,10 @@ def test_a_socket_that_is_full_at_any_byte_goes_on_right_there(first: int) -> No
     per_write=st.integers(1, 100),
     allowances=st.tuples(st.integers(0, 100), st.integers(0, 100)),
 )
-def test_a_socket_that_fills_and_drains_as_it_likes_loses_nothing(
+async def test_a_socket_that_fills_and_drains_as_it_likes_loses_nothing(
     window: int, per_write: int, allowances: tuple[int, int]
 ) -> None:
-    deliver_everything(window=window, per_write=per_write, allowances=iter(allowances))
+    await deliver_everything(window=window, per_write=per_write, allowances=iter(allowances))
 
 
 # --- events that leave the log early ---------------------------------------------------------
