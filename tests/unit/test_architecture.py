@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -63,17 +63,17 @@ EXCEPTIONS = {
 
 def violations(source: str, file: str) -> list[str]:
     """Return which of the rules a source file breaks, each as ``line: what``."""
-    tree = ast.parse(source)
-    return [f"{line}: {what}" for line, what in sorted(_found(tree, file))]
+    nodes = tuple(ast.walk(ast.parse(source)))
+    return [f"{line}: {what}" for line, what in sorted(_found(nodes, file))]
 
 
-def _found(tree: ast.Module, file: str) -> Iterator[tuple[int, str]]:
-    for line, name in _imports(tree, file):
+def _found(nodes: Sequence[ast.AST], file: str) -> Iterator[tuple[int, str]]:
+    for line, name in _imports(nodes, file):
         if (banned := _banned(name)) and (file, banned) not in EXCEPTIONS:
             yield line, f"imports {name}: {BANNED[banned]}"
-    names = _names_of_modules(tree, file)
+    names = _names_of_modules(nodes, file)
     imported = {name.partition(".")[0] for name in names.values()}
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.Attribute() | ast.Name():
                 used = _dotted(node, names)
@@ -105,9 +105,9 @@ def _banned(name: str) -> str | None:
     return next((each for each in BANNED if f"{name}.".startswith(f"{each}.")), None)
 
 
-def _imports(tree: ast.Module, file: str) -> Iterator[tuple[int, str]]:
+def _imports(nodes: Sequence[ast.AST], file: str) -> Iterator[tuple[int, str]]:
     """Yield each import, ``from a import b`` as ``a.b``: whether b is a module is not ours."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -124,10 +124,10 @@ def _origin(node: ast.ImportFrom, file: str) -> str:
     return ".".join([*package, *([node.module] if node.module else [])])
 
 
-def _names_of_modules(tree: ast.Module, file: str) -> dict[str, str]:
+def _names_of_modules(nodes: Sequence[ast.AST], file: str) -> dict[str, str]:
     """Return what each imported name stands for."""
     names = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 top = alias.name.partition(".")[0]

@@ -710,7 +710,7 @@ async def test_it_is_given_back_no_more_than_once_a_second(
     nursery.start_soon(Supervisor(hub, host.memory(sample_interval=0.1)).run)
     host.used = T.critical
     for n in range(50):
-        await filled(hub, f"s{n}", events=100, size=20_000)
+        await filled(hub, f"s{n}", events=20, size=100_000)
         await trio.sleep(0.1)
     apart = [b - a for a, b in zip(host.released_at, host.released_at[1:], strict=False)]
 
