@@ -122,7 +122,11 @@ class ForkServer:
         os.close(writer)
         os.close(nothing)
         control.settimeout(START_S)
-        pid = int(control.recv(MESSAGE_BYTES))
+        try:
+            pid = int(control.recv(MESSAGE_BYTES))
+        except TimeoutError:
+            control.close()
+            raise
         return Forked(pid, control), os.fdopen(reader, encoding="utf-8")
 
     def close(self) -> None:
