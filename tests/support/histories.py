@@ -1,4 +1,6 @@
-"""What histories take: a process of its own fills logs and says what they hold, as JSON.
+"""What histories take: processes of their own fill logs and say what they hold, as JSON.
+
+One process imports what that needs, and forks one for each load.
 
 On the allocator that the daemon runs on, and without a hint to it (malloc_trim) at any time.
 """
@@ -10,6 +12,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import psutil
@@ -76,17 +80,44 @@ class Held:
         return (self.resident - self.frames) / self.events
 
 
-def measure(load: Load) -> Held:
-    """Have a new process measure."""
-    done = subprocess.run(
+Measure = Callable[[Load], Held]
+"""Has a new process measure."""
+
+
+@contextmanager
+def measuring() -> Iterator[Measure]:
+    """Start what measures, and end it at the end."""
+    with subprocess.Popen(
         [sys.executable, "-m", "tests.support.histories"],
-        input=json.dumps(asdict(load)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         env={**os.environ, VARIABLE: "malloc"},
-        capture_output=True,
         text=True,
-        check=True,
-    )
-    return Held(**json.loads(done.stdout))
+    ) as process:
+        asked, answers = process.stdin, process.stdout
+        assert asked is not None
+        assert answers is not None
+
+        def measure(load: Load) -> Held:
+            print(json.dumps(asdict(load)), file=asked, flush=True)
+            return Held(**json.loads(answers.readline()))
+
+        yield measure
+
+
+# --- in the processes that measure -----------------------------------------------------------
+
+
+def main() -> None:
+    """Have a child measure each load that is asked for."""
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            json.dump(asdict(_fill(Load(**json.loads(line)))), sys.stdout)
+            print(flush=True)  # noqa: T201 (the end of the answer)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            sys.exit("there is no answer: see above")
 
 
 def _fill(load: Load) -> Held:
@@ -130,4 +161,4 @@ def _logs(
 
 
 if __name__ == "__main__":
-    json.dump(asdict(_fill(Load(**json.load(sys.stdin)))), sys.stdout)
+    main()
