@@ -49,6 +49,8 @@ UNSHORTENED = 3500
 to the critical threshold, after as many publications on any machine."""
 
 SAME_MB = 8.0
+WARNING_MB, CRITICAL_MB = 25, 40
+"""The thresholds, above an idle daemon."""
 
 
 # --- 1: many publishers on one session -----------------------------------------------------------
@@ -258,7 +260,7 @@ def bodies_of_all_kinds(prefix: str) -> Iterator[Request]:
 async def test_pressure_to_critical_and_back_three_times_over(
     start_daemon: StartDaemon, idle_mb: float
 ) -> None:
-    daemon = start_daemon(memory=pressed(idle_mb, critical=40, warning=25))
+    daemon = start_daemon(memory=pressed(idle_mb, critical=CRITICAL_MB, warning=WARNING_MB))
     memory = Memory(daemon)
     ends: list[float] = []
     accepted: list[str] = []
@@ -268,7 +270,11 @@ async def test_pressure_to_critical_and_back_three_times_over(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_publish_meanwhile, daemon, accepted, nursery)
                 seen: Flood = await flood(
-                    daemon, bodies_of_all_kinds(f"c{cycle}"), publishers=6, seconds=1, refusals=200
+                    daemon,
+                    bodies_of_all_kinds(f"c{cycle}"),
+                    publishers=6,
+                    seconds=0.3,
+                    refusals=100,
                 )
                 await client.until_breaker("closed")
                 nursery.cancel_scope.cancel()
@@ -282,9 +288,9 @@ async def test_pressure_to_critical_and_back_three_times_over(
         assert daemon.pid == pid
         assert daemon.process.poll() is None
 
-    assert memory.peak_mb <= (idle_mb + 40) * 1.1
+    assert memory.peak_mb <= (idle_mb + CRITICAL_MB) * 1.1
     assert max(ends) - min(ends) < SAME_MB, ends
-    assert max(ends) < idle_mb + 25
+    assert max(ends) < idle_mb + WARNING_MB
     for reader in live:
         assert reader.data[:-1] == accepted
         assert reader.news == []

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from broadcasterd.core.history import MAPPING_BYTES, MIN_SEGMENT_BYTES
 from broadcasterd.memory.policy import SESSION_BYTES
-from tests.support.daemon import Launch, StartDaemon
+from tests.support.daemon import StartDaemon
 from tests.support.flood import (
     ANSWER_S,
     ASKING_BYTES,
@@ -21,13 +19,6 @@ from tests.support.flood import (
     new_sessions,
     reading,
 )
-from tests.support.forkserver import ForkServer
-
-
-@pytest.fixture(scope="module")
-def launch(fork_server: ForkServer) -> Launch:
-    """Start each daemon quickly: what its process takes is nothing to these tests."""
-    return fork_server.fork
 
 
 async def publish_each(client: Client, session: str, *data: str) -> None:

@@ -24,7 +24,7 @@ from tests.support.flood import (
 )
 
 LIMIT_MB = 160
-FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "1.5"))
+FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "0.5"))
 EVENTS, EVENT_BYTES = 100, 8192
 """In each publication of the flood."""
 
@@ -32,7 +32,7 @@ ENOUGH = 2 * LIMIT_MB * MIB // EVENT_BYTES
 """Events: twice what the limit has room for. Beside other load, the warning may make room as fast
 as publishers come: then nobody need be refused."""
 
-REFUSALS = 500
+REFUSALS = 200
 
 Confined = Callable[..., tuple[Daemon, MemoryCgroup]]
 

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import StartDaemon
-from tests.support.flood import ANSWER_S, MIB, PATIENCE_S, client_of, new_sessions
+from tests.support.flood import (
+    ANSWER_S,
+    MIB,
+    PATIENCE_S,
+    client_of,
+    come_too_near,
+    new_sessions,
+)
 from tests.support.tokens import claims, jwt_mode, sign
 
 pytestmark = pytest.mark.slow
@@ -20,8 +27,8 @@ SIZE = 2000
 """A history of 0.9 MB, in each of two sessions: more than a session of the flood, and idler."""
 
 FLOOD_SESSIONS = 400
-FLOOD_EVENTS = 40
-"""Of 2 KB, in each of them."""
+FLOOD_EVENTS, FLOOD_SIZE = 10, 8192
+"""In each of them."""
 
 NEED_MB = 20
 """So much has to be freed: more than all the others have."""
@@ -53,23 +60,22 @@ async def test_the_histories_of_a_floods_neighbours_stay_whole(
             client = await stack.enter_async_context(of_subject)
             await client.publish_all(name, ["x" * SIZE] * EVENTS, at_once=100)
         mallory = await stack.enter_async_context(client_of(daemon, token_of("mallory")))
-        for session, body, kind in islice(new_sessions(events=FLOOD_EVENTS), FLOOD_SESSIONS):
+        requests = new_sessions(events=FLOOD_EVENTS, size=FLOOD_SIZE)
+        for session, body, kind in islice(requests, FLOOD_SESSIONS):
             reply = await mallory.ask("POST", f"/v1/sessions/{session}/events", body, kind)
             assert reply.status == 200
 
-        used_mb = (await client.health())["memory"]["used_mb"]
-        memory = {
-            "warning_mb": used_mb - 1,
-            "critical_mb": used_mb + CRITICAL_MB[state],
-            "recover_below": (used_mb - NEED_MB) / (used_mb - 1),
-        }
-        daemon.reload(**settings, memory=memory)
+        await come_too_near(
+            daemon, client, need_mb=NEED_MB, critical=CRITICAL_MB[state], **settings
+        )
         await client.until_breaker(state, within=ANSWER_S)
         await client.until_breaker("closed", within=PATIENCE_S)
         listed = await client.sessions()
 
     left = sum(s["retained_bytes"] for name, s in listed.items() if name not in names)
-    assert left < (FLOOD_SESSIONS * FLOOD_EVENTS * 2048) - (NEED_MB - 5) * MIB, "it did not pay"
+    assert left < (FLOOD_SESSIONS * FLOOD_EVENTS * FLOOD_SIZE) - (NEED_MB - 5) * MIB, (
+        "it did not pay"
+    )
     assert dict.fromkeys(names, EVENTS) == {
         name: listed[name]["retained_events"] for name in names if name in listed
     }

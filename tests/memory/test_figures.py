@@ -11,7 +11,7 @@ import trio
 from broadcasterd.core.history import MAPPING_BYTES
 from broadcasterd.memory.holdings import STREAM_BYTES
 from broadcasterd.memory.policy import SESSION_BYTES
-from tests.support.daemon import Daemon, StartDaemon
+from tests.support.daemon import Daemon, Launch, StartDaemon, execute
 from tests.support.flood import (
     ANSWER_S,
     ASKING_BYTES,
@@ -24,6 +24,12 @@ from tests.support.flood import (
 from tests.support.forkserver import ForkServer
 
 ROUNDED_MB = 0.001
+
+
+@pytest.fixture(scope="module")
+def launch() -> Launch:
+    """Start as a shell does those whose resident memory counts from the first byte on."""
+    return execute
 
 
 @pytest.fixture

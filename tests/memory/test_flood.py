@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from broadcasterd.memory.trend import STEP_S
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, Launch
 from tests.support.flood import (
     ANSWER_S,
     CYCLE_S,
@@ -41,15 +41,15 @@ from tests.support.http1 import Answer
 
 log = logging.getLogger(__name__)
 
-FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "1.5"))
+FLOOD_S = float(os.environ.get("BROADCASTERD_TEST_FLOOD_S", "0.5"))
 """How long the first flood lasts. 60 shows what the issue asks for to the letter."""
 
-NEXT_FLOODS_S = 1.0
+NEXT_FLOODS_S = 0.3
 EVENTS = 6
 """In each publication of a flood. That is less than a warning shortens, and sooner too much than it
 may be forgotten: so each flood opens the breaker, after as many publications on any machine."""
 
-REFUSALS = 500
+REFUSALS = 200
 
 OVER_CRITICAL = 1.1
 SAME_MB = 8.0
@@ -225,12 +225,13 @@ class Recorder:
 
 
 @pytest.fixture(scope="module")
-def episode(tmp_path_factory: pytest.TempPathFactory, idle_mb: float) -> Episode:
+def episode(tmp_path_factory: pytest.TempPathFactory, launch: Launch, idle_mb: float) -> Episode:
     """Live through it once."""
     memory = pressed(idle_mb, critical=40, warning=25)
     seen = Episode(memory["warning_mb"], memory["critical_mb"])
     daemon = Daemon.start(
         tmp_path_factory.mktemp("flood"),
+        launch,
         memory=memory,
         log={"format": "json"},
         # The laggard shall not be ended for being slow, before there is any pressure.

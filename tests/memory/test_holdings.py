@@ -11,9 +11,8 @@ import httpx
 import pytest
 
 from tests.support.certificate import Certificate
-from tests.support.daemon import Daemon, Launch, StartDaemon
+from tests.support.daemon import Daemon, StartDaemon
 from tests.support.flood import MIB
-from tests.support.forkserver import ForkServer
 from tests.support.holders import (
     HALF_A_HEAD,
     PAGE,
@@ -36,12 +35,6 @@ ASK_S = 10.0
 NDJSON = "application/x-ndjson"
 RELAY = "text/event-stream"
 EVENTS = {NDJSON: b'{"data":1}\n' * 5000, RELAY: b"data:1\n\n" * 7000}
-
-
-@pytest.fixture(scope="module")
-def launch(fork_server: ForkServer) -> Launch:
-    """Start each daemon quickly: what it has from the start is no matter to what comes on top."""
-    return fork_server.fork
 
 
 class Open(Protocol):

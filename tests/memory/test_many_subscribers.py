@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.support.broadcast import dechunk
-from tests.support.daemon import Daemon, StartDaemon
+from tests.support.daemon import Daemon, Launch, StartDaemon, execute
 from tests.support.flood import MIB
 from tests.support.sse import Event, parse
 from tests.support.talk import publish, target
@@ -32,6 +32,12 @@ WINDOW = 64
 LOOK_EVERY = 1000
 DEADLINE_S = 60.0
 """For a loaded machine; opening takes about a millisecond each."""
+
+
+@pytest.fixture
+def launch() -> Launch:
+    """Start the daemon as a shell does, so that its memory is all its own."""
+    return execute
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, Launch
 from tests.support.flood import (
     ANSWER_S,
     ASKING_MB,
@@ -31,10 +31,11 @@ KINDS = ["application/json", "application/x-ndjson", "text/event-stream", "text/
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def daemon(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> Iterator[Daemon]:
     """Start a daemon that has too much from the start."""
     daemon = Daemon.start(
         tmp_path_factory.mktemp("open"),
+        launch,
         memory={"warning_mb": 5, "critical_mb": 10, "sample_interval": 0.1},
     )
     try:

@@ -14,8 +14,18 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.daemon import Daemon, StartDaemon
-from tests.support.flood import ANSWER_S, MIB, Client, Reader, client_of, reading, transitions
+from tests.support.daemon import Daemon, Launch, StartDaemon
+from tests.support.flood import (
+    ANSWER_S,
+    FAR,
+    MIB,
+    Client,
+    Reader,
+    client_of,
+    come_too_near,
+    reading,
+    transitions,
+)
 from tests.support.talk import publish, target
 
 EVENTS = 400
@@ -35,19 +45,18 @@ ROOM: dict[str, dict[str, Any]] = {
     "sessions": {"max_history_bytes": 8 * MIB},
     "log": {"format": "json"},
 }
-FAR = {"warning_mb": 2000, "critical_mb": 4000}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def long_in_warning(
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path_factory: pytest.TempPathFactory, launch: Launch
 ) -> Iterator[tuple[Daemon, socket.socket]]:
     """Start a daemon in warning, with a session that is heard and two that are not.
 
     These count as used for a quarter of a minute: meanwhile there are the other tests.
     """
     memory = {"warning_mb": 10, "sample_interval": 0.1}
-    daemon = Daemon.start(tmp_path_factory.mktemp("daemon"), memory=memory)
+    daemon = Daemon.start(tmp_path_factory.mktemp("daemon"), launch, memory=memory)
     try:
         with socket.create_connection(("127.0.0.1", daemon.port)) as listener:
             request = f"GET {target('heard')} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -62,16 +71,6 @@ def long_in_warning(
 def history(name: str, events: int = EVENTS, size: int = SIZE) -> list[str]:
     """Return the data of a session's events."""
     return [f"{name} {number} {'x' * size}" for number in range(events)]
-
-
-async def come_too_near(daemon: Daemon, client: Client, *, need_mb: float) -> float:
-    """Put the thresholds where so much has to be freed; return the megabytes of ``recover``."""
-    used_mb: float = (await client.health())["memory"]["used_mb"]
-    warning_mb, recover_mb = used_mb - 1, used_mb - need_mb
-    memory = {"warning_mb": warning_mb, "recover_below": recover_mb / warning_mb}
-    daemon.reload(**ROOM, memory={**memory, "critical_mb": used_mb + 400})
-    await client.until(lambda h: h["memory"]["breaker"] == "warning", within=ANSWER_S)
-    return recover_mb
 
 
 def needed_mb(daemon: Daemon, recover_mb: float) -> float:
@@ -101,7 +100,8 @@ async def test_no_more_history_goes_than_is_needed_and_live_subscribers_keep_the
                 await client.publish(name, *history(name, events, size=10_000))
             await client.publish("live", word)
         before_mb = await history_mb(client)
-        recover_mb = await come_too_near(daemon, client, need_mb=before_mb / 4)
+        recover_mb = await come_too_near(daemon, client, need_mb=before_mb / 4, **ROOM)
+        await client.until_breaker("warning", within=ANSWER_S)
         await client.publish("live", told[-1])
         await client.until(lambda h: h["memory"]["breaker"] == "closed", within=60)
         listed = await client.sessions()
@@ -125,11 +125,12 @@ async def test_no_more_history_goes_than_is_needed_and_live_subscribers_keep_the
 async def test_no_more_small_events_go_than_are_needed(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(**ROOM, memory=FAR)
     async with client_of(daemon) as client:
-        for _ in range(10):
+        for _ in range(4):
             for number in range(120):
-                await client.publish(f"s{number}", *history("s", 40, size=100))
+                await client.publish(f"s{number}", *history("s", 100, size=100))
         before_mb = await history_mb(client)
-        recover_mb = await come_too_near(daemon, client, need_mb=before_mb / 4)
+        recover_mb = await come_too_near(daemon, client, need_mb=before_mb / 4, **ROOM)
+        await client.until_breaker("warning", within=ANSWER_S)
         await client.until(  # or what requests had left behind was enough
             lambda h: (
                 h["memory"]["breaker"] == "closed"

@@ -62,7 +62,7 @@ async def half_handshakes(target: Target, dice: Random) -> None:
     """Begin a handshake of TLS, and leave it at that."""
     assert target.certificate is not None
     hello = client_hello(target.certificate.client_context())
-    async with target.held(600, hello[: dice.randrange(len(hello))]):
+    async with target.held(450, hello[: dice.randrange(len(hello))]):
         await target.pressed()
 
 

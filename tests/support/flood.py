@@ -13,7 +13,7 @@ import math
 import re
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -466,9 +466,38 @@ def idle_mb_of(directory: Path, launch: Launch | None = None) -> float:
         daemon.stop_cleanly()
 
 
+FAR = {"warning_mb": 2000, "critical_mb": 4000}
+"""``[memory]`` settings whose thresholds are never reached."""
+
+
 def pressed(idle_mb: float, *, critical: float = 60, warning: float = 35) -> dict[str, float]:
     """Return ``[memory]`` settings whose thresholds lie so many megabytes above an idle daemon."""
     return {"critical_mb": idle_mb + critical, "warning_mb": idle_mb + warning}
+
+
+async def come_too_near(
+    daemon: Daemon,
+    client: Client,
+    *,
+    need_mb: float,
+    critical: float = 400,
+    **sections: Mapping[str, object],
+) -> float:
+    """Put the thresholds where so much has to be freed; return the megabytes of ``recover``.
+
+    Args:
+        daemon: which one; its thresholds were far away.
+        client: asks it.
+        need_mb: what has to be freed.
+        critical: megabytes of that threshold, above what is used.
+        sections: all that is configured beside.
+
+    """
+    used_mb: float = (await client.health())["memory"]["used_mb"]
+    warning_mb, recover_mb = used_mb - 1, used_mb - need_mb
+    memory = {"warning_mb": warning_mb, "recover_below": recover_mb / warning_mb}
+    daemon.reload(**sections, memory={**memory, "critical_mb": used_mb + critical})
+    return recover_mb
 
 
 def files_and_threads(daemon: Daemon) -> tuple[int, int]:

@@ -55,17 +55,23 @@ class Following:
 
     async def line(self, *, within: float = SOON) -> str | None:
         """Wait for the next line; ``None`` at a clean end of the stream."""
+        if not self._lines and not await self._receive(within):
+            return None
+        line = self._lines.popleft()
+        self.heard.append(line)
+        return line
+
+    async def _receive(self, within: float) -> bool:
+        """Wait for the rest of a line, or more; ``False`` is a clean end of the stream."""
         with trio.fail_after(within):
             while not self._lines:
                 try:
                     piece = await anext(self._pieces)
                 except StopAsyncIteration:
-                    return None
+                    return False
                 *lines, self._rest = (self._rest + piece).split(b"\n")
                 self._lines.extend(line.decode() for line in lines)
-        line = self._lines.popleft()
-        self.heard.append(line)
-        return line
+        return True
 
     async def opening(self) -> None:
         """Wait for the first bytes: the retry line, and the comment that names the stream."""
