@@ -22,6 +22,10 @@ from tests.support.http1 import Answer
 
 OVER_CRITICAL = 1.1
 BODY_BYTES = 1_000_000
+PIECE_BYTES, PIECE_S = BODY_BYTES // 20, 0.1
+
+ENOUGH = 60
+"""Large bodies: two for each of the sessions."""
 
 
 def to_a_few(body: bytes, kind: str = "application/json") -> itertools.cycle[Request]:
@@ -35,7 +39,9 @@ async def test_large_bodies_stay_within_the_bound(
     daemon = start_daemon(memory=pressed(idle_mb))
     memory = Memory(daemon)
     body = json.dumps([{"data": "x" * 2000}] * 480).encode()
-    seen = await flood(daemon, to_a_few(body), publishers=8, seconds=1.5)
+    seen = await flood(
+        daemon, to_a_few(body), publishers=8, seconds=0, refusals=ENOUGH, enough=480 * ENOUGH
+    )
 
     assert set(seen.answers) <= {200, 503}
     assert seen.without_retry_after == 0
@@ -48,7 +54,7 @@ async def test_bodies_of_a_hundred_thousand_tiny_events_stay_within_the_bound(
     daemon = start_daemon(memory=pressed(idle_mb))
     memory = Memory(daemon)
     body = b"[" + b",".join([b'{"data":1}'] * (BODY_BYTES // 11)) + b"]"
-    seen = await flood(daemon, to_a_few(body), publishers=8, seconds=1.5)
+    seen = await flood(daemon, to_a_few(body), publishers=8, seconds=0.7)
 
     assert set(seen.answers) <= {200, 413, 422, 503}
     assert memory.peak_mb <= (idle_mb + 60) * OVER_CRITICAL
@@ -69,9 +75,9 @@ async def test_bodies_that_come_slowly_are_given_up_when_memory_is_short(
         async with stream, trio.open_nursery() as nursery:
 
             async def send() -> None:
-                for _ in range(95):  # of a hundred: it is never whole
-                    await stream.send_all(b" " * (BODY_BYTES // 100))
-                    await trio.sleep(0.02)
+                for _ in range(BODY_BYTES // PIECE_BYTES - 1):  # it is never whole
+                    await stream.send_all(b" " * PIECE_BYTES)
+                    await trio.sleep(PIECE_S)
 
             async def send_until_refused() -> None:
                 with suppress(trio.BrokenResourceError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +34,32 @@ as publishers come: then nobody need be refused."""
 
 REFUSALS = 200
 
-Confined = Callable[..., tuple[Daemon, MemoryCgroup]]
+Confined = tuple[Daemon, MemoryCgroup]
 
 
-@pytest.fixture
-def confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Confined]:
-    """Start a daemon in a cgroup of its own, and remove that after it."""
-    with ExitStack() as stack:
-
-        def start(**sections: Mapping[str, Any]) -> tuple[Daemon, MemoryCgroup]:
-            cgroup = stack.enter_context(memory_cgroup(LIMIT_MB * MIB))
-            with monkeypatch.context() as patched:
-                patched.setattr(sys, "executable", cgroup.python(tmp_path))
-                daemon = Daemon.start(tmp_path, **sections)
-            stack.callback(daemon.stop_cleanly)
-
+@contextmanager
+def confined(directory: Path, **sections: Mapping[str, Any]) -> Iterator[Confined]:
+    """Run a daemon in a cgroup of its own."""
+    with memory_cgroup(LIMIT_MB * MIB) as cgroup:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(sys, "executable", cgroup.python(directory))
+            daemon = Daemon.start(directory, **sections)
+        try:
             assert daemon.pid in cgroup.members()
-            return daemon, cgroup
+            yield daemon, cgroup
+        finally:
+            daemon.stop_cleanly()
 
-        yield start
+
+@pytest.fixture(scope="module")
+def as_it_comes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Confined]:
+    """Run one whose thresholds nobody has set."""
+    with confined(tmp_path_factory.mktemp("confined")) as found:
+        yield found
 
 
-async def test_thresholds_keep_below_the_limit(confined: Confined) -> None:
-    daemon, _ = confined()
+async def test_thresholds_keep_below_the_limit(as_it_comes: Confined) -> None:
+    daemon, _ = as_it_comes
     async with client_of(daemon) as client:
         memory = (await client.health())["memory"]
 
@@ -66,19 +69,19 @@ async def test_thresholds_keep_below_the_limit(confined: Confined) -> None:
     assert memory["used_mb"] >= memory["rss_mb"]
 
 
-async def test_lower_thresholds_of_the_configuration_hold(confined: Confined) -> None:
-    daemon, _ = confined(memory={"warning_mb": 70, "critical_mb": 90})
-    async with client_of(daemon) as client:
-        memory = (await client.health())["memory"]
+async def test_lower_thresholds_of_the_configuration_hold(tmp_path: Path) -> None:
+    with confined(tmp_path, memory={"warning_mb": 70, "critical_mb": 90}) as (daemon, _):
+        async with client_of(daemon) as client:
+            memory = (await client.health())["memory"]
 
     assert (memory["warning_mb"], memory["critical_mb"]) == (70, 90)
     assert memory["cgroup_limit_mb"] == LIMIT_MB
 
 
 async def test_a_flood_is_never_killed_and_never_even_reaches_the_limit(
-    confined: Confined,
+    as_it_comes: Confined,
 ) -> None:
-    daemon, cgroup = confined()
+    daemon, cgroup = as_it_comes
     async with client_of(daemon) as client, reading(daemon, "live", count=3) as live:
         pid = cgroup.members()
         seen = await flood(

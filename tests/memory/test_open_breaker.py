@@ -27,6 +27,9 @@ from tests.support.talk import connected
 
 OPENED_S = 10.0
 
+SOME_REFUSALS, REFUSALS = 500, 2000
+"""Until nothing is new, and then: if each left 3 KB, it would be told."""
+
 KINDS = ["application/json", "application/x-ndjson", "text/event-stream", "text/plain"]
 
 
@@ -127,10 +130,10 @@ async def test_health_says_that_it_is_open_and_life_goes_on(daemon: Daemon) -> N
 
 async def test_publishers_that_are_refused_again_and_again_cost_nothing(daemon: Daemon) -> None:
     seen = Flood()
-    await flood(daemon, new_sessions(), seconds=1, into=seen)
+    await flood(daemon, new_sessions(), seconds=0, refusals=SOME_REFUSALS, into=seen)
     memory = Memory(daemon)
     before = memory.now_mb
-    await flood(daemon, new_sessions(), seconds=3, into=seen)
+    await flood(daemon, new_sessions(), seconds=0, refusals=REFUSALS, into=seen)
 
     assert set(seen.answers) == {503}
     assert seen.without_retry_after == 0
