@@ -44,6 +44,7 @@ CHURN_S = 3.0
 STALLED = 1000
 
 CYCLES = 3
+PUBLISH_S = 0.05
 UNSHORTENED = 3500
 """Characters: four events of them are too little for a warning to shorten, so that each flood comes
 to the critical threshold, after as many publications on any machine."""
@@ -304,4 +305,4 @@ async def _publish_meanwhile(daemon: Daemon, accepted: list[str], nursery: trio.
                 reply = await client.publish("live", text)
             if reply.status == 200:
                 accepted.append(text)
-            await trio.sleep(0.02)
+            await trio.sleep(PUBLISH_S)

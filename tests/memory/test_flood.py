@@ -55,7 +55,7 @@ OVER_CRITICAL = 1.1
 SAME_MB = 8.0
 """What the ends of three cycles may be apart."""
 
-PUBLISH_S = 0.02
+PUBLISH_S = 0.05
 LAGGARD_EVENTS = 400
 
 

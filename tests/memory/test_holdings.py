@@ -76,23 +76,23 @@ ROWS = {
     "a connection kept after an answer": Row(600, sending(request("/health/live"), answered=True)),
     "half a head": Row(300, sending(HALF_A_HEAD)),
     "a connection that is silent where TLS is spoken": Row(500, sending(b""), over_tls=True),
-    "half a handshake": Row(200, half_handshakes, over_tls=True),
+    "half a handshake": Row(120, half_handshakes, over_tls=True),
     "a long-poll": Row(300, sending(request(target("s", "wait=30"), *PAGE))),
     "a long-poll on HTTP/2": Row(
         200, asking_http2(target("s", "wait=30"), accept="application/json")
     ),
-    "a page that is not read": Row(150, sending(request(target("big", "limit=1000"), *PAGE))),
+    "a page that is not read": Row(90, sending(request(target("big", "limit=1000"), *PAGE))),
     "a page that is not read on HTTP/2": Row(
         100, asking_http2(target("big", "limit=1000"), accept="application/json", window=0)
     ),
-    "an answer that is not read": Row(200, sending(request("/openapi.json"))),
+    "an answer that is not read": Row(80, sending(request("/openapi.json"))),
     "an answer that is not read on HTTP/2": Row(100, asking_http2("/openapi.json", window=0)),
     "a connection of HTTP/2": Row(150, http2_holders),
     "a stream on HTTP/2": Row(200, asking_http2(target("s"))),
     "a stream on HTTP/1.0": Row(1000, sending(request(target("s"), version="1.0"), answered=True)),
-    "half a body": Row(150, sending(upload("s", "application/json", b" " * 60_000))),
+    "half a body": Row(90, sending(upload("s", "application/json", b" " * 60_000))),
     "a publisher that says nothing": Row(500, sending(upload("s", NDJSON, b""))),
-    "half a line": Row(150, sending(upload("s", NDJSON, b"x" * 60_000))),
+    "half a line": Row(90, sending(upload("s", NDJSON, b"x" * 60_000))),
     "half an event of short lines": Row(75, sending(upload("s", RELAY, b"data:xx\n" * 7500))),
 }
 
@@ -157,7 +157,7 @@ def test_events_that_are_held_back_are_accounted(
     fields = [f"{name}: {value}" for name, value in token.items()]
     data = upload("s", kind, EVENTS[kind], *fields)
     with holding(daemon, data, 1):  # which uses up what may be published at once
-        assert_accounted(daemon, Row(60, sending(data)), look)
+        assert_accounted(daemon, Row(40, sending(data)), look)
 
 
 def assert_accounted(daemon: Daemon, row: Row, look: Look) -> None:

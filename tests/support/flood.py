@@ -43,7 +43,7 @@ CYCLE_S = 30.0
 PATIENCE_S = 60.0
 """How long a flood may take to have an effect, on a machine that has other things to do."""
 
-POLL_S = 0.05
+POLL_S = 0.1
 READ_BYTES = 65536
 
 Health = dict[str, Any]

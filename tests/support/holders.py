@@ -71,10 +71,11 @@ def holding(
         certificate: the daemon's, where it speaks TLS.
 
     """
+    context = certificate and certificate.client_context()
     with ExitStack() as stack:
         held: Held = []
         for _ in range(count):
-            sock = stack.enter_context(connect(daemon.port, certificate))
+            sock = stack.enter_context(connect(daemon.port, context))
             if data:
                 sock.sendall(data)
             held.append(sock)
@@ -85,14 +86,14 @@ def holding(
         yield held
 
 
-def connect(port: int, certificate: Certificate | None = None, *protocols: str) -> socket.socket:
-    """Return a connection that takes little at a time."""
+def connect(port: int, context: ssl.SSLContext | None = None) -> socket.socket:
+    """Return a connection that takes little at a time; over TLS, where there is a context."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
     sock.connect(("127.0.0.1", port))
-    if certificate is None:
+    if context is None:
         return sock
-    return certificate.client_context(*protocols).wrap_socket(sock, server_hostname="127.0.0.1")
+    return context.wrap_socket(sock, server_hostname="127.0.0.1")
 
 
 @contextmanager
