@@ -65,9 +65,7 @@ async def test_the_histories_of_a_floods_neighbours_stay_whole(
             reply = await mallory.ask("POST", f"/v1/sessions/{session}/events", body, kind)
             assert reply.status == 200
 
-        await come_too_near(
-            daemon, client, need_mb=NEED_MB, critical=CRITICAL_MB[state], **settings
-        )
+        await come_too_near(daemon, client, settings, need_mb=NEED_MB, critical=CRITICAL_MB[state])
         await client.until_breaker(state, within=ANSWER_S)
         await client.until_breaker("closed", within=PATIENCE_S)
         listed = await client.sessions()

@@ -48,7 +48,7 @@ async def test_what_is_held_for_nothing_is_let_go_of_and_no_history_pays(
         )
         with hold(daemon, count):
             await client.until(lambda h: h["memory"]["clients_mb"] > HELD_MB, within=ANSWER_S)
-            await come_too_near(daemon, client, need_mb=NEED_MB, server=SERVER)
+            await come_too_near(daemon, client, {"server": SERVER}, need_mb=NEED_MB)
             await client.until_breaker("warning", within=ANSWER_S)
             held_mb: list[float] = []
 

@@ -100,7 +100,7 @@ async def test_no_more_history_goes_than_is_needed_and_live_subscribers_keep_the
                 await client.publish(name, *history(name, events, size=10_000))
             await client.publish("live", word)
         before_mb = await history_mb(client)
-        recover_mb = await come_too_near(daemon, client, need_mb=before_mb / 4, **ROOM)
+        recover_mb = await come_too_near(daemon, client, ROOM, need_mb=before_mb / 4)
         await client.until_breaker("warning", within=ANSWER_S)
         await client.publish("live", told[-1])
         await client.until(lambda h: h["memory"]["breaker"] == "closed", within=60)
@@ -129,7 +129,7 @@ async def test_no_more_small_events_go_than_are_needed(start_daemon: StartDaemon
             for number in range(120):
                 await client.publish(f"s{number}", *history("s", 100, size=100))
         before_mb = await history_mb(client)
-        recover_mb = await come_too_near(daemon, client, need_mb=before_mb / 4, **ROOM)
+        recover_mb = await come_too_near(daemon, client, ROOM, need_mb=before_mb / 4)
         await client.until_breaker("warning", within=ANSWER_S)
         await client.until(  # or what requests had left behind was enough
             lambda h: (

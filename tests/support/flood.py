@@ -478,19 +478,19 @@ def pressed(idle_mb: float, *, critical: float = 60, warning: float = 35) -> dic
 async def come_too_near(
     daemon: Daemon,
     client: Client,
+    sections: Mapping[str, Mapping[str, object]],
     *,
     need_mb: float,
     critical: float = 400,
-    **sections: Mapping[str, object],
 ) -> float:
     """Put the thresholds where so much has to be freed; return the megabytes of ``recover``.
 
     Args:
         daemon: which one; its thresholds were far away.
         client: asks it.
+        sections: all that is configured beside.
         need_mb: what has to be freed.
         critical: megabytes of that threshold, above what is used.
-        sections: all that is configured beside.
 
     """
     used_mb: float = (await client.health())["memory"]["used_mb"]

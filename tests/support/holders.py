@@ -71,7 +71,7 @@ def holding(
         certificate: the daemon's, where it speaks TLS.
 
     """
-    context = certificate and certificate.client_context()
+    context = None if certificate is None else certificate.client_context()
     with ExitStack() as stack:
         held: Held = []
         for _ in range(count):
