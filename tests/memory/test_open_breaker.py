@@ -27,8 +27,8 @@ from tests.support.talk import connected
 
 OPENED_S = 10.0
 
-SOME_REFUSALS, REFUSALS = 500, 2000
-"""Until nothing is new, and then: if each left 3 KB, it would be told."""
+SOME_REFUSALS, REFUSALS = 500, 3000
+"""Until nothing is new, and then: if each left 4 KB, it would be told."""
 
 KINDS = ["application/json", "application/x-ndjson", "text/event-stream", "text/plain"]
 
