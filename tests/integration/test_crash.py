@@ -84,7 +84,7 @@ def check_promises(
 
 
 async def test_kill_9_loses_nothing_that_was_answered_200(tmp_path: Path, launch: Launch) -> None:
-    kills, seed = 30, some_seed()
+    kills, seed = 50, some_seed()
     dice, port = dice_of(seed), free_port()
     start = partial(Daemon.start, tmp_path, launch, **settings(tmp_path, port))
     publishers = publishers_of(seed)
