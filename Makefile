@@ -138,7 +138,7 @@ hooks-off: ## have Git check commits no longer
 
 .PHONY: clean
 clean: ## remove everything that was made
-	rm -rf $(VENV) $(TOOLS) $(RECIPES) .venv-bench .venv-build .venv-lock .venv-mutants
+	rm -rf $(VENV) $(TOOLS) $(RECIPES) .venv-bench .venv-build .venv-lock .venv-mutants .venv-release
 	rm -rf .development build dist $(CLIENTS)/node_modules
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -47,6 +47,9 @@ FROM_3_12_ON = "coredis/_py_312_typing.py"
 """A module in the syntax of Python 3.12, which is imported from there on only."""
 
 DIGITS = 8
+MADE = ".made-of"
+"""What an environment that is kept was made of; it is written last."""
+
 COMPILED = "__pycache__"
 MANUALS = "share/man"
 QUIET = ("--quiet", "--disable-pip-version-check")
@@ -155,12 +158,19 @@ class Checkout:
         with tempfile.TemporaryDirectory() as scratch:
             # Leftovers of an interrupted command are removed with the rest.
             run_there = partial(run, environment=os.environ | {"TMPDIR": scratch})
-            pip = partial(run_there, self._backend(run_there), "-m", "pip")
+            backend = self._environment(".venv-build", ".ci/requirements-build.lock", run_there)
+            pip = partial(run_there, backend / "bin/python", "-m", "pip")
             wheel = self._make_wheel(pip, version, Path(scratch))
-            run_there(sys.executable, "-m", "venv", "--without-pip", stage)
-            install = partial(pip, "--python", stage / "bin/python", "install", *QUIET)
-            install("--no-compile", "--require-hashes", "-r", self._root / "requirements.lock")
-            install("--no-compile", "--no-deps", wheel)
+            locked = self._environment(".venv-release", "requirements.lock", run_there, pip)
+            shutil.copytree(
+                locked,
+                stage,
+                symlinks=True,
+                ignore=shutil.ignore_patterns(MADE),
+                dirs_exist_ok=True,
+            )
+            there = ("--python", stage / "bin/python")
+            pip(*there, "install", *QUIET, "--no-compile", "--no-deps", wheel)
 
     def _make_wheel(self, pip: Run, version: str, scratch: Path) -> Path:
         """Return a wheel of the package as it would be if it declared this version."""
@@ -179,18 +189,31 @@ class Checkout:
         [wheel] = scratch.glob("*.whl")
         return wheel
 
-    def _backend(self, run_there: Run) -> Path:
-        """Return a Python that has pip and the build backend, as the lock names it."""
-        lock = self._root / ".ci/requirements-build.lock"
-        environment = (self._root / ".venv-build").resolve()  # venv(1) clears no link
+    def _environment(self, name: str, locked: str, run_there: Run, pip: Run | None = None) -> Path:
+        """Return an environment of exactly what a lock names.
+
+        It is kept in the checkout: the next release needs neither an index nor the time for it.
+
+        Args:
+            name: of its directory.
+            locked: the name of the lock.
+            run_there: runs a command.
+            pip: of another environment; without it, this one has its own.
+
+        """
+        lock = self._root / locked
+        environment = (self._root / name).resolve()  # venv(1) clears no link
         python = environment / "bin/python"
-        made_of = environment / ".made-of"
+        made_of = environment / MADE
         wanted = f"# Python {sys.version}\n{lock.read_text('utf-8')}"
         if not made_of.exists() or made_of.read_text("utf-8") != wanted:
-            run_there(sys.executable, "-m", "venv", "--clear", environment)
-            run_there(python, "-m", "pip", "install", *QUIET, "--require-hashes", "-r", lock)
+            own = [] if pip is None else ["--without-pip"]
+            run_there(sys.executable, "-m", "venv", "--clear", *own, environment)
+            install = pip and partial(pip, "--python", python, "install", "--no-compile")
+            install = install or partial(run_there, python, "-m", "pip", "install")
+            install(*QUIET, "--require-hashes", "-r", lock)
             made_of.write_text(wanted, "utf-8")
-        return python
+        return environment
 
 
 def release(checkout: Checkout, layout: Layout, version: str | None, say: Say) -> str:

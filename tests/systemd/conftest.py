@@ -46,9 +46,8 @@ def _make_sdist(directory: Path) -> Path:
 
 
 def _make_tree(tree: Path, sdist: Path) -> None:
-    backend = PROJECT / ".venv-build"
-    if (backend / ".made-of").exists():  # or else it makes one of its own: others may be at it
-        (sdist / backend.name).symlink_to(backend)
+    for kept in (".venv-build", ".venv-release"):  # with a checkout: they need an index to be made
+        (sdist / kept).symlink_to(PROJECT / kept)
     make("install", f"DESTDIR={tree}", "PREFIX=/usr", directory=sdist)
 
 

@@ -40,7 +40,7 @@ def test_the_source_distribution_has_all_of_the_repository(sdist: Path, tmp_path
     known = subprocess.check_output(listing, cwd=PROJECT, text=True).rstrip("\0").split("\0")
     files = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*") if path.is_file()}
 
-    assert {*known, "PKG-INFO"} == {path for path in files if not path.startswith(".venv-build/")}
+    assert {*known, "PKG-INFO"} == {path for path in files if not path.startswith(".venv-")}
 
 
 def test_each_release_has_a_place_of_its_own_and_one_is_current(tree: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_links_of_the_documentation_lead_somewhere(tree: Path) -> None:
 
 
 def test_the_command_works_from_where_it_happens_to_be(tree: Path, tmp_path: Path) -> None:
-    subprocess.run(["cp", "--archive", tree / "usr", tmp_path / "moved"], check=True)
+    subprocess.run(["cp", "--archive", "--link", tree / "usr", tmp_path / "moved"], check=True)
 
     expected = f"broadcasterd {broadcasterd.__version__}\n"
 
@@ -132,8 +132,11 @@ def test_a_running_daemon_stays_with_its_release(tree: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tree with the usual prefix, and a configuration that was there before."""
+def local(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tree with the usual prefix, and a configuration that was there before.
+
+    It is made after the other one, with what that one has left in the checkout.
+    """
     tree = tmp_path_factory.mktemp("local")
     (tree / CONFIGURATION).parent.mkdir(parents=True)
     (tree / CONFIGURATION).write_text("# mine\n")
@@ -181,7 +184,7 @@ def test_a_release_that_is_there_is_not_made_anew(tree: Path, local: Path) -> No
 
 def test_uninstall_leaves_the_configuration_alone(local: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"  # the others need theirs
-    shutil.copytree(local, copy, symlinks=True)
+    shutil.copytree(local, copy, symlinks=True, copy_function=os.link)
     make("uninstall", f"DESTDIR={copy}")
 
     assert {CONFIGURATION, SECRET} == files(copy)
