@@ -14,21 +14,27 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
-    **dict.fromkeys(
-        (f"tests/systemd/test_{name}" for name in ("containerfile", "deb", "deploy", "install")),
-        "releases",  # each in a container of its own, if in any
-    ),
-    "tests/systemd": "container",  # made once, and there is one
-    "tests/memory": "memory",
-    "tests/integration/test_memory": "stress",  # more floods at a time would starve each other
-    "tests/performance/test_soak": "stress",
+    "container": "tests/systemd",  # made once, and its tests leave it as it was
+    "memory": "tests/memory",
+    # More floods at a time would starve each other.
+    "stress": "tests/integration/test_memory tests/performance/test_soak",
+    "another container": """
+        tests/systemd/test_mistakes tests/systemd/test_nodes tests/systemd/test_proxies
+        tests/systemd/test_restart tests/systemd/test_sandbox tests/systemd/test_service
+        tests/systemd/test_supervisor tests/systemd/test_user_manager
+    """,
+    "releases": "tests/systemd/test_deploy tests/systemd/test_containerfile",
+    "packages": "tests/systemd/test_deb tests/systemd/test_install",
 }
-"""The group of the tests under a path."""
+"""The paths of a group's tests: the longest counts. The groups start in this order."""
+
+PLACES = {path: group for group, paths in GROUPS.items() for path in paths.split()}
 
 
 def group_of(node_id: str) -> str | None:
     """Return the group that a test is in."""
-    return next((group for path, group in GROUPS.items() if node_id.startswith(path)), None)
+    found = max((path for path in PLACES if node_id.startswith(path)), key=len, default="")
+    return PLACES.get(found)
 
 
 def scope_of(node_id: str) -> str:
@@ -43,10 +49,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if group_of(item.nodeid):
             item.add_marker(pytest.mark.slow)
     slow = {scope_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
+    order = list(GROUPS)
 
     def rank(item: pytest.Item) -> int:
         scope = scope_of(item.nodeid)
-        return 0 if group_of(item.nodeid) else 1 if scope in slow else 2
+        return order.index(scope) if scope in order else len(order) + (scope not in slow)
 
     items.sort(key=rank)
 

@@ -15,6 +15,7 @@ from tests.support.scheduling import pytest_xdist_make_scheduler, scope_of
     ("node_id", "scope"),
     [
         ("tests/systemd/test_units.py::test_a", "container"),
+        ("tests/systemd/test_service.py::test_a", "another container"),
         ("tests/systemd/test_deploy.py::test_a", "releases"),
         ("tests/memory/test_flood.py::test_a", "memory"),
         ("tests/integration/test_memory_leak_quick.py::test_a[x::y]", "stress"),
