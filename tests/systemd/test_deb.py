@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -25,25 +26,18 @@ DEAD = "99.2"
 SETTINGS = "etc/broadcasterd/broadcasterd.toml"
 LIBRARY = "usr/lib/broadcasterd"
 APT = ("unshare", "--net", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes", "--quiet")
-FEW = 100
+SUBSCRIBERS, SESSIONS = 20, 4
 
 
 @pytest.fixture(scope="module")
-def packages(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a package of the release that the tree has, and of that package two more."""
+def package(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a package of the release that the tree has."""
     for program in ("dpkg-deb", "apt-get"):
         require(program)
     made = tmp_path_factory.mktemp("packages")
     make("deb", f"DESTDIR={tree}", f"DIST={made}")
     [package] = made.iterdir()
-    for version in (NEW, DEAD):
-        contents = tmp_path_factory.mktemp(version)
-        subprocess.run(["dpkg-deb", "--raw-extract", package, contents], check=True)
-        change(contents, version)
-        build: list[str | Path] = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", contents]
-        subprocess.run([*build, made / f"{version}.deb"], check=True, capture_output=True)
-    package.rename(made / f"{OLD}.deb")
-    return made
+    return package
 
 
 def change(contents: Path, version: str) -> None:
@@ -56,12 +50,25 @@ def change(contents: Path, version: str) -> None:
     edit(release, "__init__.py", f'"{OLD}"', f'"{version}"')
     if version == DEAD:
         edit(release, "process.py", "    notifier =", "    raise OSError('broken')\n    notifier =")
-    with (contents / SETTINGS).open("a") as settings:
-        settings.write("# A newer one\n")
+    settings = contents / SETTINGS
+    replace(settings, f"{settings.read_text()}# A newer one\n")
+
+
+def make_others(machine: Container) -> None:
+    """Make two more packages of the one that a machine has."""
+    made = machine.root / "srv"
+    old = made / "unpacked"
+    machine.run("dpkg-deb", "--raw-extract", f"/srv/{OLD}.deb", f"/srv/{old.name}")
+    for version in (NEW, DEAD):
+        contents = made / version
+        subprocess.run(["cp", "--archive", "--link", old, contents], check=True)
+        change(contents, version)
+        build = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", f"/srv/{version}"]
+        machine.run(*build, f"/srv/{version}.deb")
 
 
 @pytest.fixture(scope="module")
-def debian(packages: Path) -> Iterator[Container]:
+def debian(package: Path) -> Iterator[Container]:
     """Boot a machine, on which apt may start services, with the packages."""
     if reason := why_not():
         lack(reason)
@@ -72,7 +79,8 @@ def debian(packages: Path) -> Iterator[Container]:
         machine.write(
             "/etc/dpkg/dpkg.cfg.d/test", "force-unsafe-io\nforce-confdef\nforce-confold\n"
         )
-        subprocess.run(["cp", *packages.iterdir(), machine.root / "srv"], check=True)
+        shutil.copy(package, machine.root / f"srv/{OLD}.deb")
+        make_others(machine)
         yield machine
 
 
@@ -171,7 +179,8 @@ async def test_nobody_notices_upgrades_the_way_back_nor_an_upgrade_that_cannot_b
         partial(change_to, NEW),
         partial(change_to, OLD),
         partial(change_to, DEAD, succeeds=False),
-        subscribers=FEW,
+        subscribers=SUBSCRIBERS,
+        sessions=SESSIONS,
     )
 
     assert [(NEW, True), (OLD, False), (OLD, True)] == seen
