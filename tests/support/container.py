@@ -25,8 +25,9 @@ STOP_S = 20.0
 SOON_S = 20.0
 """The time for a step that takes a second here, on a loaded machine."""
 
-POLL_S = 0.1
-"""Each look starts a process or two."""
+POLL_S, POLL_AT_MOST_S = 0.05, 0.5
+"""Between two looks, longer each time: a look starts a process or two, which takes from a machine
+that is busy."""
 
 CAP_SYS_ADMIN = 21
 INITIAL_USER_NAMESPACE = ["0", "0", "4294967295"]
@@ -215,9 +216,11 @@ class Container:
 def until(condition: Callable[[], object], *, within: float = SOON_S) -> None:
     """Ask until a condition holds; fail if it does not in time."""
     deadline = time.monotonic() + within
+    pause = POLL_S
     while not condition():
         assert time.monotonic() < deadline, f"not within {within} s"
-        time.sleep(POLL_S)
+        time.sleep(pause)
+        pause = min(1.5 * pause, POLL_AT_MOST_S)
 
 
 def _wait_until_ready(

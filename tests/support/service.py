@@ -68,6 +68,7 @@ class Service:
         # The network is the machine's. An address that nobody else uses needs no free port.
         self.host = "127." + ".".join(str(1 + secrets.randbelow(253)) for _ in range(3))
         self._began_at = 0.0
+        self._serves: tuple[str, Mapping[str, Mapping[str, object]]] | None = None
 
     @property
     def url(self) -> str:
@@ -77,25 +78,52 @@ class Service:
     @contextmanager
     def installed(self) -> Iterator[Service]:
         """Give it a configuration and an address of its own; stop and forget it afterwards."""
-        self.drop_in(self.socket, f"[Socket]\nListenStream=\nListenStream={self.host}:{PORT}\n")
-        self.configure()
-        self._began_at = time.time()
+        self.begin_anew()
         try:
             yield self
         finally:
-            self.container.run("systemctl", "stop", self.socket, self.unit, check=False)
-            self.container.run("systemctl", "reset-failed", check=False)
+            self._stop()
             for unit in (self.socket, self.unit):
-                (self.container.root / f"run/systemd/system/{unit}.d/test.conf").unlink(
-                    missing_ok=True
-                )  # which systemd sees when the next one is installed
-            kept = (
-                self.container.root
-                / "var/lib/private"
-                / self.unit.removesuffix(".service").replace("@", "-")
-            )
-            for file in kept.glob("events.sqlite*"):
-                file.unlink()  # the next one finds no session of this one's
+                self._drop_in_of(unit).unlink(missing_ok=True)
+                # which systemd sees when the next one is installed
+
+    def begin_anew(self) -> None:
+        """Have it be as it is after an installation: stopped, with nothing but its address set."""
+        self._stop()
+        listen = f"[Socket]\nListenStream=\nListenStream={self.host}:{PORT}\n"
+        settings, address = self._drop_in_of(self.unit), self._drop_in_of(self.socket)
+        known = address.exists() and address.read_text() == listen and not settings.exists()
+        settings.unlink(missing_ok=True)
+        if not known:
+            self.drop_in(self.socket, listen)
+        self.configure()
+        state = self.container.root / "var/lib/private"
+        kept = state / self.unit.removesuffix(".service").replace("@", "-")
+        for file in kept.glob("events.sqlite*"):
+            file.unlink()  # it is to find no session of the one before
+        self._began_at = time.time()
+
+    def serve(self, settings: str = "", **sections: Mapping[str, object]) -> None:
+        """Have it run, so set: where it does already, it goes on, with the sessions that it has."""
+        if self._serves == (settings, sections) and self._state() == ("active", "0"):
+            until(lambda: not self.get("/health").json()["subscribers"])
+            self._began_at = time.time()
+        else:
+            self.begin_anew()
+            self.configure(**sections)
+            self.start(settings)
+            self._serves = settings, sections
+
+    def _state(self) -> tuple[str, ...]:
+        """Return whether it is active, and how often systemd has started it by itself."""
+        return tuple(self.show(name) for name in ("ActiveState", "NRestarts"))
+
+    def _stop(self) -> None:
+        self.container.run("systemctl", "stop", self.socket, self.unit, check=False)
+        self.container.run("systemctl", "reset-failed", check=False)
+
+    def _drop_in_of(self, unit: str) -> Path:
+        return self.container.root / f"run/systemd/system/{unit}.d/test.conf"
 
     def configure(self, **sections: Mapping[str, object]) -> None:
         """Write the configuration: these keys on top of ``DEFAULTS``."""
@@ -105,11 +133,13 @@ class Service:
 
     def write_configuration(self, text: str) -> None:
         """Write the configuration as it is."""
+        self._serves = None
         name = self.name.rpartition("@")[2]
         self.container.write(f"/etc/broadcasterd/{name}.toml", text)
 
     def drop_in(self, unit: str, text: str) -> None:
         """Override settings of a unit."""
+        self._serves = None
         self.container.write(f"/run/systemd/system/{unit}.d/test.conf", text)
         self.container.run("systemctl", "daemon-reload")
 
@@ -139,6 +169,7 @@ class Service:
 
     def kill(self, signal: str) -> None:
         """Send the daemon a signal."""
+        self._serves = None
         self.container.run("systemctl", "kill", "--kill-whom=main", f"--signal={signal}", self.unit)
 
     def until_restarted(self, pid: int, *, within: float = SOON_S) -> None:

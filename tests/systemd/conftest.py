@@ -75,8 +75,22 @@ def machine(tree: Path) -> Iterator[Container]:
         yield container
 
 
-@pytest.fixture
-def service(machine: Container) -> Iterator[Service]:
-    """Return the service, which is not started yet."""
+@pytest.fixture(scope="session")
+def installed(machine: Container) -> Iterator[Service]:
+    """Return the service, which one test uses after another."""
     with Service(machine).installed() as service:
         yield service
+
+
+@pytest.fixture
+def service(installed: Service) -> Service:
+    """Return the service, which is not started yet."""
+    installed.begin_anew()
+    return installed
+
+
+@pytest.fixture
+def serving(installed: Service) -> Service:
+    """Return the service, started as it is installed: where it runs so already, it goes on."""
+    installed.serve()
+    return installed

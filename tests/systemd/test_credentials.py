@@ -104,22 +104,21 @@ def test_the_keys_of_a_jwk_set_come_and_go_with_its_file(service: Service) -> No
     (service.container.root / f"{ETC[1:]}/jwks.json").unlink()
 
 
-def test_reload_fails_exactly_when_it_was_refused(service: Service) -> None:
-    service.start()
+def test_reload_fails_exactly_when_it_was_refused(serving: Service) -> None:
     for _ in range(2):
-        service.write_configuration("[server]\nprot = 1\n")
+        serving.write_configuration("[server]\nprot = 1\n")
 
-        assert not reload(service)
+        assert not reload(serving)
 
-        service.configure()
+        serving.configure()
 
-        assert reload(service)
-    assert "refused" not in service.show("StatusText")
-    told = service.journal(f"MESSAGE_ID={MESSAGE_IDS['reload refused']}")
+        assert reload(serving)
+    assert "refused" not in serving.show("StatusText")
+    told = serving.journal(f"MESSAGE_ID={MESSAGE_IDS['reload refused']}")
 
-    assert 2 == len(told) == len(service.journal(RELOADED))
+    assert 2 == len(told) == len(serving.journal(RELOADED))
     assert any(
-        "the reload was refused: server.prot" in m for m in service.messages("_TRANSPORT=stdout")
+        "the reload was refused: server.prot" in m for m in serving.messages("_TRANSPORT=stdout")
     )
 
 

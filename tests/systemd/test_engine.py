@@ -17,11 +17,10 @@ PASSWORD = "etc/broadcasterd/engine_password"
 
 
 @pytest.fixture
-def keeping(service: Service) -> Service:
+def keeping(installed: Service) -> Service:
     """Return the service, with events in a file where the packaged settings have them."""
-    service.configure(engine={"kind": "sqlite"})
-    service.start("RestartSec=100ms\n")
-    return service
+    installed.serve("RestartSec=100ms\n", engine={"kind": "sqlite"})
+    return installed
 
 
 def data(service: Service, session: str, after: str) -> list[str]:

@@ -24,22 +24,20 @@ LINE_S = 0.05
 log = logging.getLogger(__name__)
 
 
-async def test_a_restart_closes_no_connection_and_loses_no_event(service: Service) -> None:
-    service.start()
-    silence = await unnoticed(service, service.restart)
-    moved = service.journal(f"MESSAGE_ID={MESSAGE_IDS['handover taken up']}")
+async def test_a_restart_closes_no_connection_and_loses_no_event(serving: Service) -> None:
+    silence = await unnoticed(serving, serving.restart)
+    moved = serving.journal(f"MESSAGE_ID={MESSAGE_IDS['handover taken up']}")
 
     log.info("the longest silence of %d subscribers was %.2f s", SUBSCRIBERS, silence)
     assert [(str(SUBSCRIBERS), "0")] == [(m["STREAMS"], m["LOST_STREAMS"]) for m in moved]
-    assert "1" == service.show("NFileDescriptorStore"), "only the configuration stays"
+    assert "1" == serving.show("NFileDescriptorStore"), "only the configuration stays"
 
 
-def test_a_publisher_goes_on_through_restarts(service: Service) -> None:
-    service.start()
-    command = [sys.executable, "-m", "broadcasterd", "publish", "s", "-", "--url", service.url]
+def test_a_publisher_goes_on_through_restarts(serving: Service) -> None:
+    command = [sys.executable, "-m", "broadcasterd", "publish", "s", "-", "--url", serving.url]
     numbers = count()
     with (
-        service.listening("s") as listener,
+        serving.listening("s") as listener,
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         ) as publisher,
@@ -54,7 +52,7 @@ def test_a_publisher_goes_on_through_restarts(service: Service) -> None:
 
         listener.until(say())
         for _ in range(2):
-            restart = operator.submit(service.restart)
+            restart = operator.submit(serving.restart)
             while not restart.done():
                 say()
                 wait([restart], timeout=LINE_S)
@@ -66,6 +64,20 @@ def test_a_publisher_goes_on_through_restarts(service: Service) -> None:
         assert lines == [event.data for event in listener.events]
         assert (len(lines), 0) == (receipt["accepted"], publisher.returncode)
         assert "duplicates" not in receipt
+
+
+def test_a_process_that_dies_hands_nothing_over_and_the_next_one_begins_anew(
+    serving: Service,
+) -> None:
+    first = serving.publish("s", "a")["first_id"]
+    pid = serving.pid
+    with serving.listening("s") as listener:
+        listener.until("a")
+        serving.kill("KILL")
+        serving.until_restarted(pid)
+
+        assert listener.is_over()
+    assert "gap" in serving.page("s", last_event_id=first)
 
 
 def test_without_a_descriptor_store_clients_come_back_to_the_log_that_was_left(
@@ -98,18 +110,3 @@ def test_what_an_unknown_version_left_is_let_go_of_and_clients_are_told(service:
     assert ([], {"asked": first, "oldest": None}) == (again["events"], again["gap"])
     assert service.publish("s", "c")["first_id"].partition("-")[0] != first.partition("-")[0]
     assert [] == list((service.container.root / "run/broadcasterd").glob("*.handover"))
-
-
-def test_a_process_that_dies_hands_nothing_over_and_the_next_one_begins_anew(
-    service: Service,
-) -> None:
-    service.start()
-    first = service.publish("s", "a")["first_id"]
-    pid = service.pid
-    with service.listening("s") as listener:
-        listener.until("a")
-        service.kill("KILL")
-        service.until_restarted(pid)
-
-        assert listener.is_over()
-    assert "gap" in service.page("s", last_event_id=first)

@@ -37,13 +37,12 @@ def ended(service: Service, stream_id: str) -> dict[str, str]:
     return record
 
 
-def test_the_end_of_a_stream_is_found_by_its_session_and_explained(service: Service) -> None:
-    service.start()
-    with service.listening("orders") as listener:
-        service.publish("orders", "first", "second")
+def test_the_end_of_a_stream_is_found_by_its_session_and_explained(serving: Service) -> None:
+    with serving.listening("orders") as listener:
+        serving.publish("orders", "first", "second")
         last = listener.until("second")
-    ended(service, listener.stream_id)
-    [record] = service.journal("SESSION_ID=orders")
+    ended(serving, listener.stream_id)
+    [record] = serving.journal("SESSION_ID=orders")
 
     assert {
         "SESSION_ID": "orders",
@@ -65,10 +64,22 @@ def test_the_end_of_a_stream_is_found_by_its_session_and_explained(service: Serv
     assert int(record["SENT_BYTES"]) > 0
     assert record["MESSAGE"].startswith("stream ended session=orders ")
 
-    explained = service.container.run("journalctl", "-x", f"SUBSCRIBER_ID={listener.stream_id}")
+    explained = serving.container.run("journalctl", "-x", f"SUBSCRIBER_ID={listener.stream_id}")
 
     assert "Subject: A stream of session orders has ended: client_gone" in explained.stdout
     assert "The subscriber at 127.0.0.1 listened for" in explained.stdout
+
+
+def test_a_proxy_that_nobody_trusts_is_found_in_the_log(serving: Service) -> None:
+    proxy = f"127.8.8.{1 + secrets.randbelow(250)}"
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=proxy)) as client:
+        for _ in range(3):
+            client.get(f"{serving.url}/health/live", headers={"X-Forwarded-For": "192.0.2.7"})
+    until(lambda: serving.journal(f"REMOTE_ADDR={proxy}"))
+    [command] = listings_of(PROXIES, "sh", "In the daemon")
+    found = serving.container.run("sh", "-ec", command).stdout.splitlines()
+
+    assert 1 == len([line for line in found if f"={proxy} " in f"{line} "])
 
 
 def test_a_change_of_the_breaker_has_its_state_and_the_memory(service: Service) -> None:
@@ -133,19 +144,6 @@ def journald_stopped(service: Service) -> Iterator[None]:
         yield
     finally:
         service.container.run(*stop, "CONT")
-
-
-def test_a_proxy_that_nobody_trusts_is_found_in_the_log(service: Service) -> None:
-    service.start()
-    proxy = f"127.8.8.{1 + secrets.randbelow(250)}"
-    with httpx.Client(transport=httpx.HTTPTransport(local_address=proxy)) as client:
-        for _ in range(3):
-            client.get(f"{service.url}/health/live", headers={"X-Forwarded-For": "192.0.2.7"})
-    until(lambda: service.journal(f"REMOTE_ADDR={proxy}"))
-    [command] = listings_of(PROXIES, "sh", "In the daemon")
-    found = service.container.run("sh", "-ec", command).stdout.splitlines()
-
-    assert 1 == len([line for line in found if f"={proxy} " in f"{line} "])
 
 
 def test_a_journald_that_takes_nothing_holds_nothing_up(service: Service) -> None:

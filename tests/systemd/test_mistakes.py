@@ -26,21 +26,20 @@ BAD = {
 }
 
 
-def test_no_mistake_in_a_file_costs_a_stream(service: Service) -> None:
-    service.start()
-    service.container.write("/etc/broadcasterd/key.pem", "")
-    secret = service.container.root / "etc/broadcasterd/secret"
+def test_no_mistake_in_a_file_costs_a_stream(serving: Service) -> None:
+    serving.container.write("/etc/broadcasterd/key.pem", "")
+    secret = serving.container.root / "etc/broadcasterd/secret"
     aside = secret.rename(secret.with_name("aside"))
     try:
-        with service.listening("s") as listener:
+        with serving.listening("s") as listener:
             for name, (text, why) in BAD.items():
-                service.write_configuration(text)
-                service.restart()
-                service.publish("s", name)
+                serving.write_configuration(text)
+                serving.restart()
+                serving.publish("s", name)
                 listener.until(name)
 
-                assert why in service.show("StatusText"), name
-            told = service.journal(
+                assert why in serving.show("StatusText"), name
+            told = serving.journal(
                 f"MESSAGE_ID={MESSAGE_IDS['start with the configuration of before']}"
             )
 
@@ -49,16 +48,16 @@ def test_no_mistake_in_a_file_costs_a_stream(service: Service) -> None:
                 why in record["WHY"] for record, (_, why) in zip(told, BAD.values(), strict=True)
             )
 
-            path = service.container.root / "etc/broadcasterd/broadcasterd.toml"
-            service.configure(sessions={"retry_ms": 4321})
+            path = serving.container.root / "etc/broadcasterd/broadcasterd.toml"
+            serving.configure(sessions={"retry_ms": 4321})
             path.chmod(0)
-            service.restart()
-            assert "cannot be read: Permission denied" in service.show("StatusText")
+            serving.restart()
+            assert "cannot be read: Permission denied" in serving.show("StatusText")
 
             path.chmod(0o644)
-            service.container.run("systemctl", "reload", service.unit)
-            until(lambda: "that of before" not in service.show("StatusText"))
-            service.publish("s", "mended")
+            serving.container.run("systemctl", "reload", serving.unit)
+            until(lambda: "that of before" not in serving.show("StatusText"))
+            serving.publish("s", "mended")
             listener.until("mended")
     finally:
         aside.rename(secret)
@@ -83,22 +82,21 @@ def test_a_start_with_a_bad_file_is_tried_again_less_and_less_often(service: Ser
 @pytest.mark.parametrize(
     "command",
     [
-        ("kill", "--kill-whom=main", "--signal=TERM", "broadcasterd.service"),
         ("restart", "broadcasterd.socket"),
+        ("kill", "--kill-whom=main", "--signal=TERM", "broadcasterd.service"),
     ],
     ids=" ".join,
 )
-def test_what_a_start_follows_closes_no_stream(command: Sequence[str], service: Service) -> None:
-    service.start()
-    pid = service.pid
-    with service.listening("s") as listener:
-        service.publish("s", "before")
-        service.container.run("systemctl", *command)
-        service.until_restarted(pid)
-        service.publish("s", "after")
+def test_what_a_start_follows_closes_no_stream(command: Sequence[str], serving: Service) -> None:
+    pid = serving.pid
+    with serving.listening("s") as listener:
+        serving.publish("s", "before")
+        serving.container.run("systemctl", *command)
+        serving.until_restarted(pid)
+        serving.publish("s", "after")
 
         assert [listener.until(data).data for data in ("before", "after")] == ["before", "after"]
-        assert 1 == len(service.journal(f"MESSAGE_ID={MESSAGE_IDS['handover taken up']}"))
+        assert 1 == len(serving.journal(f"MESSAGE_ID={MESSAGE_IDS['handover taken up']}"))
 
 
 @pytest.mark.parametrize(
@@ -109,16 +107,15 @@ def test_what_a_start_follows_closes_no_stream(command: Sequence[str], service: 
     ],
     ids=" ".join,
 )
-def test_a_stop_for_good_tells_every_stream(command: Sequence[str], service: Service) -> None:
-    service.start()
-    with service.listening("s") as listener:
-        service.container.run("systemctl", "start", "broadcasterd.socket")
-        service.container.run("systemctl", *command)
+def test_a_stop_for_good_tells_every_stream(command: Sequence[str], serving: Service) -> None:
+    with serving.listening("s") as listener:
+        serving.container.run("systemctl", "start", "broadcasterd.socket")
+        serving.container.run("systemctl", *command)
 
         assert {"reason": "draining", "reconnect": True} == listener.until_end()
-    until(lambda: service.show("ActiveState") == "inactive")
-    assert "0" == service.show("NFileDescriptorStore")
-    service.container.run("systemctl", "isolate", "multi-user.target")
+    until(lambda: serving.show("ActiveState") == "inactive")
+    assert "0" == serving.show("NFileDescriptorStore")
+    serving.container.run("systemctl", "isolate", "multi-user.target")
 
 
 HOG = """

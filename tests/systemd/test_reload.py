@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.support.container import until
 from tests.support.service import Service
-
-
-@pytest.fixture
-def serving(service: Service) -> Service:
-    """Return the service, started."""
-    service.start()
-    return service
 
 
 def reload(service: Service, *, taken: bool = True) -> None:

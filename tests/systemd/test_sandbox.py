@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
 from tests.support.container import Container
 from tests.support.service import Service
-
-
-@pytest.fixture(scope="module")
-def serving(machine: Container) -> Iterator[Service]:
-    """Return the service, started; the tests only look at it."""
-    with Service(machine).installed() as service:
-        service.start()
-        yield service
 
 
 def status(service: Service) -> dict[str, str]:

@@ -81,16 +81,16 @@ def test_without_a_key_it_says_what_to_set(service: Service) -> None:
         service.container.write("/etc/broadcasterd/secret", kept, mode=0o600)
 
 
-def test_staging_runs_beside_production(service: Service, machine: Container) -> None:
+def test_staging_runs_beside_production(serving: Service, machine: Container) -> None:
     with Service(machine, "broadcasterd@staging").installed() as staging:
-        service.start()
         staging.start()
-        staging.publish("s", "only here")
+        staging.publish("staged", "only here")
+        each = [instance.get("/v1/sessions/staged").status_code for instance in (staging, serving)]
 
-        assert [1, 0] == [each.get("/health").json()["sessions"] for each in (staging, service)]
-        assert service.proc.stat().st_uid != staging.proc.stat().st_uid
+        assert [200, 404] == each
+        assert serving.proc.stat().st_uid != staging.proc.stat().st_uid
 
         staging.container.run("systemctl", "stop", staging.socket, staging.unit)
         until(lambda: staging.show("ActiveState") == "inactive")
 
-        assert 200 == service.get("/health").status_code
+        assert 200 == serving.get("/health").status_code

@@ -21,11 +21,10 @@ OWNED = ("--owner", "broadcasterd", "--group", "broadcasterd", "--mode", "750")
 
 
 @pytest.fixture
-def supervised(machine: Container) -> Iterator[Service]:
+def supervised(machine: Container, service: Service) -> Iterator[Service]:
     """Return the daemon as the head of the file says, but where it is installed and may listen."""
     for program in ("supervisord", "logrotate", "pkill"):
         require(program)
-    service = Service(machine)
     service.configure(server={"host": service.host}, engine={"kind": "sqlite"})
     machine.run(*USER, "broadcasterd")
     machine.run("rm", "-rf", f"/{STATE}")  # a link that the service leaves, which is not here
