@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deployment.build import CHECKOUT
 from deployment.commands import run
-from deployment.files import remove
+from deployment.files import link_or_copy, remove
 from deployment.installation import configure, link_to_current
 from deployment.instance import PRODUCTION
 from deployment.layout import Layout
@@ -73,7 +73,7 @@ def deb(release: Path, into: Path) -> Path:
 def _lay_out(release: Path, layout: Layout) -> None:
     """Lay out the files of the package: those of an installation, but no release in its place."""
     packaged = layout.here(layout.packaged)
-    shutil.copytree(release, packaged, symlinks=True)
+    shutil.copytree(release, packaged, symlinks=True, copy_function=link_or_copy)
     remove(packaged / "before")
     shutil.copyfile(CHECKOUT / "LICENSE", packaged / "doc/copyright")
     layout.here(layout.units).mkdir(parents=True)

@@ -33,7 +33,7 @@ def deploy(releases: Releases, instance: Instance, version: str, say: Say) -> No
         before = releases.before(version) if instance is PRODUCTION else None
     release = releases.path(version)
     instance.check_settings(release)
-    if before is not None:
+    if before is not None and not instance.settings_are_kept(releases.path(before)):
         with suppress(DeploymentError):  # it may be written for the new one already
             instance.check_settings(releases.path(before))
             instance.keep_settings(releases.path(before))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,14 @@ def replace_file(source: Path, target: Path) -> None:
     shutil.copyfile(source, new)
     new.chmod(0o644)
     new.replace(target)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Have a file, which nobody writes to, in a second place: as itself where that is possible."""
+    try:
+        os.link(source, target)
+    except OSError:  # on another file system
+        shutil.copy2(source, target)
 
 
 def write_once(path: Path, text: str, mode: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import tempfile
 import time
@@ -76,6 +77,11 @@ class Instance:
     def keep_settings(self, release: Path) -> None:
         """Keep the configuration with a release that takes it: to be put back with it."""
         replace_file(self.settings, release / self._kept)
+
+    def settings_are_kept(self, release: Path) -> bool:
+        """Whether the configuration is the one that a release last ran with: it takes it."""
+        kept = release / self._kept
+        return kept.exists() and filecmp.cmp(self.settings, kept, shallow=False)
 
     def put_settings_back(self, release: Path) -> str:
         """Have the configuration be the one that a release last ran with, where it refuses ours.
