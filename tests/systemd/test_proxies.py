@@ -35,7 +35,7 @@ from tests.support.proxies import (
 from tests.support.service import PROJECT, Service
 from tests.support.throughout import Door, KeptPublisher, unnoticed
 
-RESTARTS = int(os.environ.get("BROADCASTERD_TEST_RESTARTS", "4"))
+RESTARTS = int(os.environ.get("BROADCASTERD_TEST_RESTARTS", "2"))
 SUBSCRIBERS = int(os.environ.get("BROADCASTERD_TEST_SUBSCRIBERS", "60"))
 PUBLISHERS = int(os.environ.get("BROADCASTERD_TEST_PUBLISHERS", "10"))
 """A restart of the everyday suite is one among few; see the Makefile for more."""

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from tests.support.container import SOON_S
 from tests.support.service import PORT, Service
 
-PAUSE_S = 0.01
-"""Between one connection and the next: the next daemon has to start meanwhile."""
+PAUSE_S = 0.05
+"""Between one connection and the next: a dozen of them come while the next daemon starts."""
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -20,12 +20,12 @@ USER = ("useradd", "--system", "--home-dir", "/nonexistent", "--shell", "/usr/sb
 OWNED = ("--owner", "broadcasterd", "--group", "broadcasterd", "--mode", "750")
 
 
-@pytest.fixture
-def supervised(machine: Container, service: Service) -> Iterator[Service]:
-    """Return the daemon as the head of the file says, but where it is installed and may listen."""
+@pytest.fixture(scope="module")
+def supervisor(machine: Container, installed: Service) -> Iterator[Service]:
+    """Run it as the head of the file says, but where it is installed and may listen."""
     for program in ("supervisord", "logrotate", "pkill"):
         require(program)
-    service.configure(server={"host": service.host}, engine={"kind": "sqlite"})
+    installed.begin_anew()  # its user is another one here
     machine.run(*USER, "broadcasterd")
     machine.run("rm", "-rf", f"/{STATE}")  # a link that the service leaves, which is not here
     for directory in (LOGS, STATE):
@@ -33,11 +33,10 @@ def supervised(machine: Container, service: Service) -> Iterator[Service]:
     program = (CONFIG / "supervisord.conf").read_text()
     (machine.root / PROGRAM).write_text(program.replace("/usr/local/bin/", "/usr/bin/"))
     machine.write(ROTATION, (CONFIG / "logrotate.conf").read_text())
+    configure(installed)
     machine.run("systemctl", "start", "supervisor")
     try:
-        until(lambda: "RUNNING" in state(service))
-        until(lambda: "ready" in log(service))
-        yield service
+        yield installed
     finally:
         machine.run("supervisorctl", "shutdown", check=False)
         machine.run("systemctl", "stop", "supervisor")
@@ -45,6 +44,23 @@ def supervised(machine: Container, service: Service) -> Iterator[Service]:
         shutil.rmtree(machine.root / LOGS)
         machine.run("rm", "-rf", f"/{STATE}")
         machine.run("userdel", "broadcasterd")
+
+
+@pytest.fixture
+def supervised(supervisor: Service) -> Service:
+    """Return the daemon, which runs, and has not complained."""
+    if "RUNNING" not in state(supervisor):
+        configure(supervisor)
+        machine = supervisor.container
+        machine.run("supervisorctl", "restart", "broadcasterd", check=False)
+    until(lambda: "RUNNING" in state(supervisor))
+    until(lambda: "ready" in log(supervisor))
+    (supervisor.container.root / LOGS / "stderr.log").write_text("")
+    return supervisor
+
+
+def configure(service: Service, **sections: Mapping[str, object]) -> None:
+    service.configure(server={"host": service.host}, engine={"kind": "sqlite"}, **sections)
 
 
 def state(service: Service) -> str:
@@ -67,11 +83,7 @@ def test_a_rotation_and_a_reload_cost_no_stream_and_a_stop_tells_all(supervised:
 
         assert "ready" in log(supervised, "broadcasterd.log.1")
 
-        supervised.configure(
-            server={"host": supervised.host},
-            engine={"kind": "sqlite"},
-            sessions={"retry_ms": 1234},
-        )
+        configure(supervised, sessions={"retry_ms": 1234})
         machine.run("supervisorctl", "signal", "HUP", "broadcasterd")
         until(lambda: "configuration reloaded" in log(supervised))
         supervised.publish("s", "x")
