@@ -68,7 +68,7 @@ dev-backend: run ## another name of run
 # --- test ------------------------------------------------------------------------------------
 
 # Three workers: a third of what the tests take is waiting, so that two cores are busy with three of
-# them; the groups of floods and of containers are four. WORKERS=0 for a debugger.
+# them; the groups of floods and of containers are six. WORKERS=0 for a debugger.
 WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 # Where no bytecode is kept, each worker and each command compiles the daemon and the tests anew.
