@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from broadcasterd.cli.imports import import_client
 from broadcasterd.cli.options import daemon_options, seconds
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def stats(*, as_json: bool, url: str, token: str | None, proxy: str | None) -> N
     """Print the figures of this moment. It takes an admin's token."""
     import trio
 
+    import_client()
     from broadcasterd import client
 
     async def ask() -> None:
@@ -80,6 +82,7 @@ def sessions(
     import msgspec
     import trio
 
+    import_client()
     from broadcasterd import client
     from broadcasterd.access.grants import matches
 
@@ -120,6 +123,7 @@ def top(*, interval: float, url: str, token: str | None, proxy: str | None) -> i
     """
     import trio
 
+    import_client()
     from broadcasterd import client
 
     if interval < MIN_INTERVAL_S:

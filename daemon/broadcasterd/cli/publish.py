@@ -7,6 +7,7 @@ from typing import cast
 
 import click
 
+from broadcasterd.cli.imports import import_client
 from broadcasterd.cli.options import daemon_options, seconds, session_name, tell
 
 
@@ -42,6 +43,7 @@ def publish(
 
     Each is sent until the daemon has it, also through restarts, and is broadcast once and in order.
     """
+    import_client("trio")
     from broadcasterd import client
 
     streams = stdin is not None or data == "-"

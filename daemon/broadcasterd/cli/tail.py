@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from broadcasterd.cli.imports import import_client
 from broadcasterd.cli.options import daemon_options, header_text, session_name, tell
 from broadcasterd.observe.printable import printable_lines
 
@@ -36,6 +37,7 @@ def tail(
 
     A connection that breaks is made again and goes on where it was.
     """
+    import_client("trio")
     from broadcasterd import client
 
     def show(text: str) -> None:

@@ -1,4 +1,4 @@
-"""rich is installed, and the daemon is what it would be without."""
+"""What is installed and of no use to a command is not imported by it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import json, sys
 from broadcasterd import cli
@@ -15,12 +17,13 @@ try:
     cli.main(sys.argv[1:])
 except SystemExit as exited:
     found = {name.partition(".")[0] for name in sys.modules}
-    print(json.dumps([exited.code, "structlog" in found, sorted(found & {"rich", "pygments"})]))
+    told = {"h2", "pygments", "rich", "structlog", "trio"}
+    print(json.dumps([exited.code, sorted(found & told)]))
 """
 
 EXCEPTION = """
 import sys
-from broadcasterd.observe.without_rich import import_structlog
+from broadcasterd.cli.imports import import_structlog
 import_structlog()
 import rich.traceback
 from broadcasterd.config import Log
@@ -52,7 +55,28 @@ def test_a_daemon_does_not_carry_it(tmp_path: Path) -> None:
 
     ran = run(PROGRAM, "serve", "--config", str(config))
 
-    assert [2, True, []] == json.loads(ran.stdout)
+    assert [2, ["h2", "structlog", "trio"]] == json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize("command", ["publish --data x", "tail"])
+def test_a_command_that_waits_for_one_thing_carries_neither_an_event_loop_nor_http_2(
+    command: str,
+) -> None:
+    ran = run(PROGRAM, *command.split(), "s", "--url", "http://no..name")
+
+    assert [1, []] == json.loads(ran.stdout)
+
+
+def test_a_client_of_an_event_loop_is_there_where_the_loop_was_imported_before() -> None:
+    program = """
+import trio
+from broadcasterd.cli.imports import import_client
+import_client("trio")
+import httpcore._synchronization
+print(httpcore._synchronization.trio is trio)
+"""
+
+    assert "True\n" == run(program).stdout
 
 
 def test_a_traceback_is_the_interpreters_own_where_it_is_used() -> None:
@@ -68,7 +92,7 @@ def test_a_traceback_is_the_interpreters_own_where_it_is_used() -> None:
 def test_what_was_imported_before_is_still_there() -> None:
     program = """
 import rich, sys
-from broadcasterd.observe.without_rich import import_structlog
+from broadcasterd.cli.imports import import_structlog
 import_structlog()
 import structlog.dev
 print(sys.modules["rich"] is rich, structlog.dev.rich)
