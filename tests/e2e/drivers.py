@@ -33,7 +33,7 @@ from tests.support.tools import require
 
 SCRIPTS = Path(__file__).parent / "clients"
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 """How long the next event may take; a browser needs a few seconds to be there at all."""
 
 Follow = Callable[[str], AbstractContextManager[Iterator[Event]]]

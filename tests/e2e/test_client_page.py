@@ -17,7 +17,7 @@ from tests.support.lines import Lines
 
 PAGE = Path(__file__).parents[2] / "docs/client.md"
 
-SOON = 20.0
+SOON = 60.0
 """Seconds, for a loaded machine; what is waited for takes a start of Python."""
 
 

@@ -26,7 +26,7 @@ HERE = "http://127.0.0.1:8000"
 PAGES = "http://127.0.0.1:8080"
 IN_THE_CHECKOUT = ("Makefile", "config", "systemd", ".venv")
 
-SOON = 30.0
+SOON = 60.0
 """Seconds, for a loaded machine; what is waited for takes a start of Python."""
 
 

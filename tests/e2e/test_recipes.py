@@ -40,7 +40,7 @@ TOKEN = sign(claims(subscribe=ALL, publish=ALL))
 Event = tuple[str, str]
 """Name and data."""
 
-SOON = 30.0
+SOON = 60.0
 """Seconds, for a loaded machine; what is waited for takes a start of Node, or of a framework."""
 
 

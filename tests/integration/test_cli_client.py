@@ -26,7 +26,7 @@ from tests.support.lines import Lines
 from tests.support.proxy import Cut, CuttingProxy
 from tests.unit.test_publisher import Pieces
 
-SOON = 10.0
+SOON = 60.0
 """Seconds, for a loaded machine; what is waited for takes milliseconds, and a start of Python."""
 
 

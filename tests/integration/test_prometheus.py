@@ -26,7 +26,7 @@ ALERTS = CONFIG / "alerts.yml"
 DASHBOARD = PROJECT / "config/grafana/dashboard.json"
 RUNBOOK = PROJECT / "docs/runbook.md"
 
-START_S = 30.0
+START_S = 60.0
 SCRAPED_S = 30.0
 
 NAMES = re.compile(r"\b(?:broadcasterd|process)_[a-z_]+\b")

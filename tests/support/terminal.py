@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import pyte
 
-SOON_S = 20.0
+SOON_S = 60.0
 PIECE_BYTES = 65536
 
 ALTERNATE_ON, ALTERNATE_OFF = b"\x1b[?1049h", b"\x1b[?1049l"
