@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.support.container import SOON_S, until
+from tests.support.suites import BARE
 from tests.support.tools import ROOT
 
 pytestmark = pytest.mark.slow
+
+ADDED = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["addopts"]
+"""The options that any pytest here has."""
 
 
 def check(directory: Path, suite: str, *, runs: int) -> subprocess.CompletedProcess[str]:
     """Check a suite of one file."""
     (directory / "test_suite.py").write_text(suite)
     command = [sys.executable, f"{ROOT}/.ci/flake_check.py", f"--runs={runs}", "--"]
-    options = ["-c", f"{ROOT}/pyproject.toml", "-p", "no:cacheprovider", f"--rootdir={directory}"]
+    (directory / "pytest.ini").write_text(f"[pytest]\naddopts = {' '.join(ADDED)}\n")
+    options = ["-p", "no:cacheprovider", f"--rootdir={directory}"]
     return subprocess.run(
-        [*command, *options, str(directory)], capture_output=True, text=True, check=False
+        [*command, *options, str(directory)],
+        env={**os.environ, **BARE},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -60,7 +71,9 @@ flake_check.BUSY = {{1}}
 sys.argv[1:] = ["--runs=1", "--", "-s", "-p", "no:cacheprovider", {str(tmp_path)!r}]
 flake_check.main()
 """
-    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path) as checking:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, **BARE}
+    ) as checking:
         ours = psutil.Process(checking.pid)
         until(lambda: len(ours.children()) == 2)
         children = ours.children()

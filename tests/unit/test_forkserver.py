@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,9 @@ pytestmark = pytest.mark.slow
 REFUSED = ["serve", "--config", "/nowhere/broadcasterd.toml"]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    """Start a fork server."""
-    server = ForkServer.start()
-    yield server
-    server.close()
-
-
 @pytest.mark.parametrize("arguments", [REFUSED, ["--version"], ["serve", "--nonsense"]])
 def test_output_and_exit_status_are_those_of_the_command(
-    server: ForkServer, tmp_path: Path, arguments: list[str]
+    fork_server: ForkServer, tmp_path: Path, arguments: list[str]
 ) -> None:
     def outcome(launch: Launch) -> tuple[str, str, int]:
         with (tmp_path / "stderr").open("w+") as stderr:
@@ -39,12 +30,12 @@ def test_output_and_exit_status_are_those_of_the_command(
             stderr.seek(0)
             return output, stderr.read(), status
 
-    assert outcome(server.fork) == outcome(execute)
+    assert outcome(fork_server.fork) == outcome(execute)
 
 
-def test_environment_is_only_what_is_given(server: ForkServer, tmp_path: Path) -> None:
+def test_environment_is_only_what_is_given(fork_server: ForkServer, tmp_path: Path) -> None:
     with (tmp_path / "stderr").open("w+") as stderr:
-        process, stdout = server.fork(["serve"], {"BROADCASTERD_LOG__LEVEL": "no"}, stderr)
+        process, stdout = fork_server.fork(["serve"], {"BROADCASTERD_LOG__LEVEL": "no"}, stderr)
         stdout.close()
 
         assert process.wait(20) == 2
@@ -52,11 +43,13 @@ def test_environment_is_only_what_is_given(server: ForkServer, tmp_path: Path) -
         assert "log.level" in stderr.read()
 
 
-def test_daemons_run_side_by_side_and_end_one_by_one(server: ForkServer, tmp_path: Path) -> None:
+def test_daemons_run_side_by_side_and_end_one_by_one(
+    fork_server: ForkServer, tmp_path: Path
+) -> None:
     daemons = []
     for name in "abc":
         (tmp_path / name).mkdir()
-        daemons.append(Daemon.start(tmp_path / name, server.fork))
+        daemons.append(Daemon.start(tmp_path / name, fork_server.fork))
     first, second, third = daemons
 
     second.stop_cleanly()
@@ -65,11 +58,11 @@ def test_daemons_run_side_by_side_and_end_one_by_one(server: ForkServer, tmp_pat
     first.stop_cleanly()
 
 
-def test_a_process_has_no_files_but_its_own(server: ForkServer, tmp_path: Path) -> None:
+def test_a_process_has_no_files_but_its_own(fork_server: ForkServer, tmp_path: Path) -> None:
     directories = [tmp_path / "forked", tmp_path / "executed"]
     for directory in directories:
         directory.mkdir()
-    daemons = [Daemon.start(directories[0], server.fork), Daemon.start(directories[1])]
+    daemons = [Daemon.start(directories[0], fork_server.fork), Daemon.start(directories[1])]
     try:
         forked, executed = (daemon.descriptors() for daemon in daemons)
 
@@ -79,8 +72,8 @@ def test_a_process_has_no_files_but_its_own(server: ForkServer, tmp_path: Path) 
             daemon.stop_cleanly()
 
 
-def test_waiting_has_a_limit(server: ForkServer, tmp_path: Path) -> None:
-    daemon = Daemon.start(tmp_path, server.fork)
+def test_waiting_has_a_limit(fork_server: ForkServer, tmp_path: Path) -> None:
+    daemon = Daemon.start(tmp_path, fork_server.fork)
     try:
         with pytest.raises(subprocess.TimeoutExpired):
             daemon.process.wait(0.01)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from time import process_time
 
 import pytest
 
 from tests.support.measured import cpu_ratio
-from tests.support.tools import ROOT
+from tests.support.suites import run_suite
 
 SUITE = """
 def test_one(measured): measured(1.23456, "writes", at_most=2)
@@ -24,16 +22,12 @@ TWO = {"name": "two", "figure": 3, "unit": "times", "at_most": 2}
 
 def run(directory: Path, *options: str) -> str:
     """Run the suite, with its figures in a directory; return what pytest says."""
-    (directory / "test_suite.py").write_text(SUITE)
     (directory / "conftest.py").write_text(
         "import pathlib\nimport tests.support.measured as plugin\n"
         f"plugin.FILE = pathlib.Path({str(directory / 'figures.json')!r})\n"
     )
-    command = [sys.executable, "-m", "pytest", "-c", f"{ROOT}/pyproject.toml"]
-    command += [f"--rootdir={directory}", "-p", "no:cacheprovider", *options]
-    command += ["-p", "tests.support.measured", str(directory)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout
+    plugins = ["xdist", "tests.support.measured"]
+    return run_suite(directory, SUITE, *options, plugins=plugins).stdout
 
 
 @pytest.mark.slow

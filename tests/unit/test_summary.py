@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.tools import ROOT
+from tests.support.suites import run_suite
 
 pytestmark = pytest.mark.slow
 
@@ -20,17 +18,7 @@ LINE = re.compile(
 
 def last_words(directory: Path, suite: str) -> tuple[str, ...]:
     """Run a suite, and return the figures of the line before pytest's own last one."""
-    (directory / "test_suite.py").write_text(suite)
-    plugin = ["-p", "tests.support.summary", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *plugin, f"--rootdir={directory}", "test_suite.py"]
-    done = subprocess.run(
-        command,
-        cwd=directory,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_suite(directory, suite, plugins=["tests.support.summary"])
     line = LINE.match(done.stdout.splitlines()[-2])
     assert line, done.stdout
     return line.groups()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
+from tests.support.suites import run_suite
 from tests.support.tools import ROOT
 
 pytestmark = pytest.mark.slow
@@ -45,17 +42,9 @@ async def test_is_fine():
 def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Run the tests above, each of which may take half a second, and return what pytest prints."""
     directory = tmp_path_factory.mktemp("hung")
-    (directory / "test_hung.py").write_text(HUNG)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.support.timelimit", "--timeout=0.5"]
-    options = ["-c", f"{ROOT}/pyproject.toml", "-p", "no:cacheprovider", f"--rootdir={directory}"]
-    done = subprocess.run(
-        [*command, *options, str(directory)],
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = ["-c", f"{ROOT}/pyproject.toml", "--timeout=0.5"]
+    plugins = ["trio", "timeout", "tests.support.timelimit"]
+    done = run_suite(directory, HUNG, *options, plugins=plugins)
 
     assert done.returncode == 1, done.stderr
     return done.stdout
@@ -72,8 +61,8 @@ def test_a_hung_test_fails_whatever_it_waits_for(output: str, test: str) -> None
 
 def test_a_hung_test_says_where_each_task_waits(output: str) -> None:
     assert "the stacks of all threads" in output
-    assert "test_hung.py:9 test_waits_in_trio" in output
-    assert "test_hung.py:14 a_task_of_the_test" in output
+    assert "test_suite.py:9 test_waits_in_trio" in output
+    assert "test_suite.py:14 a_task_of_the_test" in output
 
 
 def test_a_hung_test_cleans_up_and_the_next_ones_run(output: str) -> None:
