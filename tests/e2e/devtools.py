@@ -110,6 +110,15 @@ class Tab:
         while "loaderId" in navigated and not self._is_loaded:  # else it is the same document
             self.note(self._browser.next(deadline))
 
+    @contextmanager
+    def beginning(self, script: str) -> Iterator[None]:
+        """Have a page that is opened run a script before all of its own."""
+        added = self.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+        try:
+            yield
+        finally:
+            self.call("Page.removeScriptToEvaluateOnNewDocument", **added)
+
     def run(self, script: str) -> Any:  # noqa: ANN401 (JSON)
         """Return what an expression of JavaScript is; a promise is awaited."""
         done = self.call(

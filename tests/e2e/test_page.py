@@ -63,13 +63,11 @@ class Operator:
         """Open a part of the page, with a token that was entered before."""
         tab = self.tab
         tab.wear(*SCREENS[0])
-        tab.go(f"{self.daemon.url}/")
-        tab.run("sessionStorage.clear(); localStorage.clear()")
-        if token is not None:
-            tab.run(f"sessionStorage.setItem('broadcasterd.token', '{token}')")
+        kept = "" if token is None else f"sessionStorage.setItem('broadcasterd.token', '{token}');"
         tab.go("about:blank")
         tab.faults.clear()
-        tab.go(f"{self.daemon.url}/{place}")
+        with tab.beginning(f"sessionStorage.clear(); localStorage.clear(); {kept}"):
+            tab.go(f"{self.daemon.url}/{place}")
         tab.until("!!document.querySelector('main > *')")
         if token is not None:
             self.until_live()
@@ -109,7 +107,8 @@ class Operator:
         if not self.tab.run("'axe' in window"):
             self.tab.run(f"{self._axe}; true")
         found = self.tab.run(
-            "axe.run(document, {resultTypes: ['violations']}).then(({violations}) =>"
+            "axe.run(document, {resultTypes: ['violations'], selectors: false})"
+            ".then(({violations}) =>"
             " violations.flatMap(({id, nodes}) => nodes.map(({html, failureSummary}) =>"
             " `${id}: ${html.slice(0, 200)} ${failureSummary}`)))"
         )
@@ -144,7 +143,7 @@ def operator(
             operator.daemon.stop_cleanly()
 
 
-def start(directory: Path, launch: Launch | None, *, port: int = 0) -> Daemon:
+def start(directory: Path, launch: Launch, *, port: int = 0) -> Daemon:
     sections: Mapping[str, Mapping[str, object]] = settings(directory, port=port)
     return Daemon.start(directory, launch, environment=None, **sections)
 
@@ -438,7 +437,9 @@ def test_a_session_is_closed_once_that_is_confirmed(operator: Operator) -> None:
     operator.no_faults()
 
 
-def test_the_page_says_when_it_is_disconnected_and_goes_on_by_itself(operator: Operator) -> None:
+def test_the_page_says_when_it_is_disconnected_and_goes_on_by_itself(
+    operator: Operator, launch: Launch
+) -> None:
     operator.open()
     tab, before = operator.tab, operator.daemon
     tab.until("!!document.querySelector('.plot path.line')")
@@ -446,7 +447,7 @@ def test_the_page_says_when_it_is_disconnected_and_goes_on_by_itself(operator: O
     told = tab.until("document.querySelector('#link.lost')?.textContent")
     tab.until("document.querySelector('#wait').textContent.includes('trying again')")
     operator.look("disconnected")
-    operator.daemon = start(before.directory, None, port=before.port)
+    operator.daemon = start(before.directory, launch, port=before.port)
     operator.until_live()
     tab.until("document.querySelector('.plot .mark-label')?.textContent === 'restart'")
     operator.look("restarted")
