@@ -52,7 +52,8 @@ def environment(
 def install(environment: Path, what: str) -> None:
     """Have pip install something."""
     there: list[str | Path] = ["--python", environment / "bin/python"]
-    subprocess.run([*PIP, *there, "install", "--quiet", "--no-compile", what], check=True)
+    quickly = ["--quiet", "--no-compile", "--no-warn-conflicts"]
+    subprocess.run([*PIP, *there, "install", *quickly, what], check=True)
 
 
 def serves_and_publishes(environment: Path, directory: Path, engine: Engine = MEMORY) -> bool:
