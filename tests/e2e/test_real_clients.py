@@ -24,7 +24,9 @@ Only event-source-polyfill never comes back before a second; that it gave up is 
 
 
 @pytest.mark.slow
-def test_every_event_arrives_once_and_in_order_through_cuts(follow: Follow, stream: Stream) -> None:
+def test_every_event_arrives_once_and_in_order_through_cuts_and_an_ended_session_is_left_alone(
+    follow: Follow, stream: Stream
+) -> None:
     stream.publish(range(500))
     stream.proxy.cut_after(14_987, 22_501)
 
@@ -36,9 +38,15 @@ def test_every_event_arrives_once_and_in_order_through_cuts(follow: Follow, stre
         stream.publish(range(800, 1000))
         seen += islice(events, 200)  # published when its connection was gone
 
-    expected = stream.retained(1000)
-    ids = [event.id for event in expected]
-    cursors = stream.proxy.cursors()
+        expected = stream.retained(1000)
+        ids = [event.id for event in expected]
+        cursors = stream.proxy.cursors()
+        stream.delete()
+        end = next(events)
+        rest = list(events)  # until the client says that it gave up
+        in_the_end = stream.proxy.cursors()
+        came_back = stream.proxy.wait_for_requests(len(in_the_end) + 1, within=QUIET_S)
+
     assert [event.data for event in expected] == [text(number) for number in range(1000)]
     assert len(set(ids)) == 1000
     assert seen == expected
@@ -47,6 +55,13 @@ def test_every_event_arrives_once_and_in_order_through_cuts(follow: Follow, stre
     assert cursors == sorted(cursors, key=["", *ids].index)
     assert cursors[0] == ""
     assert cursors[-1] == ids[799]
+
+    assert end.type == "broadcaster.end"
+    assert json.loads(end.data) == {"reason": "session_closed", "reconnect": False}
+    assert rest == []
+    assert in_the_end in (cursors, [*cursors, ids[-1]])  # ours take the daemon at its word
+    assert not came_back
+    assert httpx.get(stream.daemon.session("news"), trust_env=False).status_code == 204
 
 
 def test_an_event_that_is_cut_in_two_is_not_lost(follow: Follow, stream: Stream) -> None:
@@ -60,25 +75,3 @@ def test_an_event_that_is_cut_in_two_is_not_lost(follow: Follow, stream: Stream)
 
     assert [event.data for event in seen] == texts
     assert stream.proxy.cuts == 1
-
-
-@pytest.mark.slow
-def test_an_ended_session_is_left_alone(follow: Follow, stream: Stream) -> None:
-    stream.publish(range(3))
-
-    with follow(stream.url) as events:
-        seen = list(islice(events, 3))
-        stream.delete()
-        end = next(events)
-        rest = list(events)  # until the client says that it gave up
-        cursors = stream.proxy.cursors()
-        came_back = stream.proxy.wait_for_requests(len(cursors) + 1, within=QUIET_S)
-
-    assert [event.data for event in seen] == [text(number) for number in range(3)]
-    assert end.type == "broadcaster.end"
-    assert json.loads(end.data) == {"reason": "session_closed", "reconnect": False}
-    assert rest == []
-    assert cursors[0] == ""
-    assert cursors[1:] in ([], [seen[-1].id])  # ours take the daemon at its word
-    assert not came_back
-    assert httpx.get(stream.daemon.session("news"), trust_env=False).status_code == 204
