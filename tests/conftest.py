@@ -12,7 +12,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from broadcasterd.cli.imports import import_structlog
+from broadcasterd.observe.imports import import_structlog
 from tests.support.certificate import Certificate
 from tests.support.daemon import Daemon, Launch, StartDaemon
 from tests.support.forkserver import ForkServer

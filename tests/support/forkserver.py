@@ -33,8 +33,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, NoReturn
 
-from broadcasterd.cli.imports import import_structlog
 from broadcasterd.host.allocator import VARIABLE
+from broadcasterd.observe.imports import import_structlog
 
 MODULES = ("broadcasterd.cli", "broadcasterd.client", "broadcasterd.process")
 """The modules that the server imports ahead."""

@@ -23,7 +23,7 @@ except SystemExit as exited:
 
 EXCEPTION = """
 import sys
-from broadcasterd.cli.imports import import_structlog
+from broadcasterd.observe.imports import import_structlog
 import_structlog()
 import rich.traceback
 from broadcasterd.config import Log
@@ -92,7 +92,7 @@ def test_a_traceback_is_the_interpreters_own_where_it_is_used() -> None:
 def test_what_was_imported_before_is_still_there() -> None:
     program = """
 import rich, sys
-from broadcasterd.cli.imports import import_structlog
+from broadcasterd.observe.imports import import_structlog
 import_structlog()
 import structlog.dev
 print(sys.modules["rich"] is rich, structlog.dev.rich)

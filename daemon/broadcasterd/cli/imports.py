@@ -1,24 +1,10 @@
-"""Imports without what comes along wherever it is installed, and is of no use to a command.
-
-Where a daemon or a command starts, most of the time goes to imports.
-"""
+"""The client, without what comes along and is of no use to a command."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import cast
 
-
-def import_structlog() -> None:
-    """Import structlog without rich. Call it before all that imports structlog.
-
-    rich would cost every daemon 3.3 MB and a quarter of a second (measured), and by default show
-    exceptions with their local variables.
-    """
-    with _without("rich"):
-        import structlog  # noqa: F401 (that is all that this is for)
+from broadcasterd.observe.imports import without
 
 
 def import_client(*unused: str) -> None:
@@ -27,21 +13,7 @@ def import_client(*unused: str) -> None:
     That is a third of the time which `publish` takes (measured). What is imported already stays.
     """
     names = ("h2", "httpx._main", *unused)
-    with _without(*(name for name in names if name not in sys.modules)):
+    with without(*(name for name in names if name not in sys.modules)):
         import httpcore  # noqa: F401 (httpx imports it later)
 
         import broadcasterd.client  # noqa: F401 (that is all that this is for)
-
-
-@contextmanager
-def _without(*names: str) -> Iterator[None]:
-    """Let modules seem not to be installed."""
-    modules = cast("dict[str, object]", sys.modules)  # None is no module, and says so
-    before = {name: modules[name] for name in names if name in modules}
-    modules.update(dict.fromkeys(names))
-    try:
-        yield
-    finally:
-        for name in names:
-            del modules[name]
-        modules.update(before)

@@ -13,11 +13,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from broadcasterd.cli.imports import import_structlog
 from broadcasterd.cli.options import config_option, settings
 from broadcasterd.cli.token import sign
 from broadcasterd.config import Auth, Config, ConfigError
 from broadcasterd.host.credentials import credentials_directory
+from broadcasterd.observe.imports import import_structlog
 
 EXAMPLE_TTL = 24 * 3600  # seconds that a printed example works: a day's tinkering
 
