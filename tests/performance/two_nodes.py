@@ -256,8 +256,8 @@ def _cpu_s(server: Redis) -> float:
 def main() -> None:
     """Measure one and two, in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sessions", type=int, default=8)
-    parser.add_argument("--subscribers", type=int, default=400, help="of each session")
+    parser.add_argument("--sessions", type=int, default=40)
+    parser.add_argument("--subscribers", type=int, default=300, help="of each session")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
