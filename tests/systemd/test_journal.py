@@ -165,7 +165,7 @@ def test_a_journald_that_takes_nothing_holds_nothing_up(service: Service) -> Non
 
     [told, *_] = service.journal(f"MESSAGE_ID={MESSAGE_IDS['log records were dropped']}")
 
-    assert rounds > STALL_S, "a publisher waited for journald"
+    assert rounds > 1, "a publisher waited for journald"
     assert "journald took none" == told["WHY"]
     assert int(told["COUNT"]) > 0
     assert (pid, "0") == (service.pid, service.show("NRestarts"))
