@@ -31,12 +31,21 @@ def test_a_reader_goes_on_where_it_stopped(sent: int, cursor: int, count: int, r
 
 
 def test_marks_of_batches_that_follow_each_other_are_one_and_count_on() -> None:
-    first = Batch([Entry(4, b"four", 0.0)], 3, Mark(10, 100))
+    first = Batch([Entry(4, b"four", 0.0)], 3, Mark(3, 10, 100))
     second = Batch([Entry(5, b"five!", 0.0), Entry(6, b"six", 0.0)], 4, first.after)
 
     assert first.after is second.before
     assert (11, 104) == (first.after.events, first.after.bytes)
     assert (13, 112) == (second.after.events, second.after.bytes)
+
+
+def test_where_an_event_lies_between_two_batches_nobody_goes_from_one_to_the_next() -> None:
+    first = Batch([Entry(4, b"four", 0.0)], 3)
+    third = Batch([Entry(6, b"six", 0.0)], 5, first.after)
+
+    assert first.after is not third.before
+    assert (5, 1, 4) == (third.before.seq, third.before.events, third.before.bytes)
+    assert (2, 7) == (third.after.events, third.after.bytes)
 
 
 def test_no_reader_takes_more_than_there_is() -> None:

@@ -17,13 +17,15 @@ class Mark:
     So a stream that is live is known by *is*, and what it was sent need not be counted by itself.
 
     Attributes:
+        seq: the last event before it.
         events, bytes: all that was broadcast up to there, since a beginning that all marks share.
 
     """
 
-    __slots__ = ("bytes", "events")
+    __slots__ = ("bytes", "events", "seq")
 
-    def __init__(self, events: int = 0, size: int = 0) -> None:
+    def __init__(self, seq: int = 0, events: int = 0, size: int = 0) -> None:
+        self.seq = seq
         self.events = events
         self.bytes = size
 
@@ -34,7 +36,7 @@ class Batch:
     Args:
         entries: one or more, in order.
         offered: as the attribute.
-        before: as the attribute; where nothing is known to precede, none is given.
+        previous: the mark after the batch before this one, if there was any.
 
     Attributes:
         before, after: the marks of a live stream that waits for them, and of one that has them.
@@ -60,7 +62,9 @@ class Batch:
         "start",
     )
 
-    def __init__(self, entries: Sequence[Entry], offered: int, before: Mark | None = None) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], offered: int, previous: Mark | None = None
+    ) -> None:
         self._entries = entries
         self._unchunked: Batch | None = None
         self.offered = offered
@@ -69,8 +73,10 @@ class Batch:
         self.count = len(entries)
         self.start = entries[0].seq - 1
         self.end = entries[-1].seq
-        self.before = before or Mark()
-        self.after = Mark(self.before.events + self.count, self.before.bytes + self.size)
+        previous = previous or Mark()
+        is_next = previous.seq == self.start
+        self.before = previous if is_next else Mark(self.start, previous.events, previous.bytes)
+        self.after = Mark(self.end, previous.events + self.count, previous.bytes + self.size)
 
     @property
     def unchunked(self) -> Batch:
