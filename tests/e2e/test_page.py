@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,7 @@ import trio
 
 from tests.e2e.devtools import Browser, Tab
 from tests.support.daemon import Daemon, Launch, StartDaemon
-from tests.support.flood import PATIENCE_S, client_of
+from tests.support.flood import PATIENCE_S, client_of, flood, new_sessions
 from tests.support.redis import redis
 from tests.support.tokens import bearer, claims, jwt_mode, sign
 from tests.support.tools import ROOT, require
@@ -311,23 +312,13 @@ def test_an_alert_is_named_for_as_long_as_it_fires(operator: Operator) -> None:
     operator.no_faults()
 
 
-def flood(daemon: Daemon) -> None:
-    """Publish until it is refused."""
-    with httpx.Client(base_url=daemon.url, headers=WITH_TOKEN) as http:
-        text = "x" * 900_000
-        for number in range(1000):
-            answer = http.post(f"/v1/sessions/flood:{number}/events", json={"data": text})
-            if answer.status_code == 503:
-                return
-    raise AssertionError("the breaker never opened")
-
-
 def test_the_breaker_opens_and_closes_in_view(operator: Operator) -> None:
     operator.open()
     tab = operator.tab
     tab.until("document.querySelector('.breaker')?.textContent === 'closed'")
     tab.click(".toolbar button")
-    flood(operator.daemon)
+    large = new_sessions(size=900_000)
+    trio.run(partial(flood, operator.daemon, large, seconds=0, refusals=1, token=TOKEN))
     tab.until("!!document.querySelector('.band.open')")
     tab.until("document.querySelector('.verdict').textContent.includes('unhealthy')")
     operator.look("breaker-open")
