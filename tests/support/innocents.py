@@ -25,7 +25,11 @@ from tests.support.talk import target as events_of
 from tests.support.target import Target, request, token_of
 
 CLOSED_WITHIN_S = 60.0
+READ_WITHIN_S = 10.0
 BACK_WITHIN_MB = 20.0
+MORE_DESCRIPTORS = 5
+"""What innocents may have opened since; an attacker has more."""
+
 SESSIONS = 2
 HISTORY = 200
 EVENT_BYTES = 1000
@@ -100,6 +104,7 @@ class Innocent:
         self.headers = token_of(name)
         self.published: list[str] = []
         self.listeners: list[Listener] = []
+        self.refused_with = ""  # the last time
         self._target = target
         self._keys = itertools.count()
 
@@ -122,6 +127,7 @@ class Innocent:
                 return refusals
             assert reply.status_code in {429, 503}, f"{reply.status_code} {reply.text}"
             refusals += 1
+            self.refused_with = reply.text
             await trio.sleep(RETRY_S)
 
     async def listen(self, nursery: trio.Nursery, connections: AsyncExitStack) -> None:
@@ -195,6 +201,7 @@ class Innocents:
         names = [f"innocent-{generation}-{number}" for number in range(SESSIONS)]
         self.everyone = [Innocent(target, name) for name in names]
         self.before_mb = 0.0
+        self._before_descriptors = 0
         self._has_stopped = False
         self._next = 1  # events of each session that are published at once
         self._published = trio.Event()
@@ -209,6 +216,7 @@ class Innocents:
             for listener in innocent.listeners:
                 await listener.has(innocent.published)
         self.before_mb = self.target.rss_mb
+        self._before_descriptors = self.target.daemon.descriptors()
 
     async def live(self) -> None:
         """Publish until the end."""
@@ -228,6 +236,16 @@ class Innocents:
     def stop(self) -> None:
         """Publish nothing more, once what is being published is answered."""
         self._has_stopped = True
+
+    async def alone(self) -> None:
+        """Wait until attackers are gone, or for so long as it may take to read what they sent.
+
+        A slow daemon may have read nothing of it yet. What a rate holds back stays longer.
+        """
+        with trio.move_on_after(READ_WITHIN_S):
+            most = self._before_descriptors + MORE_DESCRIPTORS
+            while self.target.daemon.descriptors() > most:  # noqa: ASYNC110 (it does not tell)
+                await trio.sleep(LOOK_S)
 
     async def memory_is_back(self) -> dict[str, Any]:
         """Wait until the breaker is closed, and memory as it was before."""
@@ -249,7 +267,8 @@ class Innocents:
     async def check(self) -> None:
         """See that nobody paid, and that whoever comes now is welcome."""
         for innocent in self.everyone:
-            assert 0 == await innocent.publish(1), "the next event was refused"
+            refusals = await innocent.publish(1)
+            assert refusals == 0, f"the next event was refused: {innocent.refused_with}"
         for innocent in self.everyone:
             await innocent.check()
         new = Innocent(self.target, f"{self.everyone[0].name}-new")
@@ -277,6 +296,7 @@ async def unharmed(target: Target, generation: int = 0) -> AsyncIterator[Innocen
         async with trio.open_nursery() as publishing:
             publishing.start_soon(innocents.live)
             yield innocents
+            await innocents.alone()
             await innocents.memory_is_back()
             innocents.stop()
         await innocents.check()
