@@ -270,7 +270,7 @@ def change(source: str, text: str) -> Change:
 
 
 def run(mutants: Sequence[Mutant], jobs: int) -> list[Mutant]:
-    """Run the tests of the mutants of one file; return the mutants that survive."""
+    """Run the tests of the mutants of one file; return those that survive, in their order."""
     quick = [mutant for mutant in mutants if functions_changed(mutant) is not None]
     left = _run(quick, jobs, by_import=False) if quick else []
     others = [mutant for mutant in mutants if mutant in left or mutant not in quick]
@@ -304,7 +304,7 @@ def _run(mutants: Sequence[Mutant], jobs: int, *, by_import: bool) -> list[Mutan
     os.waitpid(pid, 0)
     if not survivors:
         raise SystemExit(f"without a mutant, the tests of {mutants[0].file} fail")
-    return [mutants[number] for number in json.loads(survivors)]
+    return [mutants[number] for number in sorted(json.loads(survivors))]  # not as they ended
 
 
 def _be_quiet() -> None:

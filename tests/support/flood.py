@@ -502,8 +502,7 @@ async def come_too_near(
 
 def files_and_threads(daemon: Daemon) -> tuple[int, int]:
     """Return how many files a daemon has open, and how many threads it has."""
-    proc = Path(f"/proc/{daemon.pid}")
-    return len(list((proc / "fd").iterdir())), len(list((proc / "task").iterdir()))
+    return daemon.descriptors(), len(list(Path(f"/proc/{daemon.pid}/task").iterdir()))
 
 
 def slope(figures: list[float]) -> float:

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import trio
 
@@ -156,11 +155,6 @@ def client_hello(context: ssl.SSLContext) -> bytes:
     return said.read()
 
 
-def descriptors(daemon: Daemon) -> int:
-    """Count the open files of a daemon, sockets among them."""
-    return len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
-
-
 @asynccontextmanager
 async def unharmed(daemon: Daemon, context: ssl.SSLContext | None = None) -> AsyncIterator[None]:
     """Check that the block inside leaves nothing behind, and that others are served after it.
@@ -171,14 +165,14 @@ async def unharmed(daemon: Daemon, context: ssl.SSLContext | None = None) -> Asy
 
     """
     await _is_served(daemon, context)
-    before = descriptors(daemon)
+    before = daemon.descriptors()
 
     yield
 
     await _is_served(daemon, context)
 
     async def nothing_is_left() -> bool:
-        return descriptors(daemon) <= before
+        return daemon.descriptors() <= before
 
     await eventually(nothing_is_left)
     assert "Traceback" not in daemon.log(), daemon.log()
