@@ -108,7 +108,7 @@ def test_an_event_that_could_never_be_retained_is_refused_and_changes_nothing() 
     before = log.statistics()
 
     with pytest.raises(TooLarge, match=r"3000 bytes .*max_history_bytes is 2000"):
-        log.append(b"x" * 3000, now=0)
+        log.check_fits(b"x" * 3000)
 
     assert log.statistics() == before
     assert retained(log) == [1, 2]
@@ -728,7 +728,7 @@ class AgainstAModel(RuleBasedStateMachine):
         block = b"x" * size
         if not fits(size, ttl=ttl, key=key, max_bytes=self.model.max_bytes):
             with pytest.raises(TooLarge):
-                self.log.append(block, now=self.now, ttl=ttl, key=key)
+                self.log.check_fits(block, ttl=ttl, key=key)
             return
         entry = self.log.append(block, now=self.now, ttl=ttl, key=key)
 
@@ -738,10 +738,10 @@ class AgainstAModel(RuleBasedStateMachine):
         self.model.append(entry, self.now)
 
     @rule(more=st.integers(1, 5000))
-    def append_what_cannot_fit(self, more: int) -> None:
-        """It is refused; the invariants see that nothing has changed."""
+    def look_whether_it_fits(self, more: int) -> None:
+        """It does not; the invariants see that nothing has changed."""
         with pytest.raises(TooLarge):
-            self.log.append(b"x" * (self.model.max_bytes + more), now=self.now)
+            self.log.check_fits(b"x" * (self.model.max_bytes + more))
 
     @rule()
     def expire(self) -> None:

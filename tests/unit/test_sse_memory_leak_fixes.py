@@ -29,10 +29,11 @@ from broadcasterd.api.request import Head
 from broadcasterd.api.subscribe import Admission, admit
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.hub import Hub
+from broadcasterd.broadcast.inbox import Heartbeat
 from broadcasterd.broadcast.publication import Publication
 from broadcasterd.broadcast.relief import relieve, vitals
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
-from broadcasterd.broadcast.session import FINISH_TIMEOUT_S, INBOX_PUBLICATIONS, Heartbeat, Session
+from broadcasterd.broadcast.session import FINISH_TIMEOUT_S, INBOX_PUBLICATIONS, Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import LAGGING_S, Subscriber
 from broadcasterd.core.event import EncodedEvent

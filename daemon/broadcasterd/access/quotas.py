@@ -75,9 +75,10 @@ class Quotas:
 
     def used_up_by_streams(self, peer: str, subject: str | None) -> str | None:
         """Return the setting that allows no further stream of an address or a subject, if any."""
-        if self.streams_of_client[client_group(peer)] >= self.limits.max_subscribers_per_address:
+        limits = self.limits
+        if self.streams_of_client[client_group(peer)] >= limits.max_subscribers_per_address:
             return "max_subscribers_per_address"
-        if self.streams_of_subject[subject] >= self.limits.max_subscribers_per_subject:
+        if self.streams_of_subject[subject] >= limits.max_subscribers_per_subject:
             return "max_subscribers_per_subject"
         return None
 

@@ -20,7 +20,7 @@ class Tally:
     def add(self, key: str | None, amount: int = 1) -> None:
         """Count so many more: one at least."""
         if key is not None:
-            self._counts[key] = self[key] + amount
+            self._counts[key] = self._counts.get(key, 0) + amount
 
     def remove(self, key: str | None, amount: int = 1) -> None:
         """Count so many less, which were added before."""

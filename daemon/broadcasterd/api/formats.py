@@ -184,18 +184,20 @@ class NdjsonEvents:
         """Yield the events of the lines that a piece completes."""
         start = 0
         while (end := piece.find(b"\n", start)) >= 0:  # one by one: it may be held back meanwhile
-            self._keep(piece[start:end])
-            yield from self.finish()
+            self._line += 1
+            line = self._line_with(piece[start:end])
             start = end + 1
-        self._keep(piece[start:])
+            if line:
+                yield parse_one(line)
+        self._rest += piece[start:]
+        if len(self._rest) > self._max_line_bytes:
+            self._line += 1
+            raise self._too_large()
 
     def finish(self) -> Iterator[Event]:
         """Yield the event of the last line, which needs no line break."""
-        line = without_bom(bytes(self._rest))
-        self._rest.clear()
         self._line += 1
-        if line.strip():
-            check_utf8(line)
+        if line := self._line_with(b""):
             yield parse_one(line)
 
     def where(self) -> dict[str, object]:
@@ -211,12 +213,22 @@ class NdjsonEvents:
         """Bytes kept of a line that is not complete."""
         return len(self._rest)
 
-    def _keep(self, part: bytes) -> None:
-        self._rest += part
-        if len(self._rest) > self._max_line_bytes:
-            self._line += 1
-            msg = f"a line has at most {self._max_line_bytes} bytes (server.max_body_bytes)"
-            raise TooLarge(msg)
+    def _line_with(self, end: bytes) -> bytes:
+        """Return the line with that end, and nothing for a line that is empty."""
+        line = end
+        if self._rest:
+            line = bytes(self._rest + end)
+            self._rest.clear()
+        if len(line) > self._max_line_bytes:
+            raise self._too_large()
+        line = without_bom(line)
+        if not line or line.isspace():
+            return b""
+        check_utf8(line)
+        return line
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"a line has at most {self._max_line_bytes} bytes (server.max_body_bytes)")
 
 
 class RelayedEvents:

@@ -12,12 +12,10 @@ from typing_extensions import override
 
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.fresh import Fresh
+from broadcasterd.broadcast.inbox import Message
 from broadcasterd.broadcast.keeping import Keeping
 from broadcasterd.broadcast.publication import Publication
-from broadcasterd.broadcast.session import (
-    Message,
-    Session,
-)
+from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.staging import Staging
 from broadcasterd.broadcast.subscribers import Subscribers
 from broadcasterd.config import Settings

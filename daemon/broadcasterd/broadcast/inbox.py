@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 import outcome
 import trio
 
+from broadcasterd.broadcast.publication import Publication
+
 T = TypeVar("T")
 
 
@@ -129,3 +131,14 @@ class Inbox(Generic[T]):
     def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
         self._receiver = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Heartbeat:
+    """A message to the session task: send every live subscriber a heartbeat."""
+
+
+class Nudge:
+    """A message to the session task: there is something to look at."""
+
+
+Message = Publication | Heartbeat | Nudge

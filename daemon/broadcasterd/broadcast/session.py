@@ -18,7 +18,7 @@ import trio
 from broadcasterd.broadcast.batch import Batch, Mark
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.fresh import MAX_BATCH_EVENTS, Fresh
-from broadcasterd.broadcast.inbox import Inbox
+from broadcasterd.broadcast.inbox import Heartbeat, Inbox, Message
 from broadcasterd.broadcast.publication import Publication, Receipt, ReceiptBook
 from broadcasterd.broadcast.slices import SLICE, for_each
 from broadcasterd.broadcast.subscriber import Subscriber
@@ -43,17 +43,6 @@ what is there and to send it. Together they take less than the batch did."""
 
 FINISH_TIMEOUT_S = 10.0
 """How long the subscribers of an ended session may take to read what they are still owed."""
-
-
-class Heartbeat:
-    """A message to the session task: send every live subscriber a heartbeat."""
-
-
-class Nudge:
-    """A message to the session task: there is something to look at."""
-
-
-Message = Publication | Heartbeat | Nudge
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,12 +310,14 @@ class Session:
             receipt = ReceiptBook(self.log)
             if not fresh.entries:
                 fresh.offered = self.log.last
+            now = self._moment_to_log()
             for count, event in enumerate(publication.events, start=1):
-                entry = self._append(event, receipt)
+                entry = self._append(event, receipt, now)
                 is_much = entry is not None and fresh.add(entry)
                 if is_much or count % MAX_BATCH_EVENTS == 0:  # where all are duplicates, too
                     # A body may hold thousands of events: let readers catch up meanwhile.
                     await self._spread(fresh)
+                    now = self._moment_to_log()
             outcome = receipt.issue()
             self.counts.duplicates += outcome.duplicates
         except Problem as problem:
@@ -335,10 +326,13 @@ class Session:
             # It may have been cut short.
             publication.settle(self._refusal() if outcome is None else outcome)
 
-    def _append(self, event: EncodedEvent, receipt: ReceiptBook) -> Entry | None:
-        now = self.now()
-        self.active_at = self.published_at = now
+    def _moment_to_log(self) -> float:
+        """Return the moment of all events that come into the log until others run."""
+        now = self.active_at = self.published_at = self.now()
         self.log.expire(now)
+        return now
+
+    def _append(self, event: EncodedEvent, receipt: ReceiptBook, now: float) -> Entry | None:
         duplicate = self.log.duplicate_of(event.key)
         if duplicate is not None:
             receipt.note(duplicate, accepted=False)

@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.fresh import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Fresh
+from broadcasterd.broadcast.inbox import Heartbeat, Message, Nudge
 from broadcasterd.broadcast.publication import Receipt
-from broadcasterd.broadcast.session import Heartbeat, Message, Nudge, Session
+from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.slices import SLICE, for_each
 from broadcasterd.broadcast.subscriber import Subscriber
 from broadcasterd.broadcast.subscribers import Subscribers

@@ -154,11 +154,8 @@ class ReplayLog:
     ) -> Entry:
         """Retain a block under the next id, evicting the oldest as the bounds require.
 
-        Raises:
-            TooLarge: with its key the block alone is over ``max_bytes``; nothing was changed.
-
+        One that could never be retained is evicted at once: ask :meth:`check_fits` before.
         """
-        check_block_fits(block, ttl=ttl, key=key, max_bytes=self._max_bytes)
         return self.put(self.last + 1, block, now=now, ttl=ttl, key=key)
 
     def put(
@@ -179,8 +176,7 @@ class ReplayLog:
         entry = self._retain(seq, frame, now, ttl, key)
         if self._over_bounds():
             self.expire(now)  # expired events make room first: nobody loses them
-            while self._over_bounds():
-                self._evict_oldest()
+            self._keep_bounds()
         return entry
 
     def since(self, cursor: int, *, max_bytes: int, max_events: int | None = None) -> list[Entry]:
@@ -246,8 +242,7 @@ class ReplayLog:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._max_age = max_age
-        while self._over_bounds():
-            self._evict_oldest()
+        self._keep_bounds()
 
     def trim(self, to_bytes: int) -> int:
         """Evict the oldest events until ``to_bytes`` or fewer are left; return how many."""
@@ -302,16 +297,14 @@ class ReplayLog:
                 self._keys.put(key, seq)
             if copy.ttls is not None and (ttl := copy.ttls[index]) != inf:
                 self._remember_short_lived(copy.times[index] + ttl, seq)
-        while self._over_bounds():  # the bounds may be tighter now
-            self._evict_oldest()
+        self._keep_bounds()  # they may be tighter now
 
     def restore(
         self, seq: int, frame: Block, *, appended_at: float, ttl: float | None, key: str | None
     ) -> None:
         """Retain an event of the log that this one goes on from; call it oldest first."""
         self._retain(seq, frame, appended_at, ttl, key)
-        while self._over_bounds():  # the bounds may be tighter now
-            self._evict_oldest()
+        self._keep_bounds()  # they may be tighter now
 
     def _retain(
         self, seq: int, frame: Block, appended_at: float, ttl: float | None, key: str | None
@@ -329,6 +322,11 @@ class ReplayLog:
 
     def _over_bounds(self) -> bool:
         return self._history.count > self._max_events or self._history.bytes > self._max_bytes
+
+    def _keep_bounds(self) -> None:
+        history = self._history
+        while history.count > self._max_events or history.bytes > self._max_bytes:
+            self._evict_oldest()
 
     def _remember_short_lived(self, expires_at: float, seq: int) -> None:
         self._short_lived.push(expires_at, seq)
