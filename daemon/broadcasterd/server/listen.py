@@ -50,7 +50,8 @@ class ListeningSocket(socket.socket):
         """
         # As socket.accept, without what that looks up each time and makes enumerations of.
         number, address = self._accept()  # type: ignore[attr-defined] # accept(2)
-        accepted = PlainSocket(super(socket.socket, self).family, socket.SOCK_STREAM, fileno=number)
+        family = super(socket.socket, self).family
+        accepted = PlainSocket(family, socket.SOCK_STREAM, self.proto, fileno=number)
         accepted.place = None
         accepted.settimeout(0)
         return accepted, address
