@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from broadcasterd.observe.imports import uncollected
 
 PROGRAM = """
 import json, sys
@@ -99,3 +102,13 @@ print(sys.modules["rich"] is rich, structlog.dev.rich)
 """
 
     assert "True None\n" == run(program).stdout
+
+
+def test_the_garbage_collector_looks_again_once_all_is_imported_or_nothing_could_be() -> None:
+    with uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+    with pytest.raises(ImportError), uncollected():
+        raise ImportError
+    assert gc.isenabled()

@@ -17,7 +17,7 @@ from broadcasterd.cli.options import config_option, settings
 from broadcasterd.cli.token import sign
 from broadcasterd.config import Auth, Config, ConfigError
 from broadcasterd.host.credentials import credentials_directory
-from broadcasterd.observe.imports import import_structlog
+from broadcasterd.observe.imports import import_structlog, uncollected
 
 EXAMPLE_TTL = 24 * 3600  # seconds that a printed example works: a day's tinkering
 
@@ -27,8 +27,9 @@ EXAMPLE_TTL = 24 * 3600  # seconds that a printed example works: a day's tinkeri
 @click.option("--examples", is_flag=True, help="Once ready, print commands to try it with.")
 def serve(*, config_file: Path | None, examples: bool) -> None:
     """Run the daemon in the foreground, until SIGTERM or SIGINT."""
-    import_structlog()
-    from broadcasterd import process
+    with uncollected():
+        import_structlog()
+        from broadcasterd import process
 
     def print_examples(urls: list[str]) -> None:
         _print_examples(urls, _example_token(settings(config_file).auth))
@@ -54,9 +55,10 @@ def check_config(*, file: Path | None, config_file: Path | None) -> None:
     """
     if file is not None and config_file is not None:
         raise click.UsageError("Say FILE or --config FILE, not both.")
-    import_structlog()
-    from broadcasterd.checks import check
-    from broadcasterd.server.certificate import name_of_certificate
+    with uncollected():
+        import_structlog()
+        from broadcasterd.checks import check
+        from broadcasterd.server.certificate import name_of_certificate
 
     config = settings(file or config_file)
     keys = check(config).names()
