@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -258,15 +258,17 @@ class Service:
         receive_buffer: int | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> socket.socket:
-        connection = socket.socket()
-        connection.bind((source, 0))
-        if receive_buffer is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        connection.connect((self.host, port))
-        if tls is not None:
-            connection = tls.wrap_socket(connection)
-        request = f"GET {below}/v1/sessions/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        connection.sendall(request.encode())
+        with ExitStack() as unless_it_is_open:
+            connection = unless_it_is_open.enter_context(socket.socket())
+            connection.bind((source, 0))
+            if receive_buffer is not None:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            connection.connect((self.host, port))
+            if tls is not None:
+                connection = unless_it_is_open.enter_context(tls.wrap_socket(connection))
+            head = f"GET {below}/v1/sessions/{session}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            connection.sendall(head.encode())
+            unless_it_is_open.pop_all()
         return connection
 
 
