@@ -15,14 +15,14 @@ import pytest
 import broadcasterd
 from tests.support.daemon import Daemon, execute
 from tests.support.redis import redis
-from tests.support.tools import ROOT, interpreter, require
+from tests.support.tools import DEBIAN_PYTHON, ROOT, interpreter, require
 
 pytestmark = pytest.mark.slow
 
 Engine = Mapping[str, object]
 MEMORY: Engine = {"kind": "memory"}
 
-VERSIONS = ("3.11", "3.12", "3.13")
+VERSIONS = (DEBIAN_PYTHON, "3.12", "3.13")
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
@@ -56,38 +56,58 @@ def install(environment: Path, what: str) -> None:
     subprocess.run([*PIP, *there, "install", *quickly, what], check=True)
 
 
-def serves_and_publishes(environment: Path, directory: Path, engine: Engine = MEMORY) -> bool:
-    """Whether a daemon starts, and an event that is published is in the history."""
-    command = environment / "bin/broadcasterd"
-    daemon = Daemon.start(directory, partial(execute, command=[command]), engine=engine)
-    try:
-        publish: list[str | Path] = [command, "publish", "s", "--data", "x", "--url", daemon.url]
-        receipt = json.loads(subprocess.check_output(publish))
-        page = httpx.get(daemon.session("s"), headers={"Accept": "application/json"}).json()
-    finally:
-        daemon.stop_cleanly()
-    return receipt["accepted"] == 1 and [event["data"] for event in page["events"]] == ["x"]
+def serving(environment: Path, directory: Path, engine: Engine) -> Daemon:
+    """Start a daemon of an environment."""
+    launch = partial(execute, command=[environment / "bin/broadcasterd"])
+    return Daemon.start(directory, launch, engine=engine)
+
+
+def history(daemon: Daemon) -> list[str]:
+    """Return the data of the events in the session's history."""
+    page = httpx.get(daemon.session("s"), headers={"Accept": "application/json"}).json()
+    return [event["data"] for event in page["events"]]
 
 
 def test_what_pip_installs_serves_and_publishes(environment: Path, tmp_path: Path) -> None:
-    command = environment / "bin/broadcasterd"
-    said = subprocess.check_output([command, "--version"], text=True)
+    daemon = serving(environment, tmp_path, MEMORY)
+    try:
+        command: list[str | Path] = [environment / "bin/broadcasterd", "publish", "s"]
+        said = subprocess.check_output([*command, "--data", "x", "--url", daemon.url])
+        events = history(daemon)
+        version = httpx.get(f"{daemon.url}/health").json()["version"]
+    finally:
+        daemon.stop_cleanly()
 
-    assert f"broadcasterd {broadcasterd.__version__}\n" == said
-    assert serves_and_publishes(environment, tmp_path)
+    assert 1 == json.loads(said)["accepted"]
+    assert ["x"] == events
+    assert broadcasterd.__version__ == version
     assert (environment / "share/man/man1/broadcasterd.1").exists()
 
 
-def test_redis_takes_an_extra_and_without_it_the_daemon_says_which(
+@pytest.mark.parametrize("environment", [DEBIAN_PYTHON], indirect=True)
+def test_without_the_extra_for_redis_the_daemon_says_which(
+    environment: Path, tmp_path: Path
+) -> None:
+    """What it says is the same on each Python; that it cannot start there, the next one shows."""
+    with pytest.raises(RuntimeError, match=r"pip install 'broadcasterd\[redis\]'"):
+        serving(environment, tmp_path, {"kind": "redis", "url": "redis://127.0.0.1:1"})
+
+
+def test_with_the_extra_for_redis_it_serves_from_there(
     environment: Path, wheel: Path, tmp_path: Path
 ) -> None:
     require("redis-server")
+
+    assert not [*environment.glob("lib/*/site-packages/coredis")]
+
+    install(environment, f"{wheel}[redis]")
     with redis() as server:
-        engine: Engine = {"kind": "redis", "url": server.url}
-        with pytest.raises(RuntimeError, match=r"pip install 'broadcasterd\[redis\]'"):
-            serves_and_publishes(environment, tmp_path, engine=engine)
+        daemon = serving(environment, tmp_path, {"kind": "redis", "url": server.url})
+        try:
+            httpx.post(daemon.session("s"), json={"data": "x"}).raise_for_status()
+            events = history(daemon)
+        finally:
+            daemon.stop_cleanly()
 
-        install(environment, f"{wheel}[redis]")
-
-        assert serves_and_publishes(environment, tmp_path, engine=engine)
+        assert ["x"] == events
         assert server.ask("KEYS", "broadcasterd:*")
