@@ -74,13 +74,15 @@ mkdir -p etc/systemd/system.conf.d etc/systemd/journald.conf.d
 printf '[Manager]\nDefaultTimeoutStopSec=5s\n' > etc/systemd/system.conf.d/test.conf
 printf '[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=\n' > etc/systemd/journald.conf.d/test.conf
 # nspawn mounts the controllers of cgroup v1 read-only. These are below our own cgroup: let systemd
-# have them, or no limit of a unit is enforced.
+# have them, or no limit of a unit is enforced. And /dev/null has the mode that it has out here: let
+# it be everybody's, or Python finds no library, and asks a compiler for it at each start.
 exec systemd-nspawn --quiet --register=no --keep-unit --directory=. --machine="$NAME" \
     --uuid="$MACHINE_ID" --resolv-conf=off --timezone=off --link-journal=no --console=pipe \
     --notify-ready=yes --kill-signal=SIGRTMIN+3 \
     /bin/sh -c 'for controller in /sys/fs/cgroup/*/; do
                     mount -o remount,rw,bind "${controller%/}" 2>/dev/null || true
                 done
+                chmod 666 /dev/null
                 exec /lib/systemd/systemd'
 """
 
