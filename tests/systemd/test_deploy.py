@@ -141,34 +141,85 @@ def current(service: Service, link: str = "current") -> str:
     return (service.container.root / LIBRARY / link).readlink().name
 
 
-async def test_nobody_notices_a_deployment_a_rollback_nor_a_release_that_fails_in_its_place(
+async def test_nobody_notices_a_deployment_a_rollback_nor_a_release_that_fails(
     production: Service,
 ) -> None:
-    seen, said = [], []
+    assert f"no release before {OLD}" in run_make(production, "rollback", succeeds=False)
+
+    silence = await unnoticed(
+        production,
+        partial(go_on_with_a_newer_release, production),
+        partial(stay_where_the_next_one_fails_on_trial, production),
+        partial(go_back_a_step_with_the_configuration, production),
+        partial(report_the_way_back_which_was_the_last_step, production),
+        partial(come_back_where_the_next_one_fails_in_its_place, production),
+        subscribers=SUBSCRIBERS,
+        sessions=SESSIONS,
+    )
+
+    log.info("the longest silence of %d subscribers was %.2f s", SUBSCRIBERS, silence)
+
+
+def go_on_with_a_newer_release(production: Service) -> None:
+    production.configure(sessions={"retry_ms": 1234})
+    run_make(production, "deploy-production", NEW)
+
+    assert (NEW, NEW) == (version_of(production), current(production))
+    assert NEW_UNIT == production.show("Description"), "the units are the release's"
+
+
+def stay_where_the_next_one_fails_on_trial(production: Service) -> None:
+    said = run_make(production, "deploy-production", DUMB, succeeds=False)
+
+    assert f"{DUMB} is not deployed, and nothing was touched" in said
+    assert "expected 200, not 500" in said
+    assert (NEW, NEW) == (version_of(production), current(production))
+    assert NEW_UNIT == production.show("Description")
+    assert [f"{NEW}  current", f"{OLD}  staging, previous"] == sorted(
+        (line for line in run_make(production, "releases").splitlines() if "  " in line),
+        reverse=True,
+    )
+
+
+def go_back_a_step_with_the_configuration(production: Service) -> None:
+    production.configure(new={"setting": 1})  # the older release knows no such thing
+    said = run_make(production, "rollback")
+
+    assert f"{OLD} does not take /etc/broadcasterd/broadcasterd.toml" in said
+    assert (OLD, OLD) == (version_of(production), current(production))
+    assert NEW_UNIT != production.show("Description")
+    etc = production.container.root / "etc/broadcasterd"
+    assert "retry_ms = 1234" in (etc / "broadcasterd.toml").read_text()
+    aside = etc / f"broadcasterd.toml.refused-by-{OLD}"
+    assert "setting = 1" in aside.read_text()
+    aside.unlink()
+
+
+def report_the_way_back_which_was_the_last_step(production: Service) -> None:
+    said = run_make(production, "rollback-report", "", "REASON=it's $HOME's \"fault\"")
+    [path] = re.findall(r"^wrote /(.+)$", said, re.MULTILINE)
+    written = (production.container.root / path).read_text()
+
+    assert f"release before:  {NEW}\nrelease after:   {OLD}\n" in written
+    assert """    it's $HOME's "fault"\n""" in written
+    assert re.search(rf"^    .+ broadcasterd\[\d+\]: .*{re.escape(NEW)}", written, re.MULTILINE)
+
+    assert f"no release before {OLD}" in run_make(production, "rollback", succeeds=False)
+    assert OLD == version_of(production)
+
+
+def come_back_where_the_next_one_fails_in_its_place(production: Service) -> None:
     launcher = production.container.root / LIBRARY / "releases" / HUNG / "bin/broadcasterd"
     hangs = launcher.read_text()
-
-    def change(target: str, version: str = "", *, succeeds: bool = True) -> None:
-        said.append(run_make(production, target, version, succeeds=succeeds))
-        seen.append((version_of(production), current(production)))
-
     replace(launcher, hangs.replace("sleep 1000", "false"))
     try:
-        silence = await unnoticed(
-            production,
-            partial(change, "deploy-production", NEW),
-            partial(change, "rollback"),
-            partial(change, "deploy-production", HUNG, succeeds=False),
-            subscribers=SUBSCRIBERS,
-            sessions=SESSIONS,
-        )
+        said = run_make(production, "deploy-production", HUNG, succeeds=False)
     finally:
         replace(launcher, hangs)
 
-    log.info("the longest silence of %d subscribers was %.2f s", SUBSCRIBERS, silence)
-    assert [(version, version) for version in (NEW, OLD, OLD)] == seen
-    assert f"{HUNG} FAILED" in said[-1]
-    assert f"production runs {OLD} again" in said[-1]
+    assert f"{HUNG} FAILED" in said
+    assert f"production runs {OLD} again" in said
+    assert (OLD, OLD) == (version_of(production), current(production))
 
 
 def test_what_would_not_serve_or_comes_beside_another_is_found_before_anything_is_touched(
@@ -199,48 +250,6 @@ def test_what_would_not_serve_or_comes_beside_another_is_found_before_anything_i
     production.write_configuration("[server]\nprot = 1\n")
     assert "server.prot" in run_make(production, "deploy-production", NEW, succeeds=False)
     assert (pid, OLD) == (production.pid, current(production))
-
-
-def test_a_rollback_goes_back_a_step_with_its_configuration_and_says_when_there_is_none(
-    production: Service,
-) -> None:
-    assert f"no release before {OLD}" in run_make(production, "rollback", succeeds=False)
-
-    production.configure(sessions={"retry_ms": 1234})
-    run_make(production, "deploy-production", NEW)
-    said = run_make(production, "deploy-production", DUMB, succeeds=False)
-
-    assert f"{DUMB} is not deployed, and nothing was touched" in said
-    assert "expected 200, not 500" in said
-    assert NEW == version_of(production)
-    assert NEW_UNIT == production.show("Description"), "the units are the release's"
-    assert [f"{NEW}  current", f"{OLD}  staging, previous"] == sorted(
-        (line for line in run_make(production, "releases").splitlines() if "  " in line),
-        reverse=True,
-    )
-
-    production.configure(new={"setting": 1})  # the older release knows no such thing
-    said = run_make(production, "rollback")
-
-    assert f"{OLD} does not take /etc/broadcasterd/broadcasterd.toml" in said
-    assert OLD == version_of(production)
-    assert NEW_UNIT != production.show("Description")
-    etc = production.container.root / "etc/broadcasterd"
-    assert "retry_ms = 1234" in (etc / "broadcasterd.toml").read_text()
-    aside = etc / f"broadcasterd.toml.refused-by-{OLD}"
-    assert "setting = 1" in aside.read_text()
-    aside.unlink()
-
-    said = run_make(production, "rollback-report", "", "REASON=it's $HOME's \"fault\"")
-    [path] = re.findall(r"^wrote /(.+)$", said, re.MULTILINE)
-    written = (production.container.root / path).read_text()
-
-    assert f"release before:  {NEW}\nrelease after:   {OLD}\n" in written
-    assert """    it's $HOME's "fault"\n""" in written
-    assert re.search(rf"^    .+ broadcasterd\[\d+\]: .*{re.escape(NEW)}", written, re.MULTILINE)
-
-    assert f"no release before {OLD}" in run_make(production, "rollback", succeeds=False)
-    assert OLD == version_of(production)
 
 
 @pytest.mark.parametrize("signal", ["TERM", "KILL"])
