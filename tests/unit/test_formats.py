@@ -150,8 +150,11 @@ def test_a_line_that_is_too_long_is_named_before_its_end() -> None:
 def test_what_is_kept_of_a_line_is_counted() -> None:
     stream = NdjsonEvents(MOST)
     list(stream.feed(b'{"data": 1}\n{"da'))
+    kept = stream.kept_bytes
+    list(stream.feed(b'ta": 2}\n'))
 
-    assert len(b'{"da') == stream.kept_bytes
+    assert len(b'{"da') <= kept <= 16  # with room to grow
+    assert 0 == stream.kept_bytes
 
 
 def test_an_idempotency_key_is_its_subjects_own() -> None:

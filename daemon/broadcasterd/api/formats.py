@@ -210,8 +210,8 @@ class NdjsonEvents:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes kept of a line that is not complete."""
-        return len(self._rest)
+        """Bytes kept of a line that is not complete, with the room that it has to grow."""
+        return self._rest.__alloc__() if self._rest else 0
 
     def _line_with(self, end: bytes) -> bytes:
         """Return the line with that end, and nothing for a line that is empty."""
