@@ -39,7 +39,9 @@ EACH = 200
 WAVES = 3
 WAVE_SESSIONS = 500
 
-CHURN_S = 3.0
+VISITS = 150
+RESUMED = 2500
+"""Visits in all, and events over all visits of the one who comes back, however long they take."""
 
 STALLED = 1000
 
@@ -153,7 +155,7 @@ async def test_subscribers_join_and_leave_all_the_time_during_a_flood(  # noqa: 
 
     async def visit() -> None:
         """Join for a moment, from wherever it is now; leave without a word."""
-        while trio.current_time() < end:
+        while len(visits) < VISITS:
             async with reading(daemon, "s", "?from=now") as [reader]:
                 await reader.until(lambda r: len(r.data) >= 30, within=ANSWER_S)
                 visits.append(reader.data)
@@ -161,14 +163,13 @@ async def test_subscribers_join_and_leave_all_the_time_during_a_flood(  # noqa: 
     async def come_back() -> None:
         """Leave again and again, and go on where it was."""
         cursor: str | None = None
-        while trio.current_time() < end:
+        while len(resumed) < RESUMED:
             async with reading(daemon, "s", cursor=cursor) as [reader]:
                 await reader.until(lambda r: len(r.data) >= 50, within=ANSWER_S)
                 resumed.extend(reader.data)
                 cursor = reader.cursor
 
     async with client_of(daemon) as client, reading(daemon, "s", count=2) as live:
-        end = trio.current_time() + CHURN_S
         async with trio.open_nursery() as nursery:
             nursery.start_soon(publish)
             async with trio.open_nursery() as visitors:
@@ -185,8 +186,6 @@ async def test_subscribers_join_and_leave_all_the_time_during_a_flood(  # noqa: 
         assert reader.data == accepted
         assert reader.news == []
     assert resumed == accepted[: len(resumed)], "each once, over all its visits"
-    assert len(resumed) > 500
-    assert len(visits) > 20
     for data in visits:
         first = int(data[0].split()[0])
         assert data == accepted[first : first + len(data)]

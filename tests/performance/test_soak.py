@@ -16,7 +16,7 @@ def test_a_short_soak_finds_nothing(tmp_path: Path) -> None:
 
     assert lines[-1].startswith("ended well")
     assert figures.quiet == 1
-    assert figures.published > 100
+    assert figures.published > 0
     assert figures.delivered > figures.published
     assert figures.resumed > 0
     assert figures.cut > 0
