@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import msgspec
 import trio
@@ -26,13 +26,19 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 class Publication:
-    """Events on their way into a log, and the receipt on its way back."""
+    """Events on their way into a log, and the receipt on its way back.
 
-    __slots__ = ("events", "problem", "receipt", "settled")
+    Attributes:
+        is_settled: whether its publisher was told.
+
+    """
+
+    __slots__ = ("_publisher", "events", "is_settled", "problem", "receipt")
 
     def __init__(self, events: Sequence[EncodedEvent]) -> None:
         self.events = events
-        self.settled = trio.Event()
+        self.is_settled = False
+        self._publisher: trio.lowlevel.Task | None = None  # while it waits
         self.receipt: Receipt | None = None
         self.problem: Problem | None = None
 
@@ -43,7 +49,21 @@ class Publication:
         else:
             self.receipt = outcome
         self.events = ()  # whoever still refers to this keeps no bodies
-        self.settled.set()
+        self.is_settled = True
+        if self._publisher is not None:
+            trio.lowlevel.reschedule(self._publisher)
+            self._publisher = None
+
+    def wait(self) -> Awaitable[object]:
+        """Wait until it is settled; only its publisher does, and awaits this at once."""
+        if self.is_settled:
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 (the caller awaits it)
+        self._publisher = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._stop_waiting)  # noqa: ASYNC105 (as above)
+
+    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
+        self._publisher = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class ReceiptBook:

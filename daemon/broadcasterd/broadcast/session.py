@@ -146,7 +146,7 @@ class Session:
                 await self._inbox.send(publication)
         except trio.ClosedResourceError:
             raise self._refusal() from None
-        await publication.settled.wait()
+        await publication.wait()
         if publication.receipt is None:
             raise publication.problem or self._refusal()
         return publication.receipt

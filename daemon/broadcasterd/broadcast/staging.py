@@ -47,7 +47,7 @@ class Staging:
     @property
     def is_settled(self) -> bool:
         """Whether all publishers have an answer."""
-        return not self._staged or self._staged[-1][0].settled.is_set()
+        return not self._staged or self._staged[-1][0].is_settled
 
     def add(self, publication: Publication) -> None:
         """Place the events of a publication, or settle it with what is wrong with it."""
@@ -92,7 +92,7 @@ class Staging:
         """
         lost = 0
         for publication, events, _ in self._staged:
-            if publication.settled.is_set():
+            if publication.is_settled:
                 lost += len(events)
             else:
                 publication.settle(problem)

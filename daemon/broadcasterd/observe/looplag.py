@@ -53,6 +53,7 @@ class LoopWatch(trio.abc.Instrument):
         self.lags = Histogram()
         self._lags: deque[float] = deque(maxlen=KEPT)
         self._step_began = 0.0
+        self._notable = 0.0  # a step that takes as much is the longest so far, or long
 
     @property
     def lag(self) -> float:
@@ -92,7 +93,12 @@ class LoopWatch(trio.abc.Instrument):
         """Record a step that took too long."""
         began, self._step_began = self._step_began, self._clock()
         took = self._step_began - began
+        if took >= self._notable:
+            self._note(task, took)
+
+    def _note(self, task: trio.lowlevel.Task, took: float) -> None:
         self.longest_step = max(self.longest_step, took)
+        self._notable = min(self.longest_step, LONG_STEP_S)
         if took >= LONG_STEP_S:
             self.long_steps += 1
             log.warning("a task held up the loop", task=task.name, took_ms=round(took * 1000))

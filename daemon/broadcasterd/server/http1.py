@@ -253,7 +253,10 @@ class Http1:
             if self._phase is Phase.HEAD:
                 self._buffers(len(self.reader.rest))
             try:
-                data = await self.stream.receive_some()
+                if self._phase is Phase.IDLE and self._requests:  # its client has just been answered
+                    data = await self.stream.receive_next()
+                else:
+                    data = await self.stream.receive_some()
             except trio.ClosedResourceError:
                 if self.stream.socket.fileno() < 0:
                     raise

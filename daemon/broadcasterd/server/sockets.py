@@ -286,6 +286,17 @@ class SocketStream(trio.abc.HalfCloseableStream):
             data = self._receive(size)
         return data
 
+    async def receive_next(self) -> bytes:
+        """Return what comes next, where hardly anything is here yet: it is waited for at once."""
+        if isinstance(self.socket, TlsSocket):  # a record may have brought more than was taken
+            return await self.receive_some()
+        self._in_a_row = 0
+        data = None
+        while data is None:
+            await trio.lowlevel.wait_readable(self.socket)
+            data = self._receive(MAX_RECEIVED_BYTES)
+        return data
+
     @override
     async def send_all(self, data: ReadableBuffer) -> None:
         """Send everything; it is waited for only where there is no room."""
