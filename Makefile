@@ -67,15 +67,15 @@ dev-backend: run ## another name of run
 
 # --- test ------------------------------------------------------------------------------------
 
-# Three workers: a third of what the tests take is waiting, so that two cores are busy with three of
-# them; the groups of floods and of containers are six. WORKERS=0 for a debugger.
-WORKERS ?= 3
+# Four workers: nearly half of what the tests take is waiting, so that two cores are busy with four
+# of them; the groups of floods and of containers are six. WORKERS=0 for a debugger.
+WORKERS ?= 4
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 # Where no bytecode is kept, each worker and each command compiles the daemon and the tests anew.
 test test-fast test-unit test-integration test-e2e restarts flake-check coverage mutants: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: test test-fast test-unit test-integration test-e2e flake-check
-test: test-ready ## run the whole suite (WORKERS=3)
+test: test-ready ## run the whole suite (WORKERS=4)
 	$(PYTEST) --durations=25
 
 test-fast: test-ready ## run what takes no longer than a second

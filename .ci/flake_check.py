@@ -3,7 +3,7 @@
 The first run is in the order of the files, all others in random order. During the second and the
 third something else keeps one core busy, as on a machine with other things to do.
 
-    python .ci/flake_check.py --runs 10 -- -n 3
+    python .ci/flake_check.py --runs 10 -- -n 4
 
 What is behind ``--`` goes to pytest. The exit status is 1 if anything failed in any run.
 """

@@ -29,7 +29,7 @@ PASSING = {
 ANSWERS = {
     "session.py: self._inbox.send(publication)": ("publisher", "session"),
     "inbox.py: trio.lowlevel.wait_task_rescheduled(give_up)": ("publisher", "session"),
-    "session.py: publication.settled.wait()": ("publisher", "session"),
+    "session.py: publication.wait()": ("publisher", "session"),
     "session.py: self._emptied.wait()": ("session", "subscriber"),
     "subscribers.py: self._drained.wait()": ("drain", "session"),
     "keeping.py: self.engine.append(*what)": ("session", "engine's writer"),

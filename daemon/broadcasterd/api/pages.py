@@ -21,7 +21,7 @@ from broadcasterd.api.fields import prefers
 from broadcasterd.api.formats import JSON_TYPE, STREAM_TYPE
 from broadcasterd.api.request import Head
 from broadcasterd.api.room import NoRoom, find_room
-from broadcasterd.api.subscribe import new_stream_id, start_of
+from broadcasterd.api.subscribe import start_of
 from broadcasterd.broadcast.hub import Hub
 from broadcasterd.broadcast.response_subscriber import ResponseSubscriber
 from broadcasterd.broadcast.session import Session
@@ -196,7 +196,7 @@ async def _wait_for_news(head: Head, session: Session, grant: Grant, hub: Hub, w
         waiter = ResponseSubscriber(
             session,
             waiting,
-            stream_id=new_stream_id(),
+            stream_id=hub.subscribers.new_id(),
             peer=head.peer,
             position=Position(session.log.last),
             subject=grant.subject,

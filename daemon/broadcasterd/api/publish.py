@@ -122,7 +122,7 @@ async def publish(
             held=held,
         )
         began = perf_counter()
-        parsed = parse_json(whole) if media_type == JSON_TYPE else [parse_text(whole, head)]
+        parsed = parse_json(whole) if media_type == JSON_TYPE else (parse_text(whole, head),)
         events = await _encode_all(parsed, grant, hub, held)
         _check_rate(_take(events, grant, hub))
         published = Published(name)
@@ -151,6 +151,9 @@ async def _encode_all(
     """Encode all events or none; let other tasks run in between, for there may be thousands."""
     encoded: list[EncodedEvent] = []
     limits = hub.settings.sessions
+    if isinstance(events, tuple):  # of one, as nearly always
+        held.take(EVENT_BYTES)
+        return [encode(event, limits, grant.subject) for event in events]
 
     def encode_one(event: Event) -> None:
         held.take(EVENT_BYTES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 
 import msgspec
@@ -86,7 +85,7 @@ def admit_to(
     session: Session, position: Position, grant: Grant, hub: Hub, *, opening: bytes
 ) -> Admission:
     """Return the admission of a new stream; ``opening`` follows what names it."""
-    stream_id = new_stream_id()
+    stream_id = hub.subscribers.new_id()
     named = encode_opening(stream_id, retry_ms=hub.settings.sessions.retry_ms)
     return Admission(
         session=session,
@@ -112,8 +111,3 @@ def start_of(head: Head) -> Start:
         msg = f"an event id has at most {MAX_ID_CHARS} characters"
         raise BadRequest(msg)
     return start
-
-
-def new_stream_id() -> str:
-    """Return a name for a stream that nobody can guess."""
-    return secrets.token_hex(8)

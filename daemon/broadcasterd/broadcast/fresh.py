@@ -37,3 +37,8 @@ class Fresh:
         self.entries.append(entry)
         self.size += len(entry.frame)
         return self.size >= MAX_BATCH_BYTES or len(self.entries) >= MAX_BATCH_EVENTS
+
+    def take(self) -> list[Entry]:
+        """Return the events, to be broadcast now."""
+        entries, self.entries, self.size = self.entries, [], 0
+        return entries

@@ -48,6 +48,11 @@ class Inbox(Generic[T]):
         return InboxStatistics(len(self._messages), len(self._senders))
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is no message to receive."""
+        return not self._messages
+
+    @property
     def is_waited_for(self) -> bool:
         """Whether it is empty, and the task that receives waits for a message."""
         return self._receiver is not None

@@ -362,20 +362,21 @@ class Session:
         """Deliver what is new to every subscriber; let others run in between."""
         if not fresh.entries:
             return
+        if not self.subscribers:  # whoever comes begins with what is in the log
+            self.counts.events += len(fresh.take())
+            return
         subscribers, batch = tuple(self.subscribers), self._batch_of(fresh)
         for start in range(0, len(subscribers), SLICE):
             self._deliver(batch, subscribers[start : start + SLICE])
             if start + SLICE <= len(subscribers):
                 await trio.lowlevel.checkpoint()
-        if subscribers:
-            self.counts.fan_out.record(perf_counter() - fresh.since)
+        self.counts.fan_out.record(perf_counter() - fresh.since)
 
     def _batch_of(self, fresh: Fresh) -> Batch:
         """Return what is new as a batch, and leave nothing of it."""
         self._written_at = self.now()
-        batch = Batch(fresh.entries, fresh.offered, self._mark)
+        batch = Batch(fresh.take(), fresh.offered, self._mark)
         self._mark = batch.after
-        fresh.entries, fresh.size = [], 0
         self.counts.events += batch.count
         return batch
 
@@ -399,7 +400,4 @@ class Session:
                 self.failed(subscriber, error)
 
     def _next(self) -> Message | None:
-        try:
-            return self._inbox.receive_nowait()
-        except (trio.WouldBlock, trio.EndOfChannel):
-            return None
+        return None if self._inbox.is_empty else self._inbox.receive_nowait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 from collections import Counter
 from collections.abc import Callable, Container
 from typing import NamedTuple
@@ -20,6 +21,10 @@ from broadcasterd.core.reasons import EndReason
 from broadcasterd.figures.counts import Counts
 
 log = structlog.stdlib.get_logger(__name__)
+
+ID_BYTES = 8
+IDS_AT_ONCE = 64
+"""Ids of streams that the kernel is asked for at once: one by one, each would be a system call."""
 
 UNREAD_S = 1.0
 """How long a daemon that stops waits for a subscriber who reads nothing of what it is owed."""
@@ -82,12 +87,20 @@ class Subscribers:
         self.counts = counts or Counts()
         self.by_id: dict[str, Subscriber] = {}
         self.ended_by_reason: Counter[EndReason] = Counter()
+        self._unused_ids: list[str] = []
         self._sent_before = Sent(0, 0)  # on streams that are no longer open
         self._to_drain: set[str] = set()
         self._drained = trio.Event()  # set when none of these streams is left
 
     def __len__(self) -> int:
         return len(self.by_id)
+
+    def new_id(self) -> str:
+        """Return an id for a stream that nobody can guess."""
+        if not self._unused_ids:
+            random_bytes = secrets.token_bytes(ID_BYTES * IDS_AT_ONCE)
+            self._unused_ids = random_bytes.hex(" ", ID_BYTES).split()
+        return self._unused_ids.pop()
 
     @property
     def pending_bytes(self) -> int:

@@ -253,7 +253,7 @@ class Http1:
             if self._phase is Phase.HEAD:
                 self._buffers(len(self.reader.rest))
             try:
-                if self._phase is Phase.IDLE and self._requests:  # its client has just been answered
+                if self._phase is Phase.IDLE and self._requests:  # it was just answered
                     data = await self.stream.receive_next()
                 else:
                     data = await self.stream.receive_some()
