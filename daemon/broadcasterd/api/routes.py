@@ -103,6 +103,14 @@ class Api:
         by_status[status] = by_status.get(status, 0) + 1
         return answer
 
+    def listens_at_once(self, route: Route, call: Call) -> bool:
+        """Whether a request is one to listen that is answered without any wait."""
+        return (
+            route.handler is _listen
+            and not self.hub.engine.is_shared
+            and not pages.wants_page(call.head)
+        )
+
 
 class Call(msgspec.Struct, frozen=True):
     """A request for a route.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import lru_cache
 from http import HTTPStatus
+from typing import TypeVar
 
 import msgspec
 
@@ -31,6 +32,10 @@ from broadcasterd.server.headers import RawHeaders
 from broadcasterd.server.http1 import Exchange
 from broadcasterd.server.requests import RequestHead
 from broadcasterd.server.responses import encode_head
+
+AnyAnswer = Answer | LongAnswer | Stream
+
+T = TypeVar("T")
 
 _PATHS = {"/v1/sessions/{session}/events", "/agent_network_sse/{session}", live.PATH}
 _ROUTES: dict[str, list[tuple[re.Pattern[str], Route]]] = defaultdict(list)
@@ -56,28 +61,23 @@ def find(head: RequestHead) -> Found | None:
     return None
 
 
-async def respond(api: Api, found: Found, exchange: Exchange, peer: str) -> None:
-    """Answer a request, or make a stream of its connection.
+async def respond(
+    api: Api, found: Found, exchange: Exchange, peer: str, answer: AnyAnswer | None = None
+) -> None:
+    """Answer a request, or make a stream of its connection; ``answer`` may be known already.
 
     Raises:
         ClientDisconnected: the rest of the request will never come.
 
     """
     head = exchange.head
-    path, _, query = head.target.partition("?")
-    answer: Answer | LongAnswer | Stream
-    try:
-        fields = parse_query(query.encode()) if query else ()
-    except Problem as problem:
-        answer = problem_answer(problem)
-    else:
-        call = Call(
-            Head(head.method, path, fields, head.headers, peer, head.http_version),
-            exchange,
-            found.path,
-            exchange.connection.until_gone,
-        )
-        answer = await api.answer(found.route, call)
+    if answer is None:
+        try:
+            call = _call(found, exchange, peer)
+        except Problem as problem:
+            answer = problem_answer(problem)
+        else:
+            answer = await api.answer(found.route, call)
     if exchange.was_cut_short:
         raise ClientDisconnected
     headers = answer.headers
@@ -94,6 +94,47 @@ async def respond(api: Api, found: Found, exchange: Exchange, peer: str) -> None
         exchange.connection.stream.hold(-PIECE_BYTES)
     else:
         await exchange.answer(answer.status, encode(headers), answer.body)
+
+
+def answer_at_once(api: Api, found: Found, exchange: Exchange, peer: str) -> AnyAnswer | None:
+    """Return the answer to a request to listen; ``None`` where it may have to be waited for."""
+    try:
+        call = _call(found, exchange, peer)
+    except Problem as problem:
+        return problem_answer(problem)
+    if not api.listens_at_once(found.route, call):
+        return None
+    return run_at_once(api.answer(found.route, call))
+
+
+def run_at_once(serving: Coroutine[object, None, T]) -> T:
+    """Return the result of what does not wait for anything."""
+    try:
+        serving.send(None)
+    except StopIteration as returned:
+        result: T = returned.value
+        return result
+    serving.close()
+    msg = "what was to be served at once had to wait"
+    raise RuntimeError(msg)
+
+
+def _call(found: Found, exchange: Exchange, peer: str) -> Call:
+    """Return a request as the handlers of routes take it.
+
+    Raises:
+        Problem: its query is malformed.
+
+    """
+    head = exchange.head
+    path, _, query = head.target.partition("?")
+    fields = parse_query(query.encode()) if query else ()
+    return Call(
+        Head(head.method, path, fields, head.headers, peer, head.http_version),
+        exchange,
+        found.path,
+        exchange.connection.until_gone,
+    )
 
 
 def _detach(

@@ -7,7 +7,7 @@ client is still there is looked at only where an answer is waited for, or has no
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from http import HTTPStatus
 from math import inf
@@ -66,6 +66,10 @@ class Phase(Enum):
     LINGERING = "the last answer was given, and the client may still send"
 
 
+Serve = Callable[["Exchange"], Awaitable[None]]
+"""Sends the response to a request, and returns when that is done."""
+
+
 class Http1:
     """One connection.
 
@@ -85,7 +89,7 @@ class Http1:
         sock: ConnectionSocket,
         settings: Settings,
         poller: Poller,
-        serve: Callable[[Exchange], Awaitable[None]],
+        serve: Serve,
     ) -> None:
         self.stream = SocketStream(sock)
         self.reader = RequestReader(settings.limits.max_head_bytes)
@@ -105,6 +109,30 @@ class Http1:
         self._buffered = 0  # bytes in buffers, as far as they are counted: where it waits
         self._requests = 0
         self._asked: RequestHead | None = None  # what is being served
+        self._begun: tuple[Exchange, Serve] | None = None  # the first, from `serve_at_once`
+        self._speaks_http2 = False
+
+    def serve_at_once(self, begin: Callable[[Exchange], Serve | None]) -> bool:
+        """Serve a first GET that is here already, without a task: a stream needs none.
+
+        Args:
+            begin: is called with it. It makes a stream of the connection, or returns what sends
+                the response from :meth:`run`.
+
+        Returns:
+            Whether it was made a stream. If not, it is to be run.
+
+        """
+        head = None
+        with suppress(trio.BrokenResourceError, Problem):  # either is met again by `run`
+            if data := self.stream.receive_nowait():
+                self.reader.feed(data)
+                if data.startswith(b"GET "):
+                    head = self.reader.next_head()
+        exchange = self._exchange_for(head)
+        if exchange is not None and (serve := begin(exchange)) is not None:
+            self._begun = exchange, serve
+        return self.detached
 
     async def run(self) -> bool:
         """Serve the connection's requests until either side ends it.
@@ -113,23 +141,22 @@ class Http1:
             Whether the client speaks HTTP/2 instead, whose preface was read.
 
         """
-        speaks_http2 = False
         try:
             with self._scope:
-                speaks_http2 = await self._serve_all()
+                await self._serve_all()
             if self._scope.cancelled_caught and self._phase is Phase.HEAD and not self._is_aborted:
                 with trio.move_on_after(DRAIN_S if self.draining else LINGER_S):
                     await self._refuse(refusal(HTTPStatus.REQUEST_TIMEOUT))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client is gone
         finally:
-            if self.detached or speaks_http2:
+            if self.detached or self._speaks_http2:
                 pass
             elif self._is_aborted or self._phase is Phase.WRITING:
                 self.stream.abort()  # what was written in part is not to look like a whole
             else:
                 self.stream.close()
-        return speaks_http2
+        return self._speaks_http2
 
     def detach(self) -> ConnectionSocket:
         """Return the socket: the connection is somebody else's from now on."""
@@ -216,34 +243,42 @@ class Http1:
 
     # Reading
 
-    async def _serve_all(self) -> bool:
+    async def _serve_all(self) -> None:
+        exchange, serve = self._begun or (None, self._serve)
+        self._begun = None
         try:
-            while (head := await self._next_head()) is not None:
-                if head.http_version == "2.0":
-                    if not self._settings.server.h2c:
-                        raise refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-                    return True
-                self._asked = head
-                self._requests += 1
-                if self._phase is Phase.HEAD:
-                    self._scope.deadline = inf
-                self._phase = Phase.SERVING
-                most = self._settings.limits.max_requests_per_connection
-                exchange = Exchange(self, head, is_last=self._requests >= most)
-                await self._serve(exchange)
+            while exchange or (exchange := self._exchange_for(await self._next_head())):
+                await serve(exchange)
                 self._asked = None
                 if self.detached:
                     break
                 if exchange.is_last:
                     await self._linger()
                     break
+                exchange, serve = None, self._serve
                 if self.reader.rest:
                     await trio.lowlevel.checkpoint()  # a hundred may be there already
         except ClientDisconnected:
             pass
         except Problem as problem:
             await self._refuse(problem)
-        return False
+
+    def _exchange_for(self, head: RequestHead | None) -> Exchange | None:
+        """Return what is to be served; ``None`` where nothing is, or not on HTTP/1.1."""
+        if head is None:
+            return None
+        if head.http_version == "2.0":
+            if not self._settings.server.h2c:
+                raise refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+            self._speaks_http2 = True
+            return None
+        self._asked = head
+        self._requests += 1
+        if self._phase is Phase.HEAD:
+            self._scope.deadline = inf
+        self._phase = Phase.SERVING
+        most = self._settings.limits.max_requests_per_connection
+        return Exchange(self, head, is_last=self._requests >= most)
 
     async def _next_head(self) -> RequestHead | None:
         """Wait for the next request; ``None`` when the client says that there is none."""

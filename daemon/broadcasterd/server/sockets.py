@@ -268,6 +268,10 @@ class SocketStream(trio.abc.HalfCloseableStream):
         self.socket = sock
         self._in_a_row = 0  # reads that did not have to wait
 
+    def receive_nowait(self) -> bytes | None:
+        """Return what has come, nothing at the end; ``None`` where nothing is here yet."""
+        return self._receive(MAX_RECEIVED_BYTES)
+
     @override
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what has come, nothing at the end. Others run meanwhile, now and then at least."""
