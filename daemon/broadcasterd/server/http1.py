@@ -7,7 +7,7 @@ client is still there is looked at only where an answer is waited for, or has no
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import Enum
 from http import HTTPStatus
 from math import inf
@@ -103,9 +103,7 @@ class Http1:
         self._scope = trio.CancelScope()
         self._is_aborted = False
         self._phase = Phase.IDLE
-        self._since = (
-            trio.current_time()
-        )  # of the phase; while it writes, when its reader took some
+        self._since = 0.0  # of the phase; while it writes, when its reader took some
         self._buffered = 0  # bytes in buffers, as far as they are counted: where it waits
         self._requests = 0
         self._asked: RequestHead | None = None  # what is being served
@@ -124,11 +122,13 @@ class Http1:
 
         """
         head = None
-        with suppress(trio.BrokenResourceError, Problem):  # either is met again by `run`
+        try:
             if data := self.stream.receive_nowait():
                 self.reader.feed(data)
                 if data.startswith(b"GET "):
                     head = self.reader.next_head()
+        except (trio.BrokenResourceError, Problem):
+            pass  # it is met again by `run`
         exchange = self._exchange_for(head)
         if exchange is not None and (serve := begin(exchange)) is not None:
             self._begun = exchange, serve
@@ -141,6 +141,7 @@ class Http1:
             Whether the client speaks HTTP/2 instead, whose preface was read.
 
         """
+        self._since = trio.current_time()
         try:
             with self._scope:
                 await self._serve_all()

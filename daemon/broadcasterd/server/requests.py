@@ -296,8 +296,9 @@ class _Remembered(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, block: bytes, version: str, framing: _Framing) -> _Remembered | None:
         """Return what is remembered of fields, if it is worth it."""
-        length = _LENGTH_FIELD.search(block)
-        if length is None or not framing.length or len(block) > MAX_REMEMBERED_BYTES:
+        if not framing.length or len(block) > MAX_REMEMBERED_BYTES:
+            return None
+        if (length := _LENGTH_FIELD.search(block)) is None:
             return None
         return cls(block[: length.start(1)], block[length.end(1) :], version, framing)
 
