@@ -178,6 +178,23 @@ async def test_a_client_that_has_left_already_leaves_nothing(auth: dict[str, obj
             assert 0 == daemon.server.failed_connections
 
 
+async def test_a_client_that_left_before_another_came_takes_no_place_from_it(
+    auth: dict[str, object],
+) -> None:
+    async with serving(auth=auth, limits={"max_subscribers_per_address": 1}) as daemon:
+        before = None
+        for number in range(10):
+            if before is not None:
+                before.socket.close()  # no turn of the daemon's is between this and the next
+            before = stream = connect(daemon, LISTEN)
+            client = Http1(stream)
+            client.has_asked()
+            await (await client.follow_begun()).opening()
+
+            assert number + 1 == daemon.hub.counts.streams_opened
+        stream.socket.close()
+
+
 @pytest.mark.parametrize(
     ("function", "answer", "record"),
     [

@@ -190,7 +190,7 @@ def test_a_crowd_gets_every_event_in_order_and_leaves_nothing_behind(
         after.append(daemon.rss())
 
     assert after[1] - after[0] < KEPT_BYTES
-    assert daemon.log().count("reason=client_gone") == 2 * SUBSCRIBERS
+    assert daemon.whole_log().count("reason=client_gone") == 2 * SUBSCRIBERS
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_a_reader_that_stops_is_ended_and_the_others_get_everything(
     )
     assert events == crowd.events()[: len(events)]
     assert last.id == events[-1].id  # the end moved no cursor: it can be resumed from
-    assert daemon.log().count("reason=slow_consumer") == 1
+    assert daemon.whole_log().count("reason=slow_consumer") == 1
 
 
 def test_a_client_that_is_killed_is_noticed(start_daemon: StartDaemon) -> None:
@@ -243,4 +243,4 @@ def test_a_client_that_is_killed_is_noticed(start_daemon: StartDaemon) -> None:
     wait_for_subscribers(daemon, 0)
     publish(daemon, "s", "nobody listens")
 
-    assert daemon.log().count("reason=client_gone") == 1
+    assert daemon.whole_log().count("reason=client_gone") == 1

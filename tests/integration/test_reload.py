@@ -221,7 +221,7 @@ def test_without_a_place_for_its_socket_it_serves_all_the_same(
     daemon = start_daemon(environment={"RUNTIME_DIRECTORY": f"{tmp_path}/none"}, **JSON_LOG)
 
     assert 200 == get(daemon, "/health").status_code
-    assert "only SIGHUP can ask for a reload" in daemon.log()
+    until(lambda: "only SIGHUP can ask for a reload" in daemon.log())
     assert "configuration reloaded" == reload(daemon)["event"]
 
 

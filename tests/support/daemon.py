@@ -117,8 +117,13 @@ class Daemon:
         return held
 
     def log(self) -> str:
-        """Return what it wrote to stderr so far."""
+        """Return what it wrote to stderr so far: a thread of its own writes, some time later."""
         return (self.directory / "stderr").read_text()
+
+    def whole_log(self) -> str:
+        """Stop it, and return all that it wrote to stderr."""
+        self.stop_cleanly()
+        return self.log()
 
     def reload(self, **sections: Mapping[str, object]) -> None:
         """Ask it to take other settings (SIGHUP); it does so in its own time."""

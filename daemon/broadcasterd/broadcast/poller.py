@@ -59,10 +59,14 @@ class Poller:
         """Wait and tell, until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for number, ready in self._epoll.poll(0, READY_SLICE):
-                polled = self._polled.get(number)
-                if polled is not None:  # not closed by one that was called before it
-                    self._tell(polled, number, ready)
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell of what is ready now, up to a slice."""
+        for number, ready in self._epoll.poll(0, READY_SLICE):
+            polled = self._polled.get(number)
+            if polled is not None:  # not closed by one that was called before it
+                self._tell(polled, number, ready)
 
     def close(self) -> None:
         """Close the epoll; nothing is added or removed any more."""

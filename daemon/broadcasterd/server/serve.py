@@ -212,6 +212,8 @@ class HttpServer:
                     self.connection_limits.accept_failed(error)
                     await trio.sleep(pause)
                 else:
+                    if not in_a_row % ACCEPTED_IN_A_ROW:
+                        self._api.hub.poller.tell()  # whoever left before they came has left
                     if (place := self.connection_limits.take(address[0])) is None:
                         reset(sock)
                     else:
