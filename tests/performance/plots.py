@@ -87,7 +87,7 @@ def main() -> Iterator[Path]:
         figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
         draw(axes, found)
         if axes.has_data():
-            figure.legend(loc="outside upper center", ncols=5)
+            figure.legend(loc="outside upper center", ncols=4, fontsize=8)
             axes.spines[["top", "right"]].set_visible(False)
             path = Path(sys.argv[2]) / f"performance-{draw.__name__}.png"
             figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
