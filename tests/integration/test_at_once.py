@@ -199,7 +199,7 @@ async def test_a_client_that_left_before_another_came_takes_no_place_from_it(
     ("function", "answer", "record"),
     [
         ("serve.answer_at_once", b"", "a connection failed"),
-        ("direct._detach", b"HTTP/1.1 500", "a response failed"),
+        ("serve.begin", b"HTTP/1.1 500", "a response failed"),
     ],
 )
 async def test_a_failure_is_that_of_one_connection(

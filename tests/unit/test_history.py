@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmap import PAGESIZE
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,42 @@ def test_what_is_left_is_whole_while_the_oldest_go(size: int) -> None:
         history.drop_oldest()
         if first % 97 == 0:
             check(history, first, count, size)
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 100, 5000])
+def test_many_of_the_oldest_go_together_as_they_would_one_by_one(most: int) -> None:
+    account = Account()
+    together, one_by_one = filled(3000, 100, account), filled(3000, 100)
+    while together.count > most:
+        before = together.count
+        newest = together.drop_first(most)
+        for _ in range(before - together.count):
+            seq, at, _ = one_by_one.drop_oldest()
+
+        assert 1 <= before - together.count <= most
+        assert (seq, at) == newest
+        assert (together.count, together.bytes) == (one_by_one.count, one_by_one.bytes)
+        wasted = sum(segment.wasted for segment in together.segments)
+        assert wasted <= max(module.WASTED_BYTES, together.bytes // COPIED_SHARE)
+    assert together.accounted == account.bytes
+    check(together, 3001 - together.count, 3000, 100)
+
+
+@pytest.mark.parametrize("special", [{"ttl": 5.0}, {"key": "k"}])
+def test_those_with_a_ttl_or_a_key_are_not_dropped_together(special: dict[str, Any]) -> None:
+    history = filled(3, 100)
+    history.add(Entry(4, frame(4, 100), 4.0, **special))
+
+    assert history.drop_first(2) is None
+    assert history.count == 4
+
+
+def test_those_around_a_hole_are_not_dropped_together() -> None:
+    history = filled(5, 100)
+    history.drop(3)
+
+    assert history.drop_first(2) is None
+    assert history.count == 4
 
 
 @pytest.mark.parametrize("count", [5, 50, 500, 5000])

@@ -14,26 +14,28 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from typing_extensions import override
 
 from broadcasterd.core import history
+from broadcasterd.core.cost import (
+    ENTRY_OVERHEAD_BYTES,
+    ID_ROOM_BYTES,
+    KEY_OVERHEAD_BYTES,
+    OWN_TTL_OVERHEAD_BYTES,
+    check_block_fits,
+    cost_of,
+)
 from broadcasterd.core.decoder import decode
-from broadcasterd.core.event import Event
+from broadcasterd.core.event import EncodedEvent, Event
 from broadcasterd.core.expiries import Expiries
 from broadcasterd.core.history import WASTED_BYTES
 from broadcasterd.core.position import ById, First, Last, Now, Since
 from broadcasterd.core.replaylog import (
-    _ID_ROOM_BYTES,
     Gap,
     LogStatistics,
     Position,
     ReplayLog,
-    check_block_fits,
 )
 from broadcasterd.core.segment import (
-    ENTRY_OVERHEAD_BYTES,
-    KEY_OVERHEAD_BYTES,
-    OWN_TTL_OVERHEAD_BYTES,
     Entry,
     Segment,
-    cost_of,
 )
 from broadcasterd.core.wire import encode_block, encode_frame, unchunk
 from broadcasterd.errors import TooLarge
@@ -108,7 +110,7 @@ def test_an_event_that_could_never_be_retained_is_refused_and_changes_nothing() 
     before = log.statistics()
 
     with pytest.raises(TooLarge, match=r"3000 bytes .*max_history_bytes is 2000"):
-        log.check_fits(b"x" * 3000)
+        log.check_fit([EncodedEvent(b"x"), EncodedEvent(b"x" * 3000)])
 
     assert log.statistics() == before
     assert retained(log) == [1, 2]
@@ -127,7 +129,7 @@ def test_the_largest_block_that_fits_is_retained_with_its_key(key: str | None) -
     assert log.since(0, max_bytes=ALL) == [entry]
     assert max_bytes - 64 < log.bytes <= max_bytes
     with pytest.raises(TooLarge):
-        log.check_fits(b"x" * (size + 1), key=key)
+        log.check_fit([EncodedEvent(b"x" * (size + 1), key=key)])
 
 
 def fits(size: int, *, key: str | None, max_bytes: int, ttl: float | None = None) -> bool:
@@ -144,7 +146,7 @@ def fits(size: int, *, key: str | None, max_bytes: int, ttl: float | None = None
 def test_a_block_fits_with_its_ttl_and_its_key_to_the_byte(
     ttl: float | None, key: str | None
 ) -> None:
-    least = cost_of(100 + _ID_ROOM_BYTES, has_ttl=ttl is not None, key=key)
+    least = cost_of(100 + ID_ROOM_BYTES, has_ttl=ttl is not None, key=key)
 
     assert fits(100, ttl=ttl, key=key, max_bytes=least)
     assert not fits(100, ttl=ttl, key=key, max_bytes=least - 1)
@@ -728,9 +730,24 @@ class AgainstAModel(RuleBasedStateMachine):
         block = b"x" * size
         if not fits(size, ttl=ttl, key=key, max_bytes=self.model.max_bytes):
             with pytest.raises(TooLarge):
-                self.log.check_fits(block, ttl=ttl, key=key)
+                self.log.check_fit([EncodedEvent(block, ttl, key)])
             return
-        entry = self.log.append(block, now=self.now, ttl=ttl, key=key)
+        self.append_to_both(block, ttl, key, more=False)
+
+    @rule(
+        sizes=st.lists(st.integers(1, 400), min_size=1, max_size=40),
+        ttl=st.none() | st.integers(1, 25),
+    )
+    def append_many(self, sizes: list[int], ttl: int | None) -> None:
+        """Without a look at the bounds in between; what is left is the same."""
+        for size in sizes:
+            if fits(size, ttl=ttl, key=None, max_bytes=self.model.max_bytes):
+                self.append_to_both(b"x" * size, ttl, None, more=True)
+        self.log.keep_bounds(self.now)
+
+    def append_to_both(self, block: bytes, ttl: int | None, key: str | None, *, more: bool) -> None:
+        """Append to the log and to the model."""
+        entry = self.log.append(block, now=self.now, ttl=ttl, key=key, more=more)
 
         own_ttl = None if ttl is None or ttl >= self.model.max_age else ttl
         frame = encode_frame(f"7f3c-{self.model.last + 1}", block)
@@ -741,7 +758,7 @@ class AgainstAModel(RuleBasedStateMachine):
     def look_whether_it_fits(self, more: int) -> None:
         """It does not; the invariants see that nothing has changed."""
         with pytest.raises(TooLarge):
-            self.log.check_fits(b"x" * (self.model.max_bytes + more))
+            self.log.check_fit([EncodedEvent(b"x" * (self.model.max_bytes + more))])
 
     @rule()
     def expire(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from broadcasterd.broadcast.batch import Batch
 from broadcasterd.broadcast.clock import Clock
@@ -216,6 +218,196 @@ async def test_a_publisher_that_gives_up_in_the_queue_leaves_nothing_behind() ->
 
         assert "given up" not in retained(session)
         nursery.cancel_scope.cancel()
+
+
+# --- single events, which their publishers log and broadcast ----------------------------------
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of each task, by its name."""
+
+    def __init__(self) -> None:
+        self.of: Counter[str] = Counter()
+
+    @override
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.of[task.name.rpartition(".")[2]] += 1
+
+
+async def publish_together(session: Session, *publications: list[EncodedEvent]) -> None:
+    """Have all of them published by as many tasks, in the same turn."""
+    async with trio.open_nursery() as publishers:
+        for events in publications:
+            publishers.start_soon(session.publish, events)
+
+
+async def test_a_single_event_needs_no_step_of_the_sessions_task(session: Session) -> None:
+    live = Recorder(session)
+    await trio.testing.wait_all_tasks_blocked()
+    trio.lowlevel.add_instrument(steps := Steps())
+    await publish_together(session, *(drafts(str(number)) for number in range(10)))
+    trio.lowlevel.remove_instrument(steps)
+
+    assert steps.of["publish"] == 2 * 10  # once to log it, and once to be told
+    assert steps.of["_contain"] == 0
+    assert live.data == retained(session)
+    assert len(live.data) == 10
+
+
+async def test_several_events_are_the_tasks(session: Session) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    trio.lowlevel.add_instrument(steps := Steps())
+    await session.publish(drafts("a", "b"))
+    trio.lowlevel.remove_instrument(steps)
+
+    assert steps.of["_contain"] == 1
+
+
+async def test_single_events_that_come_together_are_broadcast_together(session: Session) -> None:
+    sizes: list[int] = []
+    live = Recorder(session, on_delivery=lambda batch: sizes.append(batch.count))
+    await trio.testing.wait_all_tasks_blocked()
+    await publish_together(session, *(drafts(str(number)) for number in range(10)))
+
+    assert sizes == [10]
+    assert live.data == retained(session)
+
+
+@pytest.mark.parametrize("size", [MAX_BATCH_BYTES // 3, 2 * MAX_BATCH_BYTES])
+async def test_much_is_not_joined_by_publishers(session: Session, size: int) -> None:
+    sizes: list[int] = []
+    live = Recorder(session, on_delivery=lambda batch: sizes.append(batch.size))
+    await trio.testing.wait_all_tasks_blocked()
+    events = [str(number) * size for number in range(9)]
+    await publish_together(session, *(drafts(event) for event in events))
+
+    assert sorted(live.data) == events
+    assert live.data == retained(session)
+    assert max(sizes) < MAX_BATCH_BYTES + size + 100
+
+
+async def test_with_many_subscribers_the_task_does_it_in_slices(session: Session) -> None:
+    live = [Recorder(session) for _ in range(SLICE)]
+    await trio.testing.wait_all_tasks_blocked()
+    trio.lowlevel.add_instrument(steps := Steps())
+    await session.publish(drafts("a"))
+    trio.lowlevel.remove_instrument(steps)
+
+    assert steps.of["_contain"] > 0
+    assert all(each.data == ["a"] for each in live)
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from([1, 300, MAX_BATCH_BYTES]), min_size=1, max_size=3),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(0, 3),
+)
+def test_single_events_and_several_have_one_order(
+    publications: list[list[int]], turns: int
+) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            hub = await start_hub(nursery, max_history_events=1000)
+            session = hub.open("s")
+            live = attach(session)
+            async with trio.open_nursery() as publishers:
+                for number, sizes in enumerate(publications):
+                    data = [f"{number}-{place}-" + "x" * size for place, size in enumerate(sizes)]
+                    publishers.start_soon(session.publish, drafts(*data))
+                    for _ in range(number % (turns + 1)):
+                        await trio.lowlevel.checkpoint()
+                late = attach(session)
+            seen = data_of(live)
+
+            assert seen == retained(session) == data_of(late)
+            places = [tuple(map(int, data.split("-")[:2])) for data in seen]
+            assert sorted(places) == [
+                (number, place)
+                for number, sizes in enumerate(publications)
+                for place in range(len(sizes))
+            ]
+            for number, sizes in enumerate(publications):
+                first = places.index((number, 0))
+                assert places[first : first + len(sizes)] == [
+                    (number, place) for place in range(len(sizes))
+                ]
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("_", range(10))  # which of two tasks is first, Trio leaves to chance
+async def test_a_publisher_that_is_cancelled_after_its_event_was_logged_broadcasts_it(
+    session: Session, _: int
+) -> None:
+    live = Recorder(session)
+    await trio.testing.wait_all_tasks_blocked()
+    async with trio.open_nursery() as publishers:
+        publishers.start_soon(session.publish, drafts("a"))
+        while not session.log.last:
+            await trio.lowlevel.checkpoint()
+        publishers.cancel_scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert live.data == ["a"]
+
+
+@pytest.mark.parametrize("_", range(10))
+async def test_an_event_that_was_logged_is_broadcast_though_the_session_ends(
+    hub: Hub, session: Session, _: int
+) -> None:
+    live = attach(session)
+    await trio.testing.wait_all_tasks_blocked()
+    async with trio.open_nursery() as publishers:
+        publishers.start_soon(session.publish, drafts("a"))
+        while not session.log.last:
+            await trio.lowlevel.checkpoint()
+        hub.end("s")
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert data_of(live)[0] == "a"
+    assert taken(live).endswith(chunk(encode_end(EndReason.SESSION_CLOSED)) + LAST_CHUNK)
+
+
+@pytest.mark.parametrize("_", range(10))
+async def test_what_comes_between_finds_the_events_that_publishers_logged(
+    session: Session, _: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    live = attach(session)
+    await trio.sleep(session.limits.heartbeat_interval)
+    async with trio.open_nursery() as publishers:
+        publishers.start_soon(session.publish, drafts("a"))
+        while not session.log.last:
+            await trio.lowlevel.checkpoint()
+        session.heartbeat_if_due(session.now())
+        publishers.start_soon(session.publish, drafts("b"))
+        publishers.start_soon(session.publish, drafts("c", "d"))
+        late = attach(session)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert retained(session) == data_of(live) == data_of(late)
+    assert len(data_of(live)) == 4
+
+
+@pytest.mark.parametrize("failing", ["_log_for_task", "_broadcast_at_once"])
+async def test_where_a_publisher_fails_at_it_the_session_fails(
+    session: Session, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    live = Recorder(session)
+    await trio.testing.wait_all_tasks_blocked()
+    monkeypatch.setattr(Session, failing, fail)
+    with pytest.raises(Unavailable):
+        await session.publish(drafts("a"))
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert live.closed
+    assert session.counts.failed_sessions == 1
 
 
 # --- replay, and live from there -------------------------------------------------------------

@@ -220,7 +220,7 @@ async def a_session_expires_with_a_publication_in_its_inbox(hub: Hub) -> None:
     session = hub.open("s")
     await trio.sleep(60)
     async with trio.open_nursery() as publishers:
-        publishers.start_soon(_publish, session, "late")
+        publishers.start_soon(_publish, session, "late", "later")
         publishers.start_soon(hub.sweep)
 
 
@@ -235,7 +235,7 @@ async def a_session_is_shed_with_publishers_in_the_queue(hub: Hub) -> None:
     session = hub.open("s")
     async with trio.open_nursery() as publishers:
         for number in range(2 * INBOX_PUBLICATIONS):
-            publishers.start_soon(_publish, session, str(number))
+            publishers.start_soon(_publish, session, str(number), "and another")
         publishers.start_soon(_relieve, hub, Forget("s"))
 
 
@@ -550,9 +550,9 @@ async def what_waits_for_a_drain_ends_otherwise(hub: Hub) -> None:
         await trio.sleep_forever()
 
 
-async def _publish(session: Session, data: str) -> None:
+async def _publish(session: Session, *data: str) -> None:
     with suppress(Problem):
-        await session.publish(drafts(data))
+        await session.publish(drafts(*data))
 
 
 async def _relieve(hub: Hub, *actions: Forget) -> None:
@@ -945,7 +945,7 @@ async def test_an_inbox_takes_so_many_and_the_rest_wait(hub: Hub, autojump_clock
     accepted: list[str] = []
 
     async def publish_one(data: str) -> None:
-        await session.publish(drafts(data))
+        await session.publish(drafts(data, "and another"))
         accepted.append(data)
 
     async with trio.open_nursery() as publishers:

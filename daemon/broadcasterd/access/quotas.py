@@ -63,10 +63,15 @@ class Quotas:
         self._events.reconfigure(limits.publish_rate, limits.publish_burst)
         self._bytes.reconfigure(limits.publish_rate_bytes, limits.publish_burst_bytes)
 
-    def stream_opened(self, peer: str, subject: str | None) -> None:
-        """Count a stream."""
-        self.streams_of_client.add(client_group(peer))
-        self.streams_of_subject.add(subject)
+    def stream_opened(self, peer: str, subject: str | None) -> bool:
+        """Count a stream; return whether its address and its subject may have so many."""
+        limits = self._settings.limits
+        of_client = self.streams_of_client.add(client_group(peer))
+        of_subject = 0 if subject is None else self.streams_of_subject.add(subject)
+        return (
+            of_client <= limits.max_subscribers_per_address
+            and of_subject <= limits.max_subscribers_per_subject
+        )
 
     def stream_ended(self, peer: str, subject: str | None) -> None:
         """Stop counting a stream."""
@@ -75,10 +80,13 @@ class Quotas:
 
     def used_up_by_streams(self, peer: str, subject: str | None) -> str | None:
         """Return the setting that allows no further stream of an address or a subject, if any."""
-        limits = self.limits
+        limits = self._settings.limits
         if self.streams_of_client[client_group(peer)] >= limits.max_subscribers_per_address:
             return "max_subscribers_per_address"
-        if self.streams_of_subject[subject] >= limits.max_subscribers_per_subject:
+        if (
+            subject is not None
+            and self.streams_of_subject[subject] >= limits.max_subscribers_per_subject
+        ):
             return "max_subscribers_per_subject"
         return None
 

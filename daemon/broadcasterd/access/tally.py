@@ -17,10 +17,12 @@ class Tally:
         """Return how many keys have any."""
         return len(self._counts)
 
-    def add(self, key: str | None, amount: int = 1) -> None:
-        """Count so many more: one at least."""
-        if key is not None:
-            self._counts[key] = self._counts.get(key, 0) + amount
+    def add(self, key: str | None, amount: int = 1) -> int:
+        """Count so many more, one at least; return how many there are now."""
+        if key is None:
+            return 0
+        count = self._counts[key] = self._counts.get(key, 0) + amount
+        return count
 
     def remove(self, key: str | None, amount: int = 1) -> None:
         """Count so many less, which were added before."""

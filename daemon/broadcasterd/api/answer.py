@@ -34,6 +34,7 @@ class Stream(msgspec.Struct, frozen=True):
 
     admission: Admission
     headers: Mapping[str, str]
+    status: int = HTTPStatus.OK
 
 
 _JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}

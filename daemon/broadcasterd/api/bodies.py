@@ -36,6 +36,10 @@ BODY_COPIES = 3
 """While events are made of a body, its bytes are there as sent, as text, and as encoded."""
 
 
+EVENT_BYTES = 512
+"""Memory that an event takes beside its data, until it is in the log (measured)."""
+
+
 async def whole_body(
     body: AsyncIterable[bytes],
     head: Head,
@@ -45,7 +49,7 @@ async def whole_body(
     max_body_bytes: int,
     held: Holding,
 ) -> bytes:
-    """Wait for all of a body that is no stream; ``held`` counts it meanwhile.
+    """Wait for all of a body that is no stream; ``held`` counts it, and an event of it.
 
     Raises:
         TooLarge: it has more than ``max_body_bytes``.
@@ -53,12 +57,14 @@ async def whole_body(
         Problem: as :func:`next_piece`.
 
     """
+    if isinstance(body, Arriving) and (at_hand := body.at_hand()) is not None:
+        if len(at_hand) > max_body_bytes:
+            raise _too_large(max_body_bytes)
+        held.take(BODY_COPIES * len(at_hand) + EVENT_BYTES)
+        return at_hand
     length = head.headers.get("content-length", "")
     if length.isdecimal() and int(length[:18]) > max_body_bytes:
         raise _too_large(max_body_bytes)  # before it is read
-    if isinstance(body, Arriving) and (at_hand := body.at_hand()) is not None:
-        held.take(BODY_COPIES * len(at_hand))
-        return at_hand
     too_slow = TooSlow("the body took too long (limits.body_timeout)")
     deadline = trio.current_time() + hub.settings.limits.body_timeout
     whole = bytearray()
@@ -73,7 +79,7 @@ async def whole_body(
                 raise ShortOfMemory
             if len(whole) > max_body_bytes:
                 raise _too_large(max_body_bytes)
-    held.hold(BODY_COPIES * len(whole))
+    held.hold(BODY_COPIES * len(whole) + EVENT_BYTES)
     if hub.pressure.refuses_more():
         raise ShortOfMemory
     return bytes(whole)

@@ -23,9 +23,9 @@ from broadcasterd.api.json_body import check_utf8, without_bom
 from broadcasterd.api.posted import parse_one
 from broadcasterd.api.request import Head
 from broadcasterd.config import Sessions
+from broadcasterd.core.cost import check_block_fits
 from broadcasterd.core.decoder import Received, StreamDecoder
 from broadcasterd.core.event import EncodedEvent, Event
-from broadcasterd.core.replaylog import check_block_fits
 from broadcasterd.core.wire import encode_block
 from broadcasterd.errors import BadRequest, InvalidEvent, Problem, TooLarge
 from broadcasterd.figures.counts import Format
@@ -100,12 +100,8 @@ def encode(event: Event, limits: Sessions, subject: str | None = None) -> Encode
     """
     if event.retry is not None and event.retry < limits.min_retry_ms:
         event = msgspec.structs.replace(event, retry=limits.min_retry_ms)
-    lines = max(event.data.count("\n"), event.data.count("\r"))
-    if len(event.data) + lines * BYTES_PER_LINE > limits.max_history_bytes:  # before it is encoded
-        raise TooLarge(
-            f"an event of {lines} lines does not fit into what a session retains"
-            f" (sessions.max_history_bytes is {limits.max_history_bytes})"
-        )
+    if len(event.data) * (1 + BYTES_PER_LINE) > limits.max_history_bytes:
+        _check_lines(event.data, limits.max_history_bytes)
     try:
         block = encode_block(event)
     except UnicodeEncodeError as error:
@@ -116,6 +112,16 @@ def encode(event: Event, limits: Sessions, subject: str | None = None) -> Encode
         key = f"{subject}\0{key}"
     check_block_fits(block, max_bytes=limits.max_history_bytes, ttl=event.ttl, key=key)
     return EncodedEvent(block, event.ttl, key)
+
+
+def _check_lines(data: str, max_bytes: int) -> None:
+    """Refuse, before it is encoded, what grows too large by its line breaks."""
+    lines = max(data.count("\n"), data.count("\r"))
+    if len(data) + lines * BYTES_PER_LINE > max_bytes:
+        raise TooLarge(
+            f"an event of {lines} lines does not fit into what a session retains"
+            f" (sessions.max_history_bytes is {max_bytes})"
+        )
 
 
 # --- bodies that are read whole --------------------------------------------------------------
@@ -187,7 +193,7 @@ class NdjsonEvents:
             self._line += 1
             line = self._line_with(piece[start:end])
             start = end + 1
-            if line:
+            if line[:1] == b"{" or (line := _stripped(line)):
                 yield parse_one(line)
         self._rest += piece[start:]
         if len(self._rest) > self._max_line_bytes:
@@ -197,7 +203,7 @@ class NdjsonEvents:
     def finish(self) -> Iterator[Event]:
         """Yield the event of the last line, which needs no line break."""
         self._line += 1
-        if line := self._line_with(b""):
+        if line := _stripped(self._line_with(b"")):
             yield parse_one(line)
 
     def where(self) -> dict[str, object]:
@@ -214,21 +220,25 @@ class NdjsonEvents:
         return self._rest.__alloc__() if self._rest else 0
 
     def _line_with(self, end: bytes) -> bytes:
-        """Return the line with that end, and nothing for a line that is empty."""
+        """Return the line with that end; it is UTF-8."""
         line = end
         if self._rest:
             line = bytes(self._rest + end)
             self._rest.clear()
         if len(line) > self._max_line_bytes:
             raise self._too_large()
-        line = without_bom(line)
-        if not line or line.isspace():
-            return b""
-        check_utf8(line)
+        if not line.isascii():
+            check_utf8(line)
         return line
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"a line has at most {self._max_line_bytes} bytes (server.max_body_bytes)")
+
+
+def _stripped(line: bytes) -> bytes:
+    """Return a line without its byte order mark, and nothing for one that is empty."""
+    line = without_bom(line)
+    return b"" if line.isspace() else line
 
 
 class RelayedEvents:

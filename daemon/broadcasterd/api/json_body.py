@@ -147,7 +147,10 @@ class Reader(Generic[T]):
             InvalidEvent: it is no such object.
 
         """
-        return self._read(text, self._one)
+        try:
+            return self._one.decode(text), None
+        except (msgspec.DecodeError, RecursionError) as error:
+            return self._read_halves(text, self._one, error)
 
     def many(self, text: bytes) -> tuple[list[T], Halves | None]:
         """Read an array of such objects.
@@ -157,19 +160,22 @@ class Reader(Generic[T]):
             InvalidEvent: as :meth:`one`; ``index`` says which of them it is.
 
         """
-        return self._read(text, self._many)
-
-    def _read(self, text: bytes, decoder: msgspec.json.Decoder[V]) -> tuple[V, Halves | None]:
         try:
-            return decoder.decode(text), None
+            return self._many.decode(text), None
         except (msgspec.DecodeError, RecursionError) as error:
-            halves = Halves.hidden_in(text)
-            if halves is None:
-                raise self._problem_of(text) from error
+            return self._read_halves(text, self._many, error)
+
+    def _read_halves(
+        self, text: bytes, decoder: msgspec.json.Decoder[V], error: Exception
+    ) -> tuple[V, Halves | None]:
+        """Read what could not be read as it is; ``error`` says why."""
+        halves = Halves.hidden_in(text)
+        if halves is None:
+            raise self._problem_of(text) from error
         try:
             return decoder.decode(halves.text), halves
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise self._problem_of(halves.text) from error
+        except (msgspec.DecodeError, RecursionError) as worse:
+            raise self._problem_of(halves.text) from worse
 
     def _problem_of(self, text: bytes) -> Problem:
         try:

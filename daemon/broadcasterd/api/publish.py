@@ -15,7 +15,7 @@ import trio
 from broadcasterd.access.grants import Grant
 from broadcasterd.access.quotas import Wait
 from broadcasterd.api.auth import token_expired
-from broadcasterd.api.bodies import next_piece, whole_body
+from broadcasterd.api.bodies import EVENT_BYTES, next_piece, whole_body
 from broadcasterd.api.formats import (
     JSON_TYPE,
     EventStream,
@@ -35,9 +35,6 @@ from broadcasterd.core.reasons import EndReason
 from broadcasterd.errors import Draining, Problem, ShortOfMemory, TooMany, TooSlow
 from broadcasterd.memory.account import Holding
 from broadcasterd.memory.holdings import REQUEST_BYTES
-
-EVENT_BYTES = 512
-"""Memory that an event of an array takes beside its data, until it is in the log (measured)."""
 
 DRAFT_BYTES = 112
 """Memory that an event of a stream takes beside its data, while it is held back (measured)."""
@@ -135,6 +132,8 @@ async def publish(
 
 def _take(events: Sequence[EncodedEvent], grant: Grant, hub: Hub) -> Wait | None:
     """Let the grant's subject publish events, or return its wait."""
+    if grant.subject is None:
+        return None  # nobody's publishing is limited
     size = sum([len(event.block) for event in events])
     return hub.quotas.take(grant.subject, events=len(events), size=size)
 
@@ -151,8 +150,7 @@ async def _encode_all(
     """Encode all events or none; let other tasks run in between, for there may be thousands."""
     encoded: list[EncodedEvent] = []
     limits = hub.settings.sessions
-    if isinstance(events, tuple):  # of one, as nearly always
-        held.take(EVENT_BYTES)
+    if isinstance(events, tuple):  # of one, as nearly always, which is counted with the body
         return [encode(event, limits, grant.subject) for event in events]
 
     def encode_one(event: Event) -> None:

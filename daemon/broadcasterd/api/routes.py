@@ -84,16 +84,35 @@ class Api:
         answer: Answer | LongAnswer | Stream
         try:
             answer = await route.handler(self, call, route.admit(self.guard, call))
-            status = HTTPStatus.OK if isinstance(answer, Stream) else answer.status
-        except Problem as problem:
-            self.hub.counts.turned_away(problem.cause)
-            answer, status = problem_answer(problem), problem.status
         except ClientDisconnected:
-            answer, status = NOTHING, CLIENT_GONE  # nobody is there to read it
+            self._count(route, call, CLIENT_GONE, began)
+            return NOTHING  # nobody is there to read it
         except Exception as error:  # noqa: BLE001 (one request's failure is its own)
-            self.hub.counts.failed_requests += 1
-            answer = problem_answer(from_crash(error))
-            status = answer.status
+            answer = self._answer_to(error)
+        self._count(route, call, answer.status, began)
+        return answer
+
+    def answer_at_once(self, route: Route, call: Call) -> Answer | Stream | None:
+        """Return the response to a request to listen; ``None`` if it may have to be waited for."""
+        if route.handler is not _listen or self.hub.engine.is_shared or pages.wants_page(call.head):
+            return None
+        began = perf_counter()
+        answer: Answer | Stream
+        try:
+            answer = _listen_at_once(self, call, route.admit(self.guard, call))
+        except Exception as error:  # noqa: BLE001 (one request's failure is its own)
+            answer = self._answer_to(error)
+        self._count(route, call, answer.status, began)
+        return answer
+
+    def _answer_to(self, error: Exception) -> Answer:
+        if isinstance(error, Problem):
+            self.hub.counts.turned_away(error.cause)
+            return problem_answer(error)
+        self.hub.counts.failed_requests += 1
+        return problem_answer(from_crash(error))
+
+    def _count(self, route: Route, call: Call, status: int, began: float) -> None:
         if route.handler is _publish:
             by_status = self.hub.counts.publishes[format_of(call.head)]
         else:
@@ -101,15 +120,6 @@ class Api:
             requests.durations.record(perf_counter() - began)
             by_status = requests.by_status
         by_status[status] = by_status.get(status, 0) + 1
-        return answer
-
-    def listens_at_once(self, route: Route, call: Call) -> bool:
-        """Whether a request is one to listen that is answered without any wait."""
-        return (
-            route.handler is _listen
-            and not self.hub.engine.is_shared
-            and not pages.wants_page(call.head)
-        )
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -183,13 +193,17 @@ async def _listen(api: Api, call: Call, grant: Grant) -> Answer | LongAnswer | S
             return NOTHING
         return json_answer(found) if isinstance(found, dict) else long_json_answer(found)
     if api.hub.engine.is_shared:
-        admission = await admit_when_ready(call.head, name, grant, api.hub)
-    else:
-        admission = admit(call.head, name, grant, api.hub)
-    return NOTHING if isinstance(admission, Over) else _stream(admission)
+        return _stream(await admit_when_ready(call.head, name, grant, api.hub))
+    return _listen_at_once(api, call, grant)
 
 
-def _stream(admission: Admission | TurnedAway) -> Answer | Stream:
+def _listen_at_once(api: Api, call: Call, grant: Grant) -> Answer | Stream:
+    return _stream(admit(call.head, call.path["session"], grant, api.hub))
+
+
+def _stream(admission: Admission | TurnedAway | Over) -> Answer | Stream:
+    if isinstance(admission, Over):
+        return NOTHING
     if isinstance(admission, TurnedAway):
         return Answer(headers=STREAM_HEADERS, body=admission.body)
     return Stream(admission, STREAM_HEADERS)

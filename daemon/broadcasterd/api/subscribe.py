@@ -104,8 +104,10 @@ def start_of(head: Head) -> Start:
         BadRequest: the starting point has no known form.
 
     """
-    # Header values arrive as Latin-1, but this one is UTF-8 (WHATWG HTML §9.2.2).
-    header = head.headers.get("last-event-id", "").encode("latin-1").decode(errors="replace")
+    header = head.headers.get("last-event-id")
+    if header is not None:
+        # Header values arrive as Latin-1, but this one is UTF-8 (WHATWG HTML §9.2.2).
+        header = header.encode("latin-1").decode(errors="replace")
     start = parse_start(header, head.query)
     if isinstance(start, ById) and len(start.event_id) > MAX_ID_CHARS:
         msg = f"an event id has at most {MAX_ID_CHARS} characters"

@@ -68,9 +68,10 @@ class Batch:
         self._entries = entries
         self._unchunked: Batch | None = None
         self.offered = offered
-        self.frames = b"".join([entry.frame for entry in entries])
-        self.size = len(self.frames)
         self.count = len(entries)
+        is_one = self.count == 1
+        self.frames = entries[0].frame if is_one else b"".join([entry.frame for entry in entries])
+        self.size = len(self.frames)
         self.start = entries[0].seq - 1
         self.end = entries[-1].seq
         previous = previous or Mark()

@@ -101,6 +101,10 @@ class DurableSession(Session):
     # Publishing
 
     @override
+    def _does_at_once(self, event: EncodedEvent) -> bool:
+        return False  # the engine is waited for
+
+    @override
     async def _handle(self, message: Message) -> None:
         staging = Staging(self.log)
         self._is_staging = True
@@ -142,7 +146,7 @@ class DurableSession(Session):
             await self._wait_for_engine(staging.events)
             self._check_stays()
             self.keeping.count_as_told(staging.size)
-        fresh = Fresh()
+        fresh = Fresh(self.log.last)
         now = self.now()  # for all of them: they came into the log together
         is_told = staging.is_settled
         for publication, events, receipt in staging:

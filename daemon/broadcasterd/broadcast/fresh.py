@@ -16,18 +16,22 @@ MAX_BATCH_EVENTS = 250
 class Fresh:
     """Events that were logged and not broadcast yet, and the bytes of their frames.
 
-    Attributes:
+    Args:
         offered: the last event before the publications that they are from.
+
+    Attributes:
         since: when the first of them was logged, on the clock of durations.
+        is_much: whether there is enough to broadcast.
 
     """
 
-    __slots__ = ("entries", "offered", "since", "size")
+    __slots__ = ("entries", "is_much", "offered", "since", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, offered: int) -> None:
+        self.offered = offered
         self.entries: list[Entry] = []
         self.size = 0
-        self.offered = 0
+        self.is_much = False
         self.since = 0.0
 
     def add(self, entry: Entry) -> bool:
@@ -36,9 +40,10 @@ class Fresh:
             self.since = perf_counter()
         self.entries.append(entry)
         self.size += len(entry.frame)
-        return self.size >= MAX_BATCH_BYTES or len(self.entries) >= MAX_BATCH_EVENTS
+        self.is_much = self.size >= MAX_BATCH_BYTES or len(self.entries) >= MAX_BATCH_EVENTS
+        return self.is_much
 
     def take(self) -> list[Entry]:
         """Return the events, to be broadcast now."""
-        entries, self.entries, self.size = self.entries, [], 0
+        entries, self.entries, self.size, self.is_much = self.entries, [], 0, False
         return entries

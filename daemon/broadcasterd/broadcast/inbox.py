@@ -146,4 +146,11 @@ class Nudge:
     """A message to the session task: there is something to look at."""
 
 
-Message = Publication | Heartbeat | Nudge
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A message to the session task: what was done for it has failed, and so does it."""
+
+    error: Exception
+
+
+Message = Publication | Heartbeat | Nudge | Failure

@@ -43,8 +43,9 @@ class Poller:
 
     def add(self, sock: socket.socket, polled: Polled) -> None:
         """Begin to wait for data from the client."""
-        self._epoll.register(sock.fileno(), _HEARING)
-        self._polled[sock.fileno()] = polled
+        number = sock.fileno()
+        self._epoll.register(number, _HEARING)
+        self._polled[number] = polled
 
     def await_room(self, sock: socket.socket, *, wanted: bool) -> None:
         """Wait for room to write as well, or no longer."""

@@ -24,6 +24,11 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     first_id: str | None
     last_id: str | None
 
+    @classmethod
+    def of_one(cls, event_id: str, *, accepted: bool) -> Receipt:
+        """Return the receipt for a single event."""
+        return cls(int(accepted), int(not accepted), event_id, event_id)
+
 
 class Publication:
     """Events on their way into a log, and the receipt on its way back.

@@ -3,7 +3,8 @@
 Publishers come through a bounded channel, so that a busy session slows them down instead of
 growing. The task stamps and encodes each event once, appends it to the log, and hands it to
 every subscriber. Everything else (attach, end, expire) is a synchronous method: between two
-checkpoints of this task nothing else can run, which is all the mutual exclusion there is.
+checkpoints of this task nothing else can run, which is all the mutual exclusion there is. So
+while the task waits for a message, whoever publishes a single event does that for it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import trio
 
 from broadcasterd.broadcast.batch import Batch, Mark
 from broadcasterd.broadcast.clock import Clock
-from broadcasterd.broadcast.fresh import MAX_BATCH_EVENTS, Fresh
-from broadcasterd.broadcast.inbox import Heartbeat, Inbox, Message
+from broadcasterd.broadcast.fresh import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Fresh
+from broadcasterd.broadcast.inbox import Failure, Heartbeat, Inbox, Message
 from broadcasterd.broadcast.publication import Publication, Receipt, ReceiptBook
 from broadcasterd.broadcast.slices import SLICE, for_each
 from broadcasterd.broadcast.subscriber import Subscriber
@@ -93,6 +94,7 @@ class Session:
         self.ending: EndReason | None = None
         self.opened_at = self.active_at = self.published_at = self._written_at = self.now()
         self._inbox: Inbox[Message] = Inbox(INBOX_PUBLICATIONS)
+        self._fresh: Fresh | None = None  # what publishers logged, and is to be broadcast
         self._mark = Mark()
         self._emptied: trio.Event | None = None  # while the last subscribers are waited for
 
@@ -137,8 +139,10 @@ class Session:
             TooLarge: an event cannot be retained; none was accepted.
 
         """
-        publication = Publication(events)
         await trio.lowlevel.checkpoint_if_cancelled()
+        if len(events) == 1 and self._does_at_once(events[0]):
+            return await self._publish_at_once(events[0])
+        publication = Publication(events)
         try:
             try:
                 self._inbox.send_nowait(publication)  # and wait once, for the receipt
@@ -150,6 +154,52 @@ class Session:
         if publication.receipt is None:
             raise publication.problem or self._refusal()
         return publication.receipt
+
+    def _does_at_once(self, event: EncodedEvent) -> bool:
+        """Whether the task waits for a message, and all that there is to do is little."""
+        return (
+            self._inbox.is_waited_for
+            and len(event.block) < MAX_BATCH_BYTES
+            and len(self.subscribers) < SLICE
+            and (self._fresh is None or not self._fresh.is_much)
+        )
+
+    async def _publish_at_once(self, event: EncodedEvent) -> Receipt:
+        """Publish an event without the task: two switches take as long as all the rest.
+
+        Others may publish to the session at the same time. All of them log their events, and the
+        first of them that goes on broadcasts them together.
+        """
+        try:
+            receipt = self._log_for_task(event)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            if self._fresh is not None and self._inbox.is_waited_for:  # else the task does it
+                self._broadcast_at_once(self._take_fresh())
+        except Problem:
+            raise
+        except Exception as error:  # noqa: BLE001 (the task fails with it)
+            self._inbox.send_nowait(Failure(error))
+            raise self._refusal() from None
+        return receipt
+
+    def _log_for_task(self, event: EncodedEvent) -> Receipt:
+        self._check_stays()
+        self.log.check_fit((event,))
+        if self._fresh is None:
+            self._fresh = Fresh(self.log.last)
+        now = self._moment_to_log()
+        duplicate = self.log.duplicate_of(event.key)
+        if duplicate is not None:
+            self.counts.duplicates += 1
+            return Receipt.of_one(self.log.id_of(duplicate), accepted=False)
+        entry = self.log.append(event.block, now=now, ttl=event.ttl, key=event.key)
+        self._fresh.add(entry)
+        return Receipt.of_one(self.log.id_of(entry.seq), accepted=True)
+
+    def _take_fresh(self) -> Fresh:
+        """Return what publishers logged, to go on with."""
+        fresh, self._fresh = self._fresh or Fresh(self.log.last), None
+        return fresh
 
     def _refusal(self) -> Problem:
         if self.ending is EndReason.SESSION_CLOSED:
@@ -177,8 +227,7 @@ class Session:
 
     def attach(self, subscriber: Subscriber) -> None:
         """Take a subscriber in and start to deliver; it gets all events after its cursor."""
-        self.active_at = self.now()
-        had_room = len(self.subscribers) < self.limits.max_subscribers_per_session
+        had_room = len(self.subscribers) < self._settings.sessions.max_subscribers_per_session
         had_room &= self._registry.opened(subscriber)
         self.subscribers[subscriber] = None
         if self.ending is EndReason.CRASHED:
@@ -277,6 +326,7 @@ class Session:
 
     async def _finish(self) -> None:
         assert self.ending is not None  # noqa: S101 (only `end` closes the inbox)
+        await self._broadcast(self._take_fresh())
         with trio.move_on_after(FINISH_TIMEOUT_S):
             for subscriber in tuple(self.subscribers):
                 subscriber.finish(self.ending)
@@ -290,13 +340,18 @@ class Session:
 
     async def _handle(self, message: Message) -> None:
         """Handle a message, and with it whatever else has come meanwhile."""
-        fresh = Fresh()
+        fresh = self._take_fresh()
+        if fresh.is_much:
+            await self._broadcast(fresh)
         following: Message | None = message
         while following is not None:
-            if isinstance(following, Heartbeat):
-                await self._heartbeat()
-            elif isinstance(following, Publication):
-                await self._accept(following, fresh)
+            match following:
+                case Publication():
+                    await self._accept(following, fresh)
+                case Heartbeat():
+                    await self._heartbeat()
+                case Failure(error):
+                    raise error
             following = self._next()
         await self._broadcast(fresh)
 
@@ -305,17 +360,23 @@ class Session:
         outcome: Receipt | Problem | None = None
         try:
             self._check_stays()
-            for event in publication.events:
-                self.log.check_fits(event.block, ttl=event.ttl, key=event.key)
+            self.log.check_fit(publication.events)
             receipt = ReceiptBook(self.log)
             if not fresh.entries:
                 fresh.offered = self.log.last
             now = self._moment_to_log()
             for count, event in enumerate(publication.events, start=1):
-                entry = self._append(event, receipt, now)
-                is_much = entry is not None and fresh.add(entry)
-                if is_much or count % MAX_BATCH_EVENTS == 0:  # where all are duplicates, too
+                if (seq := self.log.duplicate_of(event.key)) is not None:
+                    receipt.note(seq, accepted=False)
+                else:
+                    entry = self.log.append(
+                        event.block, now=now, ttl=event.ttl, key=event.key, more=True
+                    )
+                    receipt.note(entry.seq, accepted=True)
+                    fresh.add(entry)
+                if fresh.is_much or count % MAX_BATCH_EVENTS == 0:  # where all are duplicates, too
                     # A body may hold thousands of events: let readers catch up meanwhile.
+                    self.log.keep_bounds(now)
                     await self._spread(fresh)
                     now = self._moment_to_log()
             outcome = receipt.issue()
@@ -323,6 +384,7 @@ class Session:
         except Problem as problem:
             outcome = problem
         finally:
+            self.log.keep_bounds(self.now())
             # It may have been cut short.
             publication.settle(self._refusal() if outcome is None else outcome)
 
@@ -331,15 +393,6 @@ class Session:
         now = self.active_at = self.published_at = self.now()
         self.log.expire(now)
         return now
-
-    def _append(self, event: EncodedEvent, receipt: ReceiptBook, now: float) -> Entry | None:
-        duplicate = self.log.duplicate_of(event.key)
-        if duplicate is not None:
-            receipt.note(duplicate, accepted=False)
-            return None
-        entry = self.log.append(event.block, now=now, ttl=event.ttl, key=event.key)
-        receipt.note(entry.seq, accepted=True)
-        return entry
 
     def _log(self, seq: int, event: EncodedEvent, now: float) -> Entry:
         """Log an event that the engine has."""
@@ -360,16 +413,26 @@ class Session:
 
     async def _broadcast(self, fresh: Fresh) -> None:
         """Deliver what is new to every subscriber; let others run in between."""
-        if not fresh.entries:
+        if len(self.subscribers) < SLICE:
+            self._broadcast_at_once(fresh)
             return
-        if not self.subscribers:  # whoever comes begins with what is in the log
-            self.counts.events += len(fresh.take())
+        if not fresh.entries:
             return
         subscribers, batch = tuple(self.subscribers), self._batch_of(fresh)
         for start in range(0, len(subscribers), SLICE):
             self._deliver(batch, subscribers[start : start + SLICE])
             if start + SLICE <= len(subscribers):
                 await trio.lowlevel.checkpoint()
+        self.counts.fan_out.record(perf_counter() - fresh.since)
+
+    def _broadcast_at_once(self, fresh: Fresh) -> None:
+        """Deliver what is new to every subscriber, of whom there are few."""
+        if not fresh.entries:
+            return
+        if not self.subscribers:  # whoever comes begins with what is in the log
+            self.counts.events += len(fresh.take())
+            return
+        self._deliver(self._batch_of(fresh), tuple(self.subscribers))
         self.counts.fan_out.record(perf_counter() - fresh.since)
 
     def _batch_of(self, fresh: Fresh) -> Batch:

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from broadcasterd.broadcast.clock import Clock
 from broadcasterd.broadcast.fresh import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Fresh
-from broadcasterd.broadcast.inbox import Heartbeat, Message, Nudge
+from broadcasterd.broadcast.inbox import Failure, Heartbeat, Message, Nudge
 from broadcasterd.broadcast.publication import Receipt
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.slices import SLICE, for_each
@@ -92,7 +92,6 @@ class SharedSession(Session):
         self._drop = drop
         self._arrived: deque[Arrived] = deque()
         self._arrived_bytes = 0
-        self._problem: Exception | None = None
         self._is_nudged = False
         self._has_followed = False  # or tried to: then the engine goes on to try
         self._attempt: _Attempt | None = None
@@ -123,8 +122,7 @@ class SharedSession(Session):
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.ending is not None:
             raise self._refusal()
-        for event in events:
-            self.log.check_fits(event.block, ttl=event.ttl, key=event.key)
+        self.log.check_fit(events)
         self.active_at = self.published_at = self.now()
         if not events:
             return Receipt(0, 0, None, None)
@@ -206,22 +204,16 @@ class SharedSession(Session):
 
     def _take_now(self, events: Sequence[KeptEvent]) -> None:
         """Log and broadcast what has come, for the task, which waits for a message."""
-        since = perf_counter()
         try:
-            fresh = Fresh()
-            fresh.offered, last = self.log.last, self.log.last
-            now = self.now()
+            last, now = self.log.last, self.now()
+            fresh = Fresh(last)
+            fresh.since = perf_counter()
             fresh.entries = [
                 self._log(kept.seq, kept.event, now) for kept in events if kept.seq > last
             ]
-            if self.subscribers and fresh.entries:
-                self._deliver(self._batch_of(fresh), tuple(self.subscribers))
-                self.counts.fan_out.record(perf_counter() - since)
-            else:
-                self.counts.events += len(fresh.entries)
+            self._broadcast_at_once(fresh)
         except Exception as error:  # noqa: BLE001 (the task fails with it)
-            self._problem = error
-            self._nudge()
+            self._inbox.send_nowait(Failure(error))
         self._tell_news()
 
     def over(self) -> None:
@@ -264,10 +256,11 @@ class SharedSession(Session):
         following: Message | None = message
         while following is not None:
             self._is_nudged = False
-            if self._problem is not None:
-                raise self._problem
-            if isinstance(following, Heartbeat):
-                await self._heartbeat()
+            match following:
+                case Heartbeat():
+                    await self._heartbeat()
+                case Failure(error):
+                    raise error
             if self._attempt is not None:
                 await self._fill()
             await self._take_all()
@@ -292,8 +285,7 @@ class SharedSession(Session):
 
     async def _take_all(self) -> None:
         """Log and broadcast what has come."""
-        fresh = Fresh()
-        fresh.offered = self.log.last
+        fresh = Fresh(self.log.last)
         now = self.now()
         while self._arrived:
             arrived = self._arrived.popleft()

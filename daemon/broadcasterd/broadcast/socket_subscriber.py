@@ -314,19 +314,19 @@ class SocketSubscriber(Subscriber):
 
     def _write_some(self) -> bool:
         """Write what the socket takes now, up to a limit; return whether there is more."""
-        self._is_not_live()
+        if self._live_at is not None:
+            self._is_not_live()
         if self._pending:
             self._pending = self._pending[self._send(self._pending) :]
         log = self.feed.log
         if self.cursor < log.floor:
             self._check_lag(log.last)
-        if not self._pending and (gap := self._take_gap()):
+        if self._gap is not None and not self._pending and (gap := self._take_gap()):
             self._pending = memoryview(self._framed(gap))
             self._pending = self._pending[self._send(self._pending) :]
         if self.closed or self._pending:
             return not self.closed
-        run = self._next_run()
-        if run is not None:
+        if self.cursor < log.last and (run := self._next_run()) is not None:
             sent = self._send(run.frames)
             self._leave_off(run, sent)
             if self._pending or self.cursor < log.last:

@@ -52,8 +52,7 @@ class Staging:
     def add(self, publication: Publication) -> None:
         """Place the events of a publication, or settle it with what is wrong with it."""
         try:
-            for event in publication.events:
-                self._log.check_fits(event.block, ttl=event.ttl, key=event.key)
+            self._log.check_fit(publication.events)
         except Problem as problem:
             publication.settle(problem)
             return

@@ -140,13 +140,12 @@ class Subscribers:
 
         Others that were admitted at the same time may have come first.
         """
-        used_up = self._quotas.used_up_by_streams(subscriber.peer, subscriber.subject)
-        had_room = used_up is None and not self.are_full
+        had_room = not self.are_full
         self.by_id[subscriber.stream_id] = subscriber
         self.counts.streams_opened += 1
-        self._count_sent(subscriber, -1)  # by an earlier process
-        self._quotas.stream_opened(subscriber.peer, subscriber.subject)
-        return had_room
+        if subscriber.sent_bytes:
+            self._count_sent(subscriber, -1)  # by an earlier process
+        return self._quotas.stream_opened(subscriber.peer, subscriber.subject) and had_room
 
     def ended(self, subscriber: Subscriber, reason: EndReason) -> None:
         """Count and record the end of a stream."""

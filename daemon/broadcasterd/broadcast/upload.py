@@ -39,6 +39,8 @@ class Upload(Holding):
 
         """
         quotas, subject = self._quotas, self._subject
+        if subject is None:
+            return self
         if quotas.publishing_of_subject[subject] >= quotas.limits.max_publishing_per_subject:
             raise UsedUp("max_publishing_per_subject")
         quotas.publishing_of_subject.add(subject)
@@ -59,9 +61,10 @@ class Upload(Holding):
         """
         pending, subject, grown = self._quotas.pending_of_subject, self._subject, size - self.bytes
         super().hold(size)
+        if subject is None:
+            return
         if grown > 0:
-            pending.add(subject, grown)
-            if pending[subject] > self._quotas.limits.max_pending_bytes_per_subject:
+            if pending.add(subject, grown) > self._quotas.limits.max_pending_bytes_per_subject:
                 raise UsedUp("max_pending_bytes_per_subject")
         elif grown:
             pending.remove(subject, -grown)

@@ -186,6 +186,21 @@ class History:
         self._let_go(0, oldest.drop(index))
         return seq, at, key
 
+    def drop_first(self, most: int) -> tuple[int, float] | None:
+        """Drop several of the oldest events at once, of one segment and ``most`` at most.
+
+        Return the number of the newest of them, and when it came; ``None``, and nothing is dropped,
+        where each is to be looked at.
+        """
+        oldest = self.segments[0]
+        if oldest.holes or oldest.ttls is not None or oldest.keys is not None:
+            return None
+        count = min(most, len(oldest))
+        newest = oldest.head + count - 1
+        seq, at = oldest.seqs[newest], oldest.times[newest]
+        self._let_go(0, oldest.drop_first(count), count)
+        return seq, at
+
     def drop_oldest_segment(self) -> Segment:
         """Drop all events of the oldest segment, and return it."""
         oldest = self.segments.pop(0)
@@ -215,10 +230,10 @@ class History:
         if self.segments:
             self.segments[0].release()
 
-    def _let_go(self, place: int, cost: int) -> None:
-        """Count an event of a segment as dropped, and let go of the segment if it is time to."""
+    def _let_go(self, place: int, cost: int, count: int = 1) -> None:
+        """Count events of a segment as dropped, and let go of the segment if it is time to."""
         segment = self.segments[place]
-        self.count -= 1
+        self.count -= count
         self.bytes -= cost
         self._account.bytes -= cost
         if segment.head == len(segment.ends):

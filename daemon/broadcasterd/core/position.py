@@ -55,6 +55,8 @@ class ById:
     event_id: str
 
 
+_FIRST = First()  # as nearly all ask
+
 From = First | Now | Last | Since
 Start = From | ById
 
@@ -92,7 +94,7 @@ def _id_of(text: str) -> str:
 def parse_from(where: str) -> From:
     """Parse the query's ``from``: empty, ``start``, ``now``, ``last:N`` or an RFC 3339 time."""
     if where in {"", "start"}:
-        return First()
+        return _FIRST
     if where == "now":
         return Now()
     if match := _LAST.fullmatch(where):

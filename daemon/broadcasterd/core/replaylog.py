@@ -18,23 +18,21 @@ awaits. Times are seconds on a monotonic clock that the caller reads.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 
+from broadcasterd.core.cost import check_block_fits, surely_fits
+from broadcasterd.core.event import EncodedEvent
 from broadcasterd.core.expiries import Expiries
 from broadcasterd.core.history import History
 from broadcasterd.core.keys import KeyIndex
 from broadcasterd.core.position import ById, First, Last, Now, Since, Start
 from broadcasterd.core.run import Run
-from broadcasterd.core.segment import Entry, Segment, cost_of
+from broadcasterd.core.segment import Entry, Segment
 from broadcasterd.core.wire import encode_frame
-from broadcasterd.errors import TooLarge
 from broadcasterd.figures.counts import Counts
 from broadcasterd.memory.account import Account
-
-_ID_ROOM_BYTES = 64
-"""The most that the id line and the chunk framing add to a block."""
 
 Block = bytes  # `bytes` is something else inside the log
 
@@ -145,18 +143,34 @@ class ReplayLog:
         found = (seq for seq in self._keys.candidates(key) if self._history.key_of(seq) == key)
         return next(found, None)
 
-    def check_fits(self, block: Block, *, ttl: float | None = None, key: str | None = None) -> None:
-        """Raise TooLarge for a block that could never be retained."""
-        check_block_fits(block, ttl=ttl, key=key, max_bytes=self._max_bytes)
+    def check_fit(self, events: Iterable[EncodedEvent]) -> None:
+        """Raise TooLarge if any of some events could never be retained."""
+        room = surely_fits(self._max_bytes)
+        for event in events:
+            if event.key is not None or len(event.block) > room:
+                check_block_fits(
+                    event.block, ttl=event.ttl, key=event.key, max_bytes=self._max_bytes
+                )
 
     def append(
-        self, block: Block, *, now: float, ttl: float | None = None, key: str | None = None
+        self,
+        block: Block,
+        *,
+        now: float,
+        ttl: float | None = None,
+        key: str | None = None,
+        more: bool = False,
     ) -> Entry:
         """Retain a block under the next id, evicting the oldest as the bounds require.
 
-        One that could never be retained is evicted at once: ask :meth:`check_fits` before.
+        With ``more``, others follow at once and :meth:`keep_bounds` comes last: nothing is evicted
+        before. A block that could never be retained is evicted: ask :meth:`check_fit` before.
         """
-        return self.put(self.last + 1, block, now=now, ttl=ttl, key=key)
+        self.last += 1
+        entry = self._retain(self.last, encode_frame(self.id_of(self.last), block), now, ttl, key)
+        if not more:
+            self.keep_bounds(now)
+        return entry
 
     def put(
         self,
@@ -171,13 +185,15 @@ class ReplayLog:
 
         One that does not fit, since the bounds are tighter by now, is evicted at once.
         """
-        self.last = seq
-        frame = encode_frame(self.id_of(seq), block)
-        entry = self._retain(seq, frame, now, ttl, key)
-        if self._over_bounds():
+        self.last = seq - 1
+        return self.append(block, now=now, ttl=ttl, key=key)
+
+    def keep_bounds(self, now: float) -> None:
+        """Evict the oldest events as the bounds require."""
+        history = self._history
+        if history.count > self._max_events or history.bytes > self._max_bytes:
             self.expire(now)  # expired events make room first: nobody loses them
             self._keep_bounds()
-        return entry
 
     def since(self, cursor: int, *, max_bytes: int, max_events: int | None = None) -> list[Entry]:
         """Return the retained events after ``cursor``, oldest first.
@@ -320,17 +336,20 @@ class ReplayLog:
             self._remember_short_lived(appended_at + ttl, seq)
         return entry
 
-    def _over_bounds(self) -> bool:
-        return self._history.count > self._max_events or self._history.bytes > self._max_bytes
-
     def _keep_bounds(self) -> None:
         history = self._history
         while history.count > self._max_events or history.bytes > self._max_bytes:
-            self._evict_oldest()
+            excess = history.count - self._max_events
+            if excess > 1 and (newest := history.drop_first(excess)) is not None:
+                self.floor, self.floor_at = newest
+            else:
+                self._evict_oldest()
+        if len(self._short_lived) > 2 * self._max_events:
+            self._prune_short_lived()
 
     def _remember_short_lived(self, expires_at: float, seq: int) -> None:
         self._short_lived.push(expires_at, seq)
-        if len(self._short_lived) > 2 * self._max_events:
+        if len(self._short_lived) > 2 * max(self._max_events, self._history.count):
             self._prune_short_lived()
 
     def _prune_short_lived(self) -> None:
@@ -367,15 +386,3 @@ class ReplayLog:
         self._history.give_back()
         self._prune_short_lived()
         self._keys.compact()
-
-
-def check_block_fits(
-    block: Block, *, max_bytes: int, ttl: float | None = None, key: str | None = None
-) -> None:
-    """Raise TooLarge for a block that, with its ttl and key, no log of the size could retain."""
-    if cost_of(len(block) + _ID_ROOM_BYTES, has_ttl=ttl is not None, key=key) > max_bytes:
-        msg = (
-            f"an event of {len(block)} bytes does not fit into what a session retains "
-            f"(sessions.max_history_bytes is {max_bytes})"
-        )
-        raise TooLarge(msg)

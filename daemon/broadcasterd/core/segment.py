@@ -26,19 +26,13 @@ from mmap import MADV_DONTNEED, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, PAG
 import msgspec
 from typing_extensions import override
 
+from broadcasterd.core.cost import (
+    ENTRY_OVERHEAD_BYTES,
+    OWN_TTL_OVERHEAD_BYTES,
+    cost_of,
+    key_cost,
+)
 from broadcasterd.core.keys import GrowingKeyRow, KeyRow
-
-ENTRY_OVERHEAD_BYTES = 32
-"""The memory of an event beside its frame: its place in three arrays (20), its share of the room
-for more there, and of what was dropped and is in the buffer still."""
-
-OWN_TTL_OVERHEAD_BYTES = 32
-"""The same for a ttl of its own: an item of an array (8), and one of a heap of those that expire
-(16), which may be there a while longer than the event."""
-
-KEY_OVERHEAD_BYTES = 32
-"""The same for an idempotency key, beside its text: where that ends (4), and its slot in the index
-(12 to 24)."""
 
 LARGE_BYTES = 16 * 1024
 """A frame above it has a segment of its own, so that readers who are in the middle of it can keep a
@@ -68,20 +62,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     def cost(self) -> int:
         """Bytes of memory accounted to this event."""
         return cost_of(len(self.frame), has_ttl=self.ttl is not None, key=self.key)
-
-
-def cost_of(frame_bytes: int, *, has_ttl: bool, key: str | None) -> int:
-    """Return the bytes of memory that a retained event is accounted as."""
-    cost = frame_bytes + ENTRY_OVERHEAD_BYTES
-    if has_ttl:
-        cost += OWN_TTL_OVERHEAD_BYTES
-    if key is not None:
-        cost += _key_cost(key)
-    return cost
-
-
-def _key_cost(key: str | None) -> int:
-    return 0 if key is None else KEY_OVERHEAD_BYTES + len(key.encode())
 
 
 class Segment:
@@ -144,7 +124,7 @@ class Segment:
         if ttls is not None:
             self.cost += OWN_TTL_OVERHEAD_BYTES * sum(ttl != inf for ttl in ttls)
         if keys is not None:
-            self.cost += sum(map(_key_cost, keys))
+            self.cost += sum(map(key_cost, keys))
         self.head = 0
         self.wasted = 0
         self.holes: set[int] | None = None
@@ -260,7 +240,7 @@ class Segment:
         if ttls is not None and ttls[index] != inf:
             cost += OWN_TTL_OVERHEAD_BYTES
         if keys is not None:
-            cost += _key_cost(keys[index])
+            cost += key_cost(keys[index])
         self.cost -= cost
         self.wasted += size
         if index != self.head:
@@ -271,6 +251,18 @@ class Segment:
             while self.holes and self.head in self.holes:
                 self.holes.remove(self.head)
                 self.head += 1
+        return cost
+
+    def drop_first(self, count: int) -> int:
+        """Drop the first so many that are left; return what they were accounted as.
+
+        There is none with a ttl of its own or a key, and no hole.
+        """
+        size = self.ends[self.head + count - 1] - self.start_of(self.head)
+        cost = size + ENTRY_OVERHEAD_BYTES * count
+        self.head += count
+        self.cost -= cost
+        self.wasted += size
         return cost
 
     def release(self) -> None:
@@ -343,7 +335,7 @@ class Tail(Segment):
             cost += OWN_TTL_OVERHEAD_BYTES if ttl is not None else 0
         if key is not None or self.keys is not None:
             self._all_keys(len(self.seqs) - 1).append(key)
-            cost += _key_cost(key)
+            cost += key_cost(key)
         self.cost += cost
         return cost
 

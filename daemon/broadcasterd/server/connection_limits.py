@@ -125,7 +125,7 @@ class ConnectionLimits:
         """
         group = self._group_of(address)
         limits = self._settings.limits
-        if self.taken >= min(limits.max_connections, self._fitting):
+        if self.taken >= limits.max_connections or self.taken >= self._fitting:
             self._refuse("limits.max_connections", peer=address)
             return None
         if self._is_crowded():
@@ -148,7 +148,9 @@ class ConnectionLimits:
         return place
 
     def _group_of(self, address: str) -> str | None:
-        return None if is_trusted(address, self._trusted) else client_group(address)
+        if self._trusted and is_trusted(address, self._trusted):
+            return None
+        return client_group(address)
 
     def _place(self, group: str | None) -> Place:
         self.taken += 1

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from http import HTTPStatus
-from typing import TypeVar
 
 import msgspec
 
@@ -22,7 +20,6 @@ from broadcasterd.api.cors import shared_with
 from broadcasterd.api.problems import problem_answer
 from broadcasterd.api.request import Head, parse_query
 from broadcasterd.api.routes import ROUTES, Api, Call, Route
-from broadcasterd.broadcast.poller import Poller
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.unchunked_subscriber import UnchunkedSubscriber
 from broadcasterd.core.session_name import NAME_PATTERN
@@ -35,8 +32,6 @@ from broadcasterd.server.responses import encode_head
 
 AnyAnswer = Answer | LongAnswer | Stream
 
-T = TypeVar("T")
-
 _PATHS = {"/v1/sessions/{session}/events", "/agent_network_sse/{session}", live.PATH}
 _ROUTES: dict[str, list[tuple[re.Pattern[str], Route]]] = defaultdict(list)
 for _route in ROUTES:
@@ -46,18 +41,20 @@ for _route in ROUTES:
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """A route, and the parameters of its path."""
+    """A route, and the parts of a target that has it."""
 
     route: Route
-    path: Mapping[str, str]
+    path: str
+    parameters: Mapping[str, str]
+    query: str
 
 
 def find(head: RequestHead) -> Found | None:
     """Return the route of a request that is served here; ``None`` where it is not."""
-    path = head.target.partition("?")[0]
+    path, _, query = head.target.partition("?")
     for pattern, route in _ROUTES.get(head.method, ()):
         if found := pattern.fullmatch(path):
-            return Found(route, found.groupdict())
+            return Found(route, path, found.groupdict(), query)
     return None
 
 
@@ -70,7 +67,6 @@ async def respond(
         ClientDisconnected: the rest of the request will never come.
 
     """
-    head = exchange.head
     if answer is None:
         try:
             call = _call(found, exchange, peer)
@@ -80,43 +76,26 @@ async def respond(
             answer = await api.answer(found.route, call)
     if exchange.was_cut_short:
         raise ClientDisconnected
-    headers = answer.headers
-    if (server := api.settings.server).cors_origins:
-        headers = {**headers, **shared_with(head.method, head.headers, server)}
     if isinstance(answer, Stream):
-        _detach(answer, encode(headers), exchange, api.hub.poller, peer)
+        begin(api, answer, exchange, peer)
     elif isinstance(answer, LongAnswer):
         exchange.connection.stream.hold(PIECE_BYTES)  # beside the bytes that are being sent
-        await exchange.begin(answer.status, encode(headers), b"")
+        await exchange.begin(answer.status, _fields(api, answer, exchange), b"")
         for piece in answer.pieces:
             await exchange.go_on(piece, more=True)
         await exchange.go_on(b"", more=False)
         exchange.connection.stream.hold(-PIECE_BYTES)
     else:
-        await exchange.answer(answer.status, encode(headers), answer.body)
+        await exchange.answer(answer.status, _fields(api, answer, exchange), answer.body)
 
 
-def answer_at_once(api: Api, found: Found, exchange: Exchange, peer: str) -> AnyAnswer | None:
+def answer_at_once(api: Api, found: Found, exchange: Exchange, peer: str) -> Answer | Stream | None:
     """Return the answer to a request to listen; ``None`` where it may have to be waited for."""
     try:
         call = _call(found, exchange, peer)
     except Problem as problem:
         return problem_answer(problem)
-    if not api.listens_at_once(found.route, call):
-        return None
-    return run_at_once(api.answer(found.route, call))
-
-
-def run_at_once(serving: Coroutine[object, None, T]) -> T:
-    """Return the result of what does not wait for anything."""
-    try:
-        serving.send(None)
-    except StopIteration as returned:
-        result: T = returned.value
-        return result
-    serving.close()
-    msg = "what was to be served at once had to wait"
-    raise RuntimeError(msg)
+    return api.answer_at_once(found.route, call)
 
 
 def _call(found: Found, exchange: Exchange, peer: str) -> Call:
@@ -127,21 +106,19 @@ def _call(found: Found, exchange: Exchange, peer: str) -> Call:
 
     """
     head = exchange.head
-    path, _, query = head.target.partition("?")
-    fields = parse_query(query.encode()) if query else ()
+    fields = parse_query(found.query.encode()) if found.query else ()
     return Call(
-        Head(head.method, path, fields, head.headers, peer, head.http_version),
+        Head(head.method, found.path, fields, head.headers, peer, head.http_version),
         exchange,
-        found.path,
+        found.parameters,
         exchange.connection.until_gone,
     )
 
 
-def _detach(
-    stream: Stream, fields: RawHeaders, exchange: Exchange, poller: Poller, peer: str
-) -> None:
+def begin(api: Api, stream: Stream, exchange: Exchange, peer: str) -> None:
     """Give the connection's socket to a subscriber, whose first write has the head, too."""
     admission = stream.admission
+    fields = _fields(api, stream, exchange)
     kind: type[SocketSubscriber] = UnchunkedSubscriber
     if exchange.head.http_version == "1.1":
         kind = SocketSubscriber
@@ -151,20 +128,24 @@ def _detach(
         kind(
             admission.session,
             exchange.connection.detach(),
-            poller,
+            api.hub.poller,
             stream_id=admission.stream_id,
             peer=peer,
             position=admission.position,
             subject=admission.subject,
             expires_at=admission.expires_at,
-            head=encode_head(HTTPStatus.OK, fields, closes=True),
+            head=encode_head(stream.status, fields, closes=True),
             opening=admission.opening,
         ),
     )
 
 
-def encode(headers: Mapping[str, str]) -> RawHeaders:
+def _fields(api: Api, answer: AnyAnswer, exchange: Exchange) -> RawHeaders:
     """Return an answer's fields as they are sent."""
+    headers, server = answer.headers, api.settings.server
+    if server.cors_origins:
+        head = exchange.head
+        headers = {**headers, **shared_with(head.method, head.headers, server)}
     return [*_encode(tuple(headers.items()))]
 
 

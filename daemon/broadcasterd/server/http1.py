@@ -100,7 +100,7 @@ class Http1:
         self._settings = settings
         self._poller = poller
         self._serve = serve
-        self._scope = trio.CancelScope()
+        self._scope: trio.CancelScope  # while it runs
         self._is_aborted = False
         self._phase = Phase.IDLE
         self._since = 0.0  # of the phase; while it writes, when its reader took some
@@ -142,6 +142,7 @@ class Http1:
 
         """
         self._since = trio.current_time()
+        self._scope = trio.CancelScope()
         try:
             with self._scope:
                 await self._serve_all()
@@ -484,9 +485,10 @@ class Exchange(Arriving):
     def _is_read(self) -> bool:
         """Whether all of the request has come; what has come of it by now is passed over."""
         reader = self.connection.reader
+        if reader.body_is_read:
+            return True
         try:
-            if not reader.body_is_read:
-                reader.next_piece()  # one at the most: what is in thousands of chunks takes long
+            reader.next_piece()  # one at the most: what is in thousands of chunks takes long
         except Problem:
             return False
         return reader.body_is_read
@@ -498,7 +500,10 @@ class Exchange(Arriving):
 
 
 def _has_length(fields: RawHeaders) -> bool:
-    return b"content-length" in [name for name, _ in fields]
+    for name, _ in fields:  # noqa: SIM110 (there are few, and this is done for each answer)
+        if name == b"content-length":
+            return True
+    return False
 
 
 class Watch:

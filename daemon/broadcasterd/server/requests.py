@@ -122,6 +122,8 @@ class RequestReader:
         if self._buffer[:2] == b"\r\n" and not self._skipped_a_line:
             self._skipped_a_line = True
             self._buffer = self._buffer[2:]  # some send one behind a body (RFC 9112 §2.2)
+        if not self._buffer:
+            return None
         end = self._buffer.find(b"\r\n\r\n", 0, self._max_head_bytes)
         if end < 0:
             self._check_beginning()
@@ -181,7 +183,7 @@ class RequestReader:
         framing = None if self._before is None else self._before.parse(block, version)
         if framing is None:
             framing = _parse_framing(block, version)
-            self._before = _Remembered.of(block, version, framing)
+            self._before = _Remembered.of(block, version, framing) if framing.length else None
         where, headers = _split_target(target.decode(), framing.headers)
         return RequestHead(
             method.decode(),
@@ -295,8 +297,8 @@ class _Remembered(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, block: bytes, version: str, framing: _Framing) -> _Remembered | None:
-        """Return what is remembered of fields, if it is worth it."""
-        if not framing.length or len(block) > MAX_REMEMBERED_BYTES:
+        """Return what is remembered of the fields of a body that has some, if it is worth it."""
+        if len(block) > MAX_REMEMBERED_BYTES:
             return None
         if (length := _LENGTH_FIELD.search(block)) is None:
             return None
@@ -329,6 +331,21 @@ def _parse_framing(block: bytes, version: str) -> _Framing:
     )
 
 
+_NAMES = {
+    written.encode(): name
+    for name in (
+        *("accept", "accept-encoding", "accept-language", "authorization", "cache-control"),
+        *("connection", "content-length", "content-type", "cookie", "host", "last-event-id"),
+        *("origin", "pragma", "referer", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"),
+        *("user-agent", "x-forwarded-for"),
+    )
+    for written in (name, name.title())
+}
+"""Those that most requests have, as most write them."""
+
+_SPACE = (b" ", b"\t")
+
+
 class _Fields:
     """Is told of header fields by llhttp."""
 
@@ -339,7 +356,10 @@ class _Fields:
         self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key, text = name.decode().lower(), value.decode("latin-1").rstrip(" \t")
+        key = _NAMES.get(name) or name.decode().lower()
+        text = value.decode("latin-1")
+        if value[-1:] in _SPACE:
+            text = text.rstrip(" \t")
         if key in self.fields:  # RFC 9110 §5.3; RFC 6265 §5.4
             text = f"{self.fields[key]}{'; ' if key == 'cookie' else ', '}{text}"
         self.fields[key] = text
@@ -391,6 +411,7 @@ def _split_target(target: str, fields: dict[str, str]) -> tuple[str, dict[str, s
 
 
 def _has_word(fields: dict[str, str], name: str, word: str) -> bool:
-    """Whether a field is a list with this word, in whatever case."""
-    value = fields.get(name)
-    return value is not None and word in [each.strip() for each in value.lower().split(",")]
+    """Whether a field, if there is one, is a list with this word, in whatever case."""
+    if name not in fields:
+        return False
+    return word in [each.strip() for each in fields[name].lower().split(",")]

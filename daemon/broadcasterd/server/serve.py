@@ -34,9 +34,9 @@ from broadcasterd.server.direct import (
     AnyAnswer,
     Found,
     answer_at_once,
+    begin,
     find,
     respond,
-    run_at_once,
 )
 from broadcasterd.server.forwarding import Forwarding
 from broadcasterd.server.http1 import DRAIN_S, Exchange, Http1, Serve
@@ -257,9 +257,10 @@ class HttpServer:
         answer = answer_at_once(self._api, found, exchange, peer)
         if isinstance(answer, Stream):
             try:
-                run_at_once(self._respond_directly(found, exchange, peer, answer))
-            except Problem as problem:
-                answer = problem_answer(problem)
+                begin(self._api, answer, exchange, peer)
+            except Exception as error:  # noqa: BLE001 (one response's failure is its own)
+                self._note_failure(error)
+                answer = problem_answer(Problem(500, FAILED))
         if exchange.connection.detached:
             return None
         return lambda exchange: self._respond_directly(found, exchange, peer, answer)
