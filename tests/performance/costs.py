@@ -7,12 +7,14 @@ once, such as the connection of a publisher, is in none of them.
 from __future__ import annotations
 
 import gc
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from types import FrameType
 
@@ -52,6 +54,15 @@ class Work:
 def publish(load: Load, events: int) -> None:
     """Publish to nobody, one after the other."""
     _publish(load, "nobody", events)
+
+
+def publish_lines(load: Load, lines: int) -> None:
+    """Publish to nobody, all in one request as NDJSON."""
+    body = (json.dumps({"data": "x" * EVENT_BYTES}) + "\n") * lines
+    with closing(HTTPConnection(*load.address)) as connection:
+        head = {"Content-Type": "application/x-ndjson"}
+        connection.request("POST", "/v1/sessions/lines/events", body, head)
+        assert json.load(connection.getresponse())["accepted"] == lines
 
 
 def subscribe(load: Load, count: int) -> None:

@@ -120,6 +120,7 @@ class Load(Child):
         answer_s: float | None = None,
     ) -> None:
         super().__init__("loadgen", host, port, body)
+        self.address = host, port
         self.answer_s = answer_s
 
     def do(self, what: str, **arguments: object) -> dict[str, Any]:
