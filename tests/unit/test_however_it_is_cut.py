@@ -20,6 +20,7 @@ from broadcasterd.client.exchange import Credentials
 from broadcasterd.client.following import Following
 from broadcasterd.config import Sessions
 from broadcasterd.errors import Problem
+from broadcasterd.server.framing import KnownFields
 from broadcasterd.server.requests import RequestReader
 
 MOST = 60
@@ -150,7 +151,7 @@ def test_chunked_bodies(
     *, fault_first: bool, chunks: list[bytes], fault: bytes, last: bytes, places: list[int]
 ) -> None:
     def read(pieces: list[bytes]) -> object:
-        reader = RequestReader(1000)
+        reader = RequestReader(1000, KnownFields())
         reader.feed(HEAD)
         reader.next_head()
         body = b""

@@ -10,9 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broadcasterd.errors import Problem
+from broadcasterd.server.framing import (
+    MAX_FIELDS,
+    MAX_KNOWN,
+    MAX_REMEMBERED_BYTES,
+    KnownFields,
+)
 from broadcasterd.server.requests import (
     MAX_CHUNK_LINE_BYTES,
-    MAX_FIELDS,
     PREFACE,
     RequestHead,
     RequestReader,
@@ -39,7 +44,7 @@ class Read:
 
 def read(pieces: Iterable[bytes], *, max_head_bytes: int = MAX_HEAD_BYTES) -> Read:
     """Feed pieces as they come; take all that can be taken after each."""
-    reader = RequestReader(max_head_bytes)
+    reader = RequestReader(max_head_bytes, KnownFields())
     requests: list[Message] = []
     head: RequestHead | None = None
     body = b""
@@ -219,7 +224,7 @@ def test_an_empty_line_before_a_request_is_skipped() -> None:
 
 
 def test_the_preface_of_http2_is_recognised() -> None:
-    reader = RequestReader(MAX_HEAD_BYTES)
+    reader = RequestReader(MAX_HEAD_BYTES, KnownFields())
     reader.feed(PREFACE + b"SM\r\n\r\nmore")
     head = reader.next_head()
 
@@ -451,10 +456,12 @@ def connections(draw: st.DrawFn) -> list[bytes]:
 
 @given(heads=connections())
 def test_what_was_read_before_changes_nothing(heads: list[bytes]) -> None:
-    reader = RequestReader(MAX_HEAD_BYTES)
+    known = KnownFields()
+    reader = RequestReader(MAX_HEAD_BYTES, known)
     for data in heads:
-        alone = read_head(RequestReader(MAX_HEAD_BYTES), data)
+        alone = read_head(RequestReader(MAX_HEAD_BYTES, KnownFields()), data)
         assert alone == read_head(reader, data)
+        assert alone == read_head(RequestReader(MAX_HEAD_BYTES, known), data)
         if isinstance(alone, int):
             break  # the connection is over
         if alone.length is None:
@@ -466,6 +473,61 @@ def test_what_was_read_before_changes_nothing(heads: list[bytes]) -> None:
         else:
             reader.feed(b"b" * alone.length)
             assert reader.whole_body() == b"b" * alone.length
+
+
+@given(
+    heads=st.lists(
+        st.tuples(
+            st.sampled_from([*LINES, "GET http://b/c HTTP/1.1"]),
+            st.lists(st.sampled_from([*OTHERS, "Host: a", "Host: b", "a: 1", "X: y ", "bad"])),
+        ),
+        max_size=8,
+    )
+)
+def test_what_was_read_on_other_connections_changes_nothing(
+    heads: list[tuple[str, list[str]]],
+) -> None:
+    known = KnownFields()
+    for line, fields in [*heads, *heads]:
+        data = "\r\n".join([line, *fields, "", ""]).encode()
+        alone = read_head(RequestReader(MAX_HEAD_BYTES, KnownFields()), data)
+
+        assert alone == read_head(RequestReader(MAX_HEAD_BYTES, known), data)
+
+
+@pytest.mark.parametrize(
+    ("field", "count"),
+    [
+        ("User-Agent: a", 1),
+        ("Last-Event-ID: 7f3c9a1b-42", 1),
+        ("Authorization: Bearer a", 0),
+        ("AUTHORIZATION: Bearer a", 0),
+        ("cookie: a=b", 0),
+        ("Proxy-Authorization: Basic a", 0),
+        (f"A: {'b' * MAX_REMEMBERED_BYTES}", 0),
+    ],
+)
+def test_no_secret_and_nothing_large_is_known(field: str, count: int) -> None:
+    known = KnownFields()
+    head = read_head(RequestReader(2 * MAX_REMEMBERED_BYTES, known), get(f"Host: a\r\n{field}\r\n"))
+
+    assert isinstance(head, RequestHead)
+    assert count == len(known)
+
+
+def test_fields_that_are_refused_are_not_known() -> None:
+    known = KnownFields()
+
+    assert 400 == read_head(RequestReader(MAX_HEAD_BYTES, known), get("Host : a\r\n"))
+    assert 0 == len(known)
+
+
+def test_of_known_fields_the_last_stay() -> None:
+    known = KnownFields()
+    for number in range(3 * MAX_KNOWN):
+        read_head(RequestReader(MAX_HEAD_BYTES, known), get(f"Host: a{number}\r\n"))
+
+        assert min(number + 1, MAX_KNOWN) == len(known)
 
 
 def read_head(reader: RequestReader, data: bytes) -> RequestHead | int:

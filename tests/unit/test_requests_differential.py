@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcasterd.errors import Problem
+from broadcasterd.server.framing import KnownFields
 from broadcasterd.server.requests import RequestReader
 
 MAX_BYTES = 16 * 1024
@@ -85,7 +86,7 @@ BODIES = [
 
 def seen_by_us(data: bytes) -> tuple[Seen, bytes | None]:
     """Return what our reader sees, and what is left; ``None`` where it refuses to go on."""
-    reader = RequestReader(MAX_BYTES)
+    reader = RequestReader(MAX_BYTES, KnownFields())
     reader.feed(data)
     seen: Seen = []
     try:

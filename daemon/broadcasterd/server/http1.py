@@ -24,8 +24,9 @@ from broadcasterd.broadcast.poller import Poller
 from broadcasterd.config import Settings
 from broadcasterd.errors import Problem
 from broadcasterd.memory.holdings import TLS_BYTES
+from broadcasterd.server.framing import KnownFields, refusal
 from broadcasterd.server.headers import RawHeaders
-from broadcasterd.server.requests import RequestHead, RequestReader, refusal
+from broadcasterd.server.requests import RequestHead, RequestReader
 from broadcasterd.server.responses import (
     CLOSE,
     CONTINUE,
@@ -77,6 +78,7 @@ class Http1:
         sock: the connection. It is closed in the end, unless it was detached.
         settings: those in force: what it may take.
         poller: tells whether a client leaves.
+        known: the header fields that other connections had.
         serve: called with each request; returns when its response was sent.
 
     Attributes:
@@ -89,10 +91,11 @@ class Http1:
         sock: ConnectionSocket,
         settings: Settings,
         poller: Poller,
+        known: KnownFields,
         serve: Serve,
     ) -> None:
         self.stream = SocketStream(sock)
-        self.reader = RequestReader(settings.limits.max_head_bytes)
+        self.reader = RequestReader(settings.limits.max_head_bytes, known)
         self.draining = False
         self.detached = False
         self._keep: Callable[[ConnectionSocket], None] | None = None

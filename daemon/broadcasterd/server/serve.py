@@ -39,6 +39,7 @@ from broadcasterd.server.direct import (
     respond,
 )
 from broadcasterd.server.forwarding import Forwarding
+from broadcasterd.server.framing import KnownFields
 from broadcasterd.server.http1 import DRAIN_S, Exchange, Http1, Serve
 from broadcasterd.server.http2 import Http2Connection
 from broadcasterd.server.listen import ListeningSocket, address_of
@@ -93,6 +94,7 @@ class HttpServer:
         self.connection_limits = ConnectionLimits(
             self._settings, self._holdings, is_crowded=lambda: api.hub.crowd_bytes >= 0
         )
+        self._known = KnownFields()
         self.failed_connections = 0
         self.failed_responses = 0
 
@@ -246,8 +248,10 @@ class HttpServer:
         connections.start_soon(self._contain, sock, client, connection)
 
     def _http1(self, sock: ConnectionSocket, client: Address) -> Http1:
-        respond = partial(self._respond, sock, client)
-        return Http1(sock, self._settings, self._api.hub.poller, respond)
+        return self._served(sock, partial(self._respond, sock, client))
+
+    def _served(self, sock: ConnectionSocket, serve: Serve) -> Http1:
+        return Http1(sock, self._settings, self._api.hub.poller, self._known, serve)
 
     def _begin(self, sock: PlainSocket, client: Address, exchange: Exchange) -> Serve | None:
         """Make a stream of the connection of a first request, or return what sends the response."""
@@ -279,7 +283,7 @@ class HttpServer:
         if self._tls is not None:
             sock = await self._handshakes.secured(plain, self._tls)
             if isinstance(sock, PlainSocket):
-                await self._run(Http1(sock, self._settings, self._api.hub.poller, _ask_for_tls))
+                await self._run(self._served(sock, _ask_for_tls))
                 return
             if sock.selected_alpn_protocol() == "h2":
                 await self._serve_http2(sock, client)
