@@ -70,6 +70,7 @@ MEMORY_BYTES = 2 << 30
 
 ALSO = {
     "access/key_files.py": ("tokens",),
+    "core/cost.py": ("replaylog",),
     "core/decoder.py": ("wire",),
     "core/event.py": ("formats",),
     "core/history.py": ("replaylog",),

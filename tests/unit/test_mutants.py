@@ -61,7 +61,7 @@ def mutant(script: ModuleType, was: str, becomes: str, file: str = FILE) -> obje
 
 def test_functions_get_the_code_of_a_mutant_if_it_changes_nothing_else(mutants: ModuleType) -> None:
     inside = mutant(mutants, "last_too_old = now", "last_too_old = -now", "core/replaylog.py")
-    outside = mutant(mutants, "ROOM_BYTES = 64", "ROOM_BYTES = 64 + 1", "core/replaylog.py")
+    outside = mutant(mutants, "ROOM_BYTES = 64", "ROOM_BYTES = 64 + 1", "core/cost.py")
 
     [(before, after)] = mutants.functions_changed(inside)
     assert ("expire", "expire") == (before.co_name, after.co_name)

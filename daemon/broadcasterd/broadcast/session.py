@@ -437,7 +437,7 @@ class Session:
 
     def _batch_of(self, fresh: Fresh) -> Batch:
         """Return what is new as a batch, and leave nothing of it."""
-        self._written_at = self.now()
+        self._written_at = self.published_at  # a moment ago
         batch = Batch(fresh.take(), fresh.offered, self._mark)
         self._mark = batch.after
         self.counts.events += batch.count
