@@ -90,6 +90,15 @@ def test_what_is_left_is_whole_while_the_oldest_go(size: int) -> None:
             check(history, first, count, size)
 
 
+def test_the_moment_of_the_last_event_of_a_segment_is_found_in_that() -> None:
+    history = filled(3000, 100)
+
+    assert len(history.segments) > 2
+    for segment in history.segments:
+        assert history.since(segment.last_at) == segment.last
+        assert history.since(segment.last_at + 0.5) in {segment.last + 1, None}
+
+
 @pytest.mark.parametrize("most", [1, 2, 7, 100, 5000])
 def test_many_of_the_oldest_go_together_as_they_would_one_by_one(most: int) -> None:
     account = Account()

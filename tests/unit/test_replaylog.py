@@ -77,6 +77,39 @@ def test_the_first_event_has_number_one_and_the_next_the_next() -> None:
     assert 3 == log.last == len(log)
 
 
+def test_an_event_may_come_with_its_number() -> None:
+    log = make_log()
+    entry = log.put(7, b"data: x\n\n", now=0)
+
+    assert (7, encode_frame("7f3c-7", b"data: x\n\n")) == (entry.seq, entry.frame)
+    assert 7 == log.last
+    assert 8 == log.append(b"data: x\n\n", now=0).seq
+
+
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("bound", ["max_events", "max_bytes"])
+def test_what_is_too_old_stays_until_somebody_looks_or_there_is_no_room(
+    bound: str, more: int
+) -> None:
+    cost = cost_of(len(encode_frame("7f3c-1", b"x")), has_ttl=False, key=None)
+    log = make_log(**{bound: 3 * (cost if bound == "max_bytes" else 1)}, max_age=10)
+    for now in (0, 0, 20, *[20] * more):
+        log.append(b"x", now=now)
+
+    assert ([3, 4] if more else [1, 2, 3]) == retained(log)
+
+
+def test_nothing_is_evicted_before_others_have_followed() -> None:
+    log = make_log(max_events=3)
+    for _ in range(5):
+        log.append(b"x", now=0, more=True)
+
+    assert [1, 2, 3, 4, 5] == retained(log)
+    log.keep_bounds(0)
+    assert [3, 4, 5] == retained(log)
+    assert 2 == log.floor
+
+
 def test_an_entry_is_the_frame_that_is_sent() -> None:
     log = make_log()
     entry = log.append(b"data: x\n\n", now=5, ttl=10, key="k")
@@ -273,6 +306,9 @@ def test_what_is_kept_of_short_lived_events_is_bounded() -> None:
 
     assert len(log._short_lived) <= 2 * 10
     assert log.expire(30) == 10
+    assert len(log._short_lived) == 0
+    fill(log, 5, now=30, ttl=30)
+    log.trim(0)
     assert len(log._short_lived) == 0
 
 

@@ -13,9 +13,7 @@ from broadcasterd.access.tally import Tally
 
 def test_what_is_added_and_removed_is_counted_by_key() -> None:
     tally = Tally()
-    tally.add("a")
-    tally.add("a")
-    tally.add("b")
+    assert [1, 2, 1] == [tally.add("a"), tally.add("a"), tally.add("b")]
     tally.remove("a")
 
     assert (1, 1, 0) == (tally["a"], tally["b"], tally["c"])
@@ -23,7 +21,7 @@ def test_what_is_added_and_removed_is_counted_by_key() -> None:
 
 def test_nobody_is_not_counted() -> None:
     tally = Tally()
-    tally.add(None)
+    assert 0 == tally.add(None)
     tally.remove(None)
 
     assert (0, 0) == (tally[None], len(tally))

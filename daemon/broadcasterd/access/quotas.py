@@ -67,7 +67,7 @@ class Quotas:
         """Count a stream; return whether its address and its subject may have so many."""
         limits = self._settings.limits
         of_client = self.streams_of_client.add(client_group(peer))
-        of_subject = 0 if subject is None else self.streams_of_subject.add(subject)
+        of_subject = self.streams_of_subject.add(subject)
         return (
             of_client <= limits.max_subscribers_per_address
             and of_subject <= limits.max_subscribers_per_subject

@@ -312,7 +312,7 @@ class ReplayLog:
             if copy.keys is not None and (key := copy.keys[index]) is not None:
                 self._keys.put(key, seq)
             if copy.ttls is not None and (ttl := copy.ttls[index]) != inf:
-                self._remember_short_lived(copy.times[index] + ttl, seq)
+                self._short_lived.push(copy.times[index] + ttl, seq)
         self._keep_bounds()  # they may be tighter now
 
     def restore(
@@ -333,7 +333,7 @@ class ReplayLog:
             self._keys.put(key, seq)
         self._history.add(entry)
         if ttl is not None:
-            self._remember_short_lived(appended_at + ttl, seq)
+            self._short_lived.push(appended_at + ttl, seq)
         return entry
 
     def _keep_bounds(self) -> None:
@@ -345,11 +345,6 @@ class ReplayLog:
             else:
                 self._evict_oldest()
         if len(self._short_lived) > 2 * self._max_events:
-            self._prune_short_lived()
-
-    def _remember_short_lived(self, expires_at: float, seq: int) -> None:
-        self._short_lived.push(expires_at, seq)
-        if len(self._short_lived) > 2 * max(self._max_events, self._history.count):
             self._prune_short_lived()
 
     def _prune_short_lived(self) -> None:
