@@ -87,12 +87,15 @@ def test_an_event_may_come_with_its_number() -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-@pytest.mark.parametrize("bound", ["max_events", "max_bytes"])
+@pytest.mark.parametrize("bound", ["events", "bytes"])
 def test_what_is_too_old_stays_until_somebody_looks_or_there_is_no_room(
     bound: str, more: int
 ) -> None:
     cost = cost_of(len(encode_frame("7f3c-1", b"x")), has_ttl=False, key=None)
-    log = make_log(**{bound: 3 * (cost if bound == "max_bytes" else 1)}, max_age=10)
+    is_count = bound == "events"
+    log = make_log(
+        max_events=3 if is_count else 100, max_bytes=ALL if is_count else 3 * cost, max_age=10
+    )
     for now in (0, 0, 20, *[20] * more):
         log.append(b"x", now=now)
 
