@@ -2,7 +2,8 @@
 
 One process imports what that needs, and forks one for each load.
 
-On the allocator that the daemon runs on, and without a hint to it (malloc_trim) at any time.
+On the allocator that the daemon runs on, and without a hint to it (malloc_trim) but one: what lies
+free before it begins would be taken first, and be in no growth.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from broadcasterd.core.replaylog import ReplayLog
 from broadcasterd.core.wire import encode_block
 from broadcasterd.figures.counts import Counts
 from broadcasterd.host.allocator import VARIABLE
+from broadcasterd.host.memory import release_free_memory
 from broadcasterd.memory.account import Account
 
 
@@ -124,7 +126,7 @@ def _fill(load: Load) -> Held:
     process = psutil.Process()
     block = encode_block(Event("x" * load.data_bytes))
     _logs(load, block, count=2)  # what only the first need is there
-    gc.collect()
+    release_free_memory(thorough=True)
     before, tracked = process.memory_info().rss, len(gc.get_objects())
     account = Account()
     logs = _logs(load, block, count=load.logs, account=account)
