@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from structlog.typing import EventDict
 
 from broadcasterd.broadcast.hub import Hub
-from broadcasterd.broadcast.relief import FEW, MemoryHost, Relief, relieve
+from broadcasterd.broadcast.relief import FEW, LAG_S, MemoryHost, Relief, relieve
 from broadcasterd.broadcast.session import Session
 from broadcasterd.broadcast.socket_subscriber import SocketSubscriber
 from broadcasterd.broadcast.subscriber import LAGGING_S
@@ -340,6 +340,28 @@ async def test_no_history_pays_for_what_clients_let_go_of_and_is_not_back(
     assert 0 == held.held_bytes
     assert before == session.log.bytes
     assert hub.pressure.state is State.CLOSED
+
+
+async def test_no_history_pays_for_a_look_at_what_is_on_its_way_down(
+    hub: Hub, host: Host, autojump_clock: trio.testing.MockClock
+) -> None:
+    session = await filled(hub, "s", events=400)
+    before = session.log.bytes
+    host.used = 100 * MIB
+    relief = Relief(hub, host.memory())
+    look_again(relief)
+    for used in (T.warning + 20 * MIB, T.recover + before // 2):  # what no count explains, at first
+        host.used = used
+        await trio.sleep(0.25)
+        look_again(relief)
+
+        assert before == session.log.bytes
+        assert hub.pressure.state is State.WARNING
+
+    await trio.sleep(2 * LAG_S)  # but where it stays, it is theirs
+    look_again(relief)
+
+    assert before > session.log.bytes
 
 
 @pytest.mark.parametrize("events", [40, 80, 150])

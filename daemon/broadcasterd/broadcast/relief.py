@@ -95,6 +95,7 @@ class Relief:
         self._told_at = -inf  # when clients were told last to let go
         self._told_bytes = 0  # what those had who were of no use then
         self._clients_at = -inf  # when it was clients last who had too much
+        self._unexplained_at = -inf  # when it was last what no count explains
         self._residue_before = 0  # bytes that no count explained, before any was told
         self._most_told = 0  # bytes, since the breaker was closed last
         hub.pressure.watchers.append(self._note_transition)
@@ -157,6 +158,7 @@ class Relief:
         if unused.told:
             return False  # they have their turn, and what that has changed is looked at
         if self._residue.exceeds(thresholds.recover):
+            self._unexplained_at = self._hub.clock.now()
             return True  # whatever histories gave up, it would not be enough
         excess = used - unused.bytes - goal
         if state is State.OPEN:
@@ -207,7 +209,9 @@ class Relief:
 
     def _step(self, state: State, excess: int, thresholds: Thresholds) -> bool:
         """Take the next step of a warning; it waits for what others have just let go of."""
-        if self._hub.clock.now() - self._told_at < LAG_S:
+        # What no count explains may be of requests that are over: a look that meets it on its way
+        # down is no reason that a history pays.
+        if self._hub.clock.now() - max(self._told_at, self._unexplained_at) < LAG_S:
             self._release.is_wanted |= excess >= 0
             return True
         if self._is_clients(thresholds.recover):
